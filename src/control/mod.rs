@@ -1,0 +1,186 @@
+//! The control channel between a gateway and its sidecar: what each end of it asks of its host.
+//!
+//! The protocol is two state machines without I/O or clock (`link`, the gateway's end, and `attachment`, the sidecar's); two
+//! shells run them over one gRPC stream.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::{
+    clock::Timestamp,
+    id::{GatewayId, Incarnation, Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
+};
+
+/// A seat as the sidecar knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LiveSeat {
+    /// The session that holds it.
+    pub session: SessionId,
+    /// Whose session that is.
+    pub player: PlayerId,
+    /// The player generation of the token that took the seat.
+    pub player_generation: PlayerGeneration,
+}
+
+/// What a revocation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Revocation {
+    /// One session.
+    Session(SessionId),
+    /// All sessions of a player whose generation is smaller.
+    Player(PlayerId, PlayerGeneration),
+}
+
+/// Events of the revocation log in the range (from, to].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevocationRange {
+    /// The revision before the first event.
+    pub from: Revision,
+    /// The revision of the last event.
+    pub to: Revision,
+    /// The events, in order.
+    pub events: Vec<Revocation>,
+}
+
+/// A gateway as it presents itself on attach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayDescription {
+    /// Its id.
+    pub id: GatewayId,
+    /// This process of it.
+    pub incarnation: Incarnation,
+    /// Where clients reach it.
+    pub addresses: Vec<SocketAddr>,
+    /// The TLS server name that clients use.
+    pub server_name: String,
+    /// SHA-256 of its QUIC leaf certificate: current, then next.
+    pub certificate_sha256: Vec<[u8; 32]>,
+    /// How many seats it has.
+    pub capacity: u32,
+}
+
+/// What happened on a gateway since the last report. The gateway bounds it: each session stands in each list at most once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeatReport {
+    /// Seats taken.
+    pub opened: Vec<LiveSeat>,
+    /// Sessions whose seat ended.
+    pub closed: Vec<SessionId>,
+    /// Sessions that were active.
+    pub active: Vec<SessionId>,
+    /// Seats taken now.
+    pub seats: u32,
+}
+
+/// A transport key as the control channel carries it: 32 secret bytes and the master epoch they derive from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CarriedKey {
+    /// Which master key it is derived from.
+    pub epoch: u32,
+    /// The key bytes. Secret.
+    pub key: Bytes,
+}
+
+impl std::fmt::Debug for CarriedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CarriedKey")
+            .field("epoch", &self.epoch)
+            .field("key", &"[redacted]")
+            .finish()
+    }
+}
+
+/// What the gateway's end of the control channel asks of the gateway. All calls are short and never block.
+pub trait GatewayHost: Send + Sync + 'static {
+    /// How the gateway presents itself.
+    fn describe(&self) -> GatewayDescription;
+    /// Its live seats now.
+    fn live_seats(&self) -> Vec<LiveSeat>;
+    /// The channel is up: the sidecar's time and the sessions' idle timeout.
+    fn attached(&self, time: Timestamp, idle_timeout: Duration);
+    /// The channel is down; what is known stays in force.
+    fn detached(&self);
+    /// These are the keys to open connect tokens with from now on. Unusable ones are refused with a log line.
+    fn install_keys(&self, keys: &[CarriedKey]);
+    /// The log starts afresh at `revision` in `lineage`, and these of the seats named on attach are dead.
+    fn reset_log(&self, lineage: Lineage, revision: Revision, dead: &[SessionId]);
+    /// Apply these events: when it returns, the next verify refuses what they end.
+    fn apply_revocations(&self, range: &RevocationRange);
+    /// A heartbeat: the sidecar's time and the head of its log.
+    fn heartbeat(&self, time: Timestamp, head: Revision);
+    /// Takes what is to be reported (swaps it out); `live_seats` on a later attach heals whatever a lost report said.
+    fn take_report(&self, report: &mut SeatReport);
+    /// Notified when there is something to report.
+    fn report_ready(&self) -> Arc<Notify>;
+}
+
+/// Why a gateway may not attach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AttachRefusal {
+    /// The certificate names no gateway, or another one.
+    #[error("the certificate is not that gateway's")]
+    WrongIdentity,
+    /// The first message was no usable Attach.
+    #[error("malformed attach")]
+    Malformed,
+    /// A newer process of the same gateway is attached.
+    #[error("a newer process of this gateway has attached")]
+    Fenced,
+    /// The sidecar cannot answer now (store failure); try again.
+    #[error("the sidecar is not ready")]
+    NotReady,
+}
+
+/// The revocation log and liveness, as the sidecar's end of the control channel reads them.
+#[tonic::async_trait]
+pub trait SidecarHost: Send + Sync + 'static {
+    /// The sidecar's time.
+    fn time(&self) -> Timestamp;
+    /// Idle timeout of sessions.
+    fn idle_timeout(&self) -> Duration;
+    /// Registers a gateway process; from now on connect tokens can be minted for it. Replaces an older attachment.
+    async fn attach(
+        &self,
+        gateway: &GatewayDescription,
+        seats: &[LiveSeat],
+    ) -> Result<AttachmentId, AttachRefusal>;
+    /// The keys for this gateway process.
+    fn keys_for(&self, gateway: &GatewayId, incarnation: Incarnation) -> Vec<CarriedKey>;
+    /// The log's lineage, the oldest revision still retained (exclusive: events after it are there) and the head.
+    async fn log_state(&self) -> Result<LogState, AttachRefusal>;
+    /// Up to `limit` events after `from`, in order: the range they cover.
+    async fn log_after(
+        &self,
+        from: Revision,
+        limit: usize,
+    ) -> Result<RevocationRange, AttachRefusal>;
+    /// Which of these seats' sessions are dead (revoked, expired, unknown, or of an older player generation).
+    async fn dead_among(&self, seats: &[LiveSeat]) -> Result<Vec<SessionId>, AttachRefusal>;
+    /// Watches the head of the log.
+    fn watch_head(&self) -> tokio::sync::watch::Receiver<Revision>;
+    /// A gateway's report of seats and activity.
+    async fn report(&self, attachment: AttachmentId, report: SeatReport);
+    /// A gateway has applied the log up to `revision`.
+    fn acknowledged(&self, attachment: AttachmentId, revision: Revision);
+    /// The attachment's stream has ended.
+    fn detach(&self, attachment: AttachmentId);
+    /// Resolves when this attachment has been replaced by a newer one.
+    async fn fenced(&self, attachment: AttachmentId);
+}
+
+/// One stream of one gateway process, as the sidecar counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AttachmentId(pub u64);
+
+/// Where the revocation log stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogState {
+    /// Its identity.
+    pub lineage: Lineage,
+    /// Events after this revision are retained.
+    pub tail: Revision,
+    /// The newest revision.
+    pub head: Revision,
+}

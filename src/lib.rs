@@ -1,0 +1,39 @@
+//! Tickgate: a session gateway for real-time games over QUIC.
+//!
+//! It answers two questions for a game server: *may this client in?* (once, on the handshake) and *may it stay?* (every tick, for
+//! every seat). docs/ARCHITECTURE.md says how the parts hang together.
+//!
+//! ```text
+//! UDP batch ─► worker ─► gateway core: gate ─► admit ───────► rings ─► simulation tick ─► outbox ─► core ─► UDP batch
+//!                                       │ open token            │ touch        │ verify(handle)
+//!                                       ▼                       ▼              ▼
+//!                                  single-use              seat table ◄── tick pass: ends, activity due ──► control ──► sidecar ─► store
+//!                                   history                     ▲                                               │
+//!                                                               └──────────── revocations, keys ◄───────────────┘
+//! ```
+
+pub mod certs;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod clock;
+#[cfg(feature = "sidecar")]
+pub mod config;
+#[cfg(feature = "rpc")]
+pub mod control;
+#[cfg(all(feature = "gateway", feature = "client"))]
+pub mod demo;
+#[cfg(feature = "gateway")]
+pub mod gateway;
+pub mod id;
+#[cfg(feature = "rpc")]
+pub mod proto;
+#[cfg(feature = "rpc")]
+pub mod rpc;
+pub mod seat;
+#[cfg(feature = "sidecar")]
+pub mod sidecar;
+#[cfg(feature = "sidecar")]
+pub mod store;
+pub mod tls;
+pub mod token;
+pub mod wire;
