@@ -19,8 +19,6 @@ const PING_INTERVAL_MS: u16 = 3_000;
 pub enum Refusal {
     /// The gateway is being drained.
     Draining,
-    /// Hello speaks a version that the gateway does not.
-    UnsupportedVersion,
     /// The sidecar has not been heard of for too long, or never.
     ControlStale,
     /// The simulation does not tick.
@@ -46,7 +44,6 @@ impl Refusal {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Draining => "draining",
-            Self::UnsupportedVersion => "unsupported_version",
             Self::ControlStale => "control_stale",
             Self::SimulationStalled => "simulation_stalled",
             Self::Token(rejection) => rejection.label(),
@@ -63,7 +60,6 @@ impl Refusal {
     pub const fn close_code(self) -> CloseCode {
         match self {
             Self::Draining => CloseCode::Drained,
-            Self::UnsupportedVersion => CloseCode::UnsupportedVersion,
             Self::ControlStale | Self::SimulationStalled => CloseCode::GatewayNotReady,
             Self::Token(Rejection::Expired) => CloseCode::TokenExpired,
             Self::Token(_) | Self::ProofUnsupported => CloseCode::TokenRejected,
@@ -91,7 +87,7 @@ pub(super) fn admit(
     hello: &Hello,
     now: Timestamp,
 ) -> Result<Admission, Refusal> {
-    ready(shared, hello, now)?;
+    ready(shared, now)?;
     let claims = shared.keys().open(&hello.token, now).map_err(Refusal::Token)?;
     if claims.client_key.is_some() {
         return Err(Refusal::ProofUnsupported);
@@ -109,10 +105,8 @@ pub(super) fn admit(
 }
 
 /// The checks that need no cryptography.
-fn ready(shared: &Shared, hello: &Hello, now: Timestamp) -> Result<(), Refusal> {
-    if hello.version != VERSION {
-        Err(Refusal::UnsupportedVersion)
-    } else if shared.is_draining() {
+fn ready(shared: &Shared, now: Timestamp) -> Result<(), Refusal> {
+    if shared.is_draining() {
         Err(Refusal::Draining)
     } else if !shared.sidecar_is_fresh(now) {
         Err(Refusal::ControlStale)

@@ -11,7 +11,7 @@ use crate::{
     control::{
         CarriedKey, GatewayDescription, GatewayHost, LiveSeat, Revocation, RevocationRange, SeatReport,
     },
-    id::{GatewayId, Incarnation, Lineage, Revision, SessionId},
+    id::{Incarnation, Lineage, Revision, SessionId},
     seat::EndReason,
     token::TransportKey,
 };
@@ -139,13 +139,4 @@ impl GatewayHost for Host {
     fn report_ready(&self) -> Arc<Notify> {
         self.shared.journal.ready()
     }
-}
-
-/// A fresh name for this process of a gateway.
-pub(super) fn draw_incarnation(id: &GatewayId, entropy: &super::transport::Entropy) -> Incarnation {
-    let mut bytes = [0; 16];
-    entropy(&mut bytes);
-    let incarnation = Incarnation::from_bytes(bytes);
-    info!(gateway = %id, %incarnation, "gateway process named");
-    incarnation
 }
