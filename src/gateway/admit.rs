@@ -120,7 +120,7 @@ fn ready(shared: &Shared, now: Timestamp) -> Result<(), Refusal> {
 fn is_revoked(shared: &Shared, claims: &ConnectClaims) -> bool {
     shared
         .revocations()
-        .is_revoked(claims.session, claims.player, claims.player_generation)
+        .check(claims.session, claims.player, claims.player_generation)
 }
 
 /// Uses the token up and fills the seat, in the order of netcode 1.4.5: pending while this runs, consumed once seated.
@@ -130,9 +130,9 @@ fn seat(
     claims: &ConnectClaims,
     now: Timestamp,
 ) -> Result<Admission, Refusal> {
-    let forgotten_at = claims.expires_at.after(crate::token::EXPIRY_LEEWAY);
+    let forgotten_at = claims.expires_at.after(crate::token::LEEWAY);
     let pending = shared
-        .history()
+        .history
         .begin(claims.nonce.0, forgotten_at, now)
         .map_err(|refused| match refused {
             UseRefused::Used => Refusal::TokenUsed,
@@ -147,10 +147,10 @@ fn seat(
         connection,
     };
     let Ok(installed) = shared.seats.install(grant, now) else {
-        shared.history().release(pending);
+        shared.history.release(pending);
         return Err(Refusal::ServerFull);
     };
-    shared.history().consume(pending);
+    shared.history.consume(pending);
     // A revocation that was applied between the check above and the seat's filling did not find the seat: look again.
     if is_revoked(shared, claims) {
         shared.seats.end_session(claims.session, EndReason::SessionRevoked);

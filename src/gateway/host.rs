@@ -12,7 +12,7 @@ use crate::{
         CarriedKey, GatewayDescription, GatewayHost, LiveSeat, Revocation, RevocationRange, SeatReport,
     },
     id::{Incarnation, Lineage, Revision, SessionId},
-    seat::EndReason,
+    seat::{EndReason, Revoked},
     token::TransportKey,
 };
 
@@ -77,7 +77,7 @@ impl GatewayHost for Host {
         let keys: Vec<TransportKey> = keys
             .iter()
             .filter_map(|carried| match <[u8; 32]>::try_from(&*carried.key) {
-                Ok(bytes) => Some(TransportKey::from_bytes(bytes)),
+                Ok(bytes) => Some(TransportKey::from_bytes(&bytes)),
                 Err(_) => {
                     error!(epoch = carried.epoch, "the sidecar sent a transport key of the wrong length; ignored");
                     None
@@ -99,15 +99,14 @@ impl GatewayHost for Host {
     fn apply_revocations(&self, range: &RevocationRange) {
         let now = self.shared.clock.wall();
         // Log before seats: an admission that misses the seats' ending sees the log when it looks again.
-        {
-            let mut log = self.shared.revocations_mut();
-            for event in &range.events {
-                match *event {
-                    Revocation::Session(session) => log.revoke_session(session, now),
-                    Revocation::Player(player, generation) => log.revoke_player(player, generation, now),
-                }
-            }
-            log.advance(range.to);
+        let events = range.events.iter().map(|event| match *event {
+            Revocation::Session(session) => Revoked::Session(session),
+            Revocation::Player(player, generation) => Revoked::Player(player, generation),
+        });
+        let applied = self.shared.revocations_mut().apply(range.from, range.to, events, now);
+        if let Err(error) = applied {
+            // The control channel has checked the range; what it names is ended all the same.
+            error!(%error, "a range of the revocation log does not follow");
         }
         for event in &range.events {
             match *event {

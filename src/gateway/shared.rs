@@ -1,7 +1,7 @@
 //! What all of a gateway's workers, its simulation and its control channel share.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Shared {
     pub(super) seats: Arc<SeatTable>,
     pub(super) counters: Counters,
     pub(super) journal: Journal,
-    history: Mutex<SingleUse>,
+    pub(super) history: SingleUse,
     revocations: RwLock<RevocationLog>,
     keys: RwLock<ConnectKeyring>,
     /// Wall time of the sidecar's last heartbeat in milliseconds, 0 before the first.
@@ -39,9 +39,9 @@ impl Shared {
     pub(super) fn new(id: GatewayId, limits: Limits, clock: Clock, seats: SeatTable) -> Self {
         Self {
             keys: RwLock::new(ConnectKeyring::new(id.clone())),
-            history: Mutex::new(SingleUse::new(limits.single_use)),
-            revocations: RwLock::default(),
-            journal: Journal::new(seats.capacity()),
+            history: SingleUse::new(limits.single_use),
+            revocations: RwLock::new(RevocationLog::new(RevocationLog::DEFAULT_RETENTION)),
+            journal: Journal::new(seats.capacity() as usize),
             id,
             limits,
             clock,
@@ -51,10 +51,6 @@ impl Shared {
             last_tick: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         }
-    }
-
-    pub(super) fn history(&self) -> MutexGuard<'_, SingleUse> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn revocations(&self) -> RwLockReadGuard<'_, RevocationLog> {

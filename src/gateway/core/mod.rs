@@ -216,6 +216,7 @@ impl Core {
     }
 
     fn send_outgoing(&mut self, now: Instant) {
+        let backlog = self.shared.limits.message_backlog;
         let mut outgoing = std::mem::take(&mut self.outgoing);
         self.exchange.take_outgoing(&mut outgoing);
         let mut bytes: Bytes = std::mem::take(&mut outgoing.bytes).freeze();
@@ -226,7 +227,7 @@ impl Core {
             match entry.channel {
                 Channel::Datagram => link.send_datagram(payload),
                 Channel::Message => {
-                    if link.send_message(&payload, self.shared.limits.message_backlog).is_err() {
+                    if link.send_message(&payload, backlog).is_err() {
                         self.end(now, id, EndReason::Lost, CloseCode::RateLimited);
                     }
                 }
