@@ -228,7 +228,7 @@ impl Core {
                 Channel::Datagram => link.send_datagram(payload),
                 Channel::Message => {
                     if link.send_message(&payload, backlog).is_err() {
-                        self.end(now, id, EndReason::Lost, CloseCode::RateLimited);
+                        self.end(now, id, EndReason::Misbehaved, CloseCode::RateLimited);
                     }
                 }
             }

@@ -28,6 +28,7 @@ pub(super) fn close_code(reason: EndReason) -> CloseCode {
         EndReason::Expired => CloseCode::SessionExpired,
         EndReason::Superseded => CloseCode::Superseded,
         EndReason::Drained => CloseCode::Drained,
+        EndReason::Misbehaved => CloseCode::ProtocolViolation,
         EndReason::Kicked(_) => CloseCode::Kicked,
         EndReason::Lost | EndReason::Internal => CloseCode::InternalError,
     }
@@ -196,7 +197,7 @@ impl Core {
             Stage::Seated(handle) => {
                 debug!(%handle, reason = error.label(), "seat ended: the client broke the protocol");
                 let connection = link.id.connection(self.worker);
-                self.shared.seats.end_connection(handle, connection, EndReason::Left);
+                self.shared.seats.end_connection(handle, connection, EndReason::Misbehaved);
                 self.close_link(link, now, error.close_code());
             }
             _ => self.refuse_link(link, now, error.close_code(), error.label()),

@@ -9,7 +9,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, Event, IdleTimeout, StreamEvent, StreamId, TransportConfig, VarInt,
+    Event, IdleTimeout, StreamEvent, StreamId, TransportConfig, VarInt,
     crypto::rustls::QuicClientConfig,
 };
 

@@ -288,11 +288,14 @@ impl World {
 
     /// Runs to the end and checks what must hold there.
     pub(super) fn run(mut self) -> Outcome {
+        let mut steps = 0;
         while let Some(next) = self.next() {
             if next > self.start + END {
                 break;
             }
             self.time.advance_to(next);
+            steps = if next > self.now { 0 } else { steps + 1 };
+            assert!(steps < 1_000, "time stands still");
             self.now = next;
             self.step();
         }
