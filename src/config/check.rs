@@ -3,6 +3,7 @@
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{Config, Environment, KeySource, Size, schema};
+use crate::token::MAX_CONNECT_LIFE;
 
 /// A value that breaks a rule.
 pub(super) struct Fault {
@@ -181,7 +182,7 @@ impl Check {
         self.duration(
             "session.connect_life",
             session.connect_life,
-            SECOND..=5 * MINUTE,
+            SECOND..=MAX_CONNECT_LIFE,
         );
     }
 

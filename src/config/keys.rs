@@ -10,7 +10,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::{KeySource, Sidecar};
-use crate::token::{InvalidKey, SessionKey, TransportMasterKey};
+use crate::token::{self, InvalidKey, SessionKey, SharedKey, TransportMasterKey};
 
 /// The keys that a sidecar seals tokens with.
 #[derive(Debug)]
@@ -64,10 +64,8 @@ pub enum KeyError {
         source: io::Error,
     },
     /// Both purposes have the same key bytes: each must have its own.
-    #[error(
-        "the session key and the transport key are the same key; each purpose must have its own"
-    )]
-    Shared,
+    #[error(transparent)]
+    Shared(#[from] SharedKey),
 }
 
 impl KeyError {
@@ -78,7 +76,7 @@ impl KeyError {
             Self::Unreadable { .. } => "key_unreadable",
             Self::Invalid { .. } => "key_invalid",
             Self::NotWritten { .. } => "key_not_written",
-            Self::Shared => "key_shared",
+            Self::Shared(shared) => shared.label(),
         }
     }
 }
@@ -107,10 +105,10 @@ impl Sidecar {
             session: session.load(SessionKey::from_paserk)?,
             transport: transport.load(TransportMasterKey::from_paserk)?,
         };
-        // An id is a hash of the key's bytes, whatever the key is for.
-        if keys.session.id() == keys.transport.id() {
-            return Err(KeyError::Shared);
-        }
+        token::ensure_unshared(&[
+            (SessionKey::PURPOSE, keys.session.id()),
+            (TransportMasterKey::PURPOSE, keys.transport.id()),
+        ])?;
         Ok(keys)
     }
 }
@@ -254,7 +252,7 @@ mod tests {
         for place in [&sidecar.session_key, &sidecar.transport_key] {
             write_key_file(place.file().unwrap(), &key).unwrap();
         }
-        assert_eq!(sidecar.load_keys().unwrap_err().label(), "key_shared");
+        assert_eq!(sidecar.load_keys().unwrap_err().label(), "shared_key");
     }
 
     #[test]

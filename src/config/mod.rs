@@ -117,6 +117,24 @@ impl Config {
         self
     }
 
+    /// The files that must be there before the roles start, in the order of the keys that name them.
+    pub fn input_files(&self) -> impl Iterator<Item = &Path> {
+        let (sidecar, gateway) = (&self.sidecar, &self.gateway);
+        let certificates = [&sidecar.certificate, &sidecar.key, &sidecar.client_ca];
+        let keys = [&sidecar.session_key, &sidecar.transport_key];
+        let control = &gateway.control;
+        certificates
+            .into_iter()
+            .map(PathBuf::as_path)
+            .chain(
+                keys.into_iter()
+                    .filter(|_| !sidecar.generate_keys)
+                    .filter_map(KeySource::file),
+            )
+            .chain([&*gateway.certificate, &gateway.key])
+            .chain([&*control.ca, &control.certificate, &control.key])
+    }
+
     /// Every file and directory that the configuration names.
     fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let Sidecar {
