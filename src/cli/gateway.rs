@@ -1,9 +1,7 @@
 //! `tickgate gateway`: a gateway with the demo world.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-
 use clap::Args;
-use tickgate::config::{Config, SidecarUrl};
+use tickgate::config::Config;
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, failure::Failure, role};

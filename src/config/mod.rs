@@ -26,6 +26,8 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
+use crate::certs::Layout;
+
 pub use error::{ConfigError, Position, Problem};
 pub use keys::{KeyError, SidecarKeys, write_key_file};
 pub use schema::{
@@ -87,8 +89,10 @@ impl Config {
             let port = if ephemeral_ports { 0 } else { address.port() };
             std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port))
         };
-        let certs = state.join("certs");
-        let id = self.gateway.id.clone();
+        let certs = Layout::new(state.join("certs"));
+        let of_sidecar = certs.sidecar();
+        let to_sidecar = certs.gateway(&self.gateway.id);
+        let to_players = certs.gateway_quic(&self.gateway.id);
 
         self.environment = Environment::Development;
 
@@ -96,9 +100,9 @@ impl Config {
         sidecar.auth_listen = on_loopback(sidecar.auth_listen);
         sidecar.control_listen = on_loopback(sidecar.control_listen);
         sidecar.admin_listen = on_loopback(sidecar.admin_listen);
-        sidecar.certificate = certs.join("sidecar.pem");
-        sidecar.key = certs.join("sidecar.key");
-        sidecar.client_ca = certs.join("ca.pem");
+        sidecar.certificate = of_sidecar.certificate;
+        sidecar.key = of_sidecar.key;
+        sidecar.client_ca = certs.ca();
         sidecar.session_key = KeySource::File(state.join("session.key"));
         sidecar.transport_key = KeySource::File(state.join("transport.key"));
         sidecar.generate_keys = true;
@@ -108,12 +112,12 @@ impl Config {
         let gateway = &mut self.gateway;
         gateway.listen = on_loopback(gateway.listen);
         gateway.advertise.clear();
-        gateway.certificate = certs.join(format!("gateway-{id}-quic.pem"));
-        gateway.key = certs.join(format!("gateway-{id}-quic.key"));
+        gateway.certificate = to_players.certificate;
+        gateway.key = to_players.key;
         gateway.control.sidecar = SidecarUrl::loopback(sidecar.control_listen.port());
-        gateway.control.ca = certs.join("ca.pem");
-        gateway.control.certificate = certs.join(format!("gateway-{id}.pem"));
-        gateway.control.key = certs.join(format!("gateway-{id}.key"));
+        gateway.control.ca = certs.ca();
+        gateway.control.certificate = to_sidecar.certificate;
+        gateway.control.key = to_sidecar.key;
         self
     }
 

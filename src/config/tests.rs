@@ -321,6 +321,33 @@ fn a_development_stack_keeps_to_loopback_and_its_own_directory() {
 }
 
 #[test]
+fn the_default_files_are_those_that_certs_makes() {
+    let (config, layout) = (Config::default(), Layout::new("certs"));
+    let id = &config.gateway.id;
+    for (certificate, key, made) in [
+        (
+            &config.sidecar.certificate,
+            &config.sidecar.key,
+            layout.sidecar(),
+        ),
+        (
+            &config.gateway.certificate,
+            &config.gateway.key,
+            layout.gateway_quic(id),
+        ),
+        (
+            &config.gateway.control.certificate,
+            &config.gateway.control.key,
+            layout.gateway(id),
+        ),
+    ] {
+        assert_eq!((certificate, key), (&made.certificate, &made.key));
+    }
+    assert_eq!(config.sidecar.client_ca, layout.ca());
+    assert_eq!(config.gateway.control.ca, layout.ca());
+}
+
+#[test]
 fn the_activity_window_holds_at_every_rate() {
     let seat = Seat::default();
     for hz in [1, 20, 60, 128] {
