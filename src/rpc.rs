@@ -23,3 +23,8 @@ pub struct Peer {
     /// Who the caller's certificate says it is; none without a verified certificate.
     pub role: Option<Role>,
 }
+
+/// Who sent this request, if the listener noted it.
+pub fn peer<T>(request: &tonic::Request<T>) -> Option<Peer> {
+    request.extensions().get::<Peer>().cloned()
+}
