@@ -1,7 +1,32 @@
 //! The control channel between a gateway and its sidecar: what each end of it asks of its host.
 //!
-//! The protocol is two state machines without I/O or clock (`link`, the gateway's end, and `attachment`, the sidecar's); two
-//! shells run them over one gRPC stream.
+//! The protocol is two state machines without I/O or clock ([`link`], the gateway's end, and [`attachment`], the sidecar's); two
+//! shells (`gateway` and `sidecar`) run them over one gRPC stream.
+//!
+//! ```text
+//!   GatewayHost ◄─ effects ─ Link ─ FromGateway ─► codec ─► gRPC ─► codec ─► Attachment ─ actions ─► SidecarHost
+//!               ─ reports ─►      ◄─ FromSidecar ─ codec ◄─ gRPC ◄─ codec ◄─            ◄─ answers ─
+//! ```
+//!
+//! Three rules carry it. What is to be sent is *state, not a queue*: each machine knows its position in the log, the newest
+//! acknowledgement and the report in hand, and turns them into a message only when the stream takes one, so a slow peer costs no
+//! memory. Whatever is wrong with a stream ends it, and attaching again heals everything: the log from the gateway's position (or
+//! a snapshot), the seats from its list. And nothing that ends a stream ends play.
+
+pub mod attachment;
+pub mod codec;
+#[cfg(feature = "gateway")]
+pub mod gateway;
+pub mod link;
+pub mod message;
+#[cfg(feature = "sidecar")]
+pub mod sidecar;
+mod status;
+
+#[cfg(all(test, feature = "gateway", feature = "sidecar"))]
+mod loopback;
+#[cfg(test)]
+mod simulation;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,6 +37,23 @@ use crate::{
     clock::Timestamp,
     id::{GatewayId, Incarnation, Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
 };
+
+/// How often each end says that it is there.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long an end listens to silence before it gives the stream up: five heartbeats, so that four may be late together.
+pub const SILENCE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long an attach may take, from opening the stream to the answer: a connection, a TLS handshake, [`MAX_MESSAGE_BYTES`] and a
+/// few reads of the store.
+pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most seats that a gateway may have, since it names them all in one message.
+pub const MAX_SEATS: u32 = 65_536;
+
+/// The longest message either end accepts, in bytes. The largest is an Attach with every seat taken: a seat is at most 44 bytes
+/// (two ids of 16 + 2, a generation of 5 + 1, and 2 around them), 65,536 of them are 2,883,584, which leaves 256 KiB for the rest.
+pub const MAX_MESSAGE_BYTES: usize = 3 * 1_024 * 1_024;
 
 /// A seat as the sidecar knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,7 +103,10 @@ pub struct GatewayDescription {
     pub capacity: u32,
 }
 
-/// What happened on a gateway since the last report. The gateway bounds it: each session stands in each list at most once.
+/// What happened on a gateway since the last report.
+///
+/// It tells states and not histories, which bounds it and lets it be late: a session stands at most once in `active`, and at most
+/// once in `opened` and `closed` together, in the one that says how things are now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeatReport {
     /// Seats taken.
@@ -112,7 +157,7 @@ pub trait GatewayHost: Send + Sync + 'static {
     fn heartbeat(&self, time: Timestamp, head: Revision);
     /// Takes what is to be reported (swaps it out); `live_seats` on a later attach heals whatever a lost report said.
     fn take_report(&self, report: &mut SeatReport);
-    /// Notified when there is something to report.
+    /// Notified (`notify_one`, so that it is not lost between two waits) when there is something to report.
     fn report_ready(&self) -> Arc<Notify>;
 }
 
@@ -133,6 +178,18 @@ pub enum AttachRefusal {
     NotReady,
 }
 
+impl AttachRefusal {
+    /// Its name in logs and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::WrongIdentity => "wrong_identity",
+            Self::Malformed => "malformed_attach",
+            Self::Fenced => "fenced",
+            Self::NotReady => "not_ready",
+        }
+    }
+}
+
 /// The revocation log and liveness, as the sidecar's end of the control channel reads them.
 #[tonic::async_trait]
 pub trait SidecarHost: Send + Sync + 'static {
@@ -150,7 +207,8 @@ pub trait SidecarHost: Send + Sync + 'static {
     fn keys_for(&self, gateway: &GatewayId, incarnation: Incarnation) -> Vec<CarriedKey>;
     /// The log's lineage, the oldest revision still retained (exclusive: events after it are there) and the head.
     async fn log_state(&self) -> Result<LogState, AttachRefusal>;
-    /// Up to `limit` events after `from`, in order: the range they cover.
+    /// Up to `limit` events after `from`, in order: the range they cover, which starts later than `from` if what came next is no
+    /// longer retained.
     async fn log_after(
         &self,
         from: Revision,
@@ -158,9 +216,10 @@ pub trait SidecarHost: Send + Sync + 'static {
     ) -> Result<RevocationRange, AttachRefusal>;
     /// Which of these seats' sessions are dead (revoked, expired, unknown, or of an older player generation).
     async fn dead_among(&self, seats: &[LiveSeat]) -> Result<Vec<SessionId>, AttachRefusal>;
-    /// Watches the head of the log.
+    /// Watches the head of the log, which moves once the events up to it can be read. Its end is the sidecar's: streams close.
     fn watch_head(&self) -> tokio::sync::watch::Receiver<Revision>;
-    /// A gateway's report of seats and activity.
+    /// A gateway's report of seats and activity. One at a time for an attachment, and the stream is read on when it returns; an
+    /// empty one, with the count of seats alone, comes with each heartbeat.
     async fn report(&self, attachment: AttachmentId, report: SeatReport);
     /// A gateway has applied the log up to `revision`.
     fn acknowledged(&self, attachment: AttachmentId, revision: Revision);
