@@ -2,7 +2,10 @@
 
 use std::{fmt, process::ExitCode};
 
-use tickgate::config::{ConfigError, KeyError};
+use tickgate::{
+    config::{ConfigError, KeyError},
+    role::RoleError,
+};
 
 /// Why a subcommand failed, as it is told on standard error.
 #[derive(Debug)]
@@ -77,6 +80,19 @@ impl From<ConfigError> for Failure {
             _ => "mend the lines named above; `tickgate check-config` says when all is well",
         };
         Self::usage(error).advise(advice)
+    }
+}
+
+impl From<RoleError> for Failure {
+    fn from(error: RoleError) -> Self {
+        match error {
+            RoleError::Key(error) => error.into(),
+            RoleError::Tls(_) => Self::usage(error)
+                .advise("`tickgate certs` makes certificates for development; in production, name yours in the configuration"),
+            RoleError::NotAttached(_) => Self::runtime(error)
+                .advise("look for the lines of tickgate::control in the log; --log debug says more"),
+            _ => Self::runtime(error),
+        }
     }
 }
 
