@@ -507,3 +507,6 @@ impl Jitter {
         half + half * thousandths / 1_000
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,322 @@
-//! Placeholder line.
+//! The sidecar: the authority that logs players in, owns sessions, mints tokens and revokes.
+//!
+//! ```text
+//! players, backends ──TLS──► auth ────┐                        ┌─► login: proves an account
+//! gateways ─────────mTLS──► control ──┼─► host, sessions, mint ┼─► store: sessions, players, revocation log
+//! backends, operators mTLS─► admin ───┘                        └─► registry: who is attached, how full, what they acknowledged
+//! ```
+
+mod admin;
+mod auth;
+mod config;
+mod host;
+mod login;
+mod mint;
+mod refusal;
+mod registry;
+mod serve;
+mod sessions;
+mod severed;
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    store::{EmbeddedStore, OpenError, Store, StoreError},
+    tls::TlsError,
+    token::SharedKey,
+};
+
+use self::{
+    admin::AdminApi,
+    auth::AuthApi,
+    host::Host,
+    login::dev::DevLogin,
+    mint::{MasterKeys, Mint},
+    registry::Registry,
+    serve::{Health, Listeners},
+    sessions::Sessions,
+};
+
+pub use config::{Environment, MasterKey, SessionLives, SidecarConfig, StoreChoice};
+
+/// How often sessions and events that are over are taken away; also how often the store's health is looked at.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long calls may take to finish after shutdown began; then their connections are cut.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why a sidecar does not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A development convenience outside development.
+    #[error("{convenience} needs environment = \"development\": it lets anybody in or shows everything to everybody")]
+    ConvenienceInProduction {
+        /// Which one.
+        convenience: &'static str,
+    },
+    /// A development convenience where others can reach it.
+    #[error("{convenience} needs every listener on a loopback address, and {address} is none")]
+    ConvenienceExposed {
+        /// Which one.
+        convenience: &'static str,
+        /// The listener's address.
+        address: SocketAddr,
+    },
+    /// A life out of range.
+    #[error("the {name} must be {allowed}")]
+    Life {
+        /// Which one.
+        name: &'static str,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// One key serves two purposes.
+    #[error(transparent)]
+    SharedKey(#[from] SharedKey),
+    /// Two master transport keys with one number: gateways could not tell them apart.
+    #[error("both transport keys have epoch {0}: the newer one has a higher one")]
+    SameEpoch(u32),
+    /// Certificates or key are not usable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be had.
+    #[error("cannot listen on {address} for {listener}")]
+    Bind {
+        /// Which listener.
+        listener: &'static str,
+        /// Where it should have listened.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+}
+
+impl StartError {
+    /// The error's fixed name in logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::ConvenienceInProduction { .. } => "convenience_in_production",
+            Self::ConvenienceExposed { .. } => "convenience_exposed",
+            Self::Life { .. } => "life",
+            Self::SharedKey(error) => error.label(),
+            Self::SameEpoch(_) => "same_epoch",
+            Self::Tls(error) => error.label(),
+            Self::Bind { .. } => "bind",
+            Self::Store(error) => error.label(),
+        }
+    }
+}
+
+/// Where a sidecar listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// `AuthService`, for players and backends.
+    pub auth: SocketAddr,
+    /// `ControlService`, for gateways.
+    pub control: SocketAddr,
+    /// `AdminService`, for backends and operators.
+    pub admin: SocketAddr,
+}
+
+/// A running sidecar. Dropping it cuts all connections at once; [`shutdown`](Self::shutdown) lets calls finish.
+#[derive(Debug)]
+pub struct Sidecar {
+    addresses: Addresses,
+    running: Running,
+}
+
+/// What keeps a sidecar going, and ends it.
+struct Running {
+    store: Arc<dyn Store>,
+    health: Health,
+    tasks: TaskTracker,
+    /// Accept nothing more, and finish what is under way.
+    stop: CancellationToken,
+    /// Cut what is left.
+    sever: CancellationToken,
+}
+
+impl Sidecar {
+    /// Starts a sidecar; when this returns, all three listeners answer. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, the addresses or the store, and what to do about it.
+    pub async fn start(config: SidecarConfig) -> Result<Self, StartError> {
+        let convenient = config.check()?;
+        let listeners = Listeners::bind(&config).await?;
+        let addresses = listeners.addresses;
+        let SidecarConfig {
+            session_key,
+            previous_session_key,
+            transport_key,
+            previous_transport_key,
+            lives,
+            store,
+            clock,
+            dev_login,
+            // Already used by the check and the listeners.
+            environment: _,
+            auth_listen: _,
+            control_listen: _,
+            admin_listen: _,
+            identity: _,
+            client_ca: _,
+            plain_text: _,
+        } = config;
+        let store = open(store, lives).await?;
+        let registry = Arc::new(Registry::new());
+        let keys = Arc::new(MasterKeys {
+            current: transport_key,
+            previous: previous_transport_key,
+        });
+        let sessions = Arc::new(Sessions {
+            store: Arc::clone(&store),
+            keyring: SidecarConfig::keyring(session_key, previous_session_key),
+            lives,
+            clock: clock.clone(),
+        });
+        let mint = Arc::new(Mint {
+            registry: Arc::clone(&registry),
+            keys: Arc::clone(&keys),
+            clock: clock.clone(),
+        });
+        let running = Running::new(Arc::clone(&store));
+        let auth = AuthApi {
+            sessions: Arc::clone(&sessions),
+            mint: Arc::clone(&mint),
+            dev_login: convenient.filter(|_| dev_login).map(DevLogin::new),
+        };
+        let admin = AdminApi {
+            sessions,
+            mint,
+            registry: Arc::clone(&registry),
+        };
+        let host = Host {
+            registry,
+            store,
+            keys,
+            idle: lives.idle,
+            clock: clock.clone(),
+        };
+        running.health.serving(true).await;
+        listeners.serve(auth, host, admin, &running);
+        running.tasks.spawn(purge(
+            Arc::clone(&running.store),
+            running.health.clone(),
+            clock,
+            running.stop.clone(),
+        ));
+        let Addresses {
+            auth,
+            control,
+            admin,
+        } = addresses;
+        tracing::info!(%auth, %control, %admin, "sidecar is up");
+        Ok(Self { addresses, running })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Stops: accepts no more calls, lets those under way finish for 2 s, cuts the rest, and closes the store.
+    ///
+    /// # Errors
+    /// The store could not write down the last activity; everything that was acknowledged is safe.
+    pub async fn shutdown(self) -> Result<(), StoreError> {
+        let running = &self.running;
+        running.health.serving(false).await;
+        running.stop.cancel();
+        running.tasks.close();
+        if tokio::time::timeout(GRACE, running.tasks.wait())
+            .await
+            .is_err()
+        {
+            running.sever.cancel();
+            running.tasks.wait().await;
+        }
+        let closed = running.store.close().await;
+        tracing::info!("sidecar has stopped");
+        closed
+    }
+}
+
+impl Running {
+    fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            health: Health::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            sever: CancellationToken::new(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.sever.cancel();
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+async fn open(choice: StoreChoice, lives: SessionLives) -> Result<Arc<dyn Store>, StartError> {
+    match choice {
+        StoreChoice::Embedded(path) => {
+            let for_error = path.clone();
+            let opened = tokio::task::spawn_blocking(move || {
+                EmbeddedStore::open(&path, lives.for_store())
+            });
+            let opened = opened.await.unwrap_or_else(|panicked| {
+                Err(OpenError::Damaged {
+                    path: for_error,
+                    detail: panicked.to_string(),
+                })
+            });
+            Ok(Arc::new(opened?))
+        }
+    }
+}
+
+/// Purges now and then, and says by the health service whether the store works.
+async fn purge(store: Arc<dyn Store>, health: Health, clock: Clock, stop: CancellationToken) {
+    let mut turns = tokio::time::interval(PURGE_INTERVAL);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = turns.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let purged = store.purge(clock.wall()).await;
+        if stop.is_cancelled() {
+            return;
+        }
+        match purged {
+            Ok(purged) => {
+                tracing::debug!(purged.sessions, purged.events, "purged");
+                health.serving(true).await;
+            }
+            Err(error) => {
+                tracing::error!(label = error.label(), %error, "the store does not work");
+                health.serving(false).await;
+            }
+        }
+    }
+}

@@ -1,1 +1,184 @@
-//! Placeholder line.
+//! The store: sessions, players and the revocation log behind one interface.
+//!
+//! Every state change is one atomic step, and durable before it is acknowledged: an answer that a caller has seen survives the
+//! process being killed at any instant. Activity alone is a hint that may be up to one granule old after a crash.
+//!
+//! ```text
+//! services ──► Store ──► embedded   one redb file; one writer thread that commits whatever has queued up in one transaction
+//!                        memory     plain maps; the model that the tests hold the embedded store against
+//! ```
+
+mod activity;
+#[cfg(test)]
+mod conformance;
+mod draw;
+mod embedded;
+mod error;
+#[cfg(test)]
+pub(crate) mod memory;
+mod session;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::{
+    clock::Timestamp,
+    control::{LogState, RevocationRange},
+    id::{PlayerGeneration, PlayerId, Revision, SessionId},
+};
+
+pub use embedded::EmbeddedStore;
+pub use error::{OpenError, StoreError};
+pub use session::{EndedBy, Found, Player, Session, Standing};
+
+/// What a store answers, some time.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// How long sessions live, as far as the store has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreLives {
+    /// Without activity for this long, a session has ended.
+    pub idle: Duration,
+    /// No session lives longer, however active.
+    pub longest: Duration,
+}
+
+/// Margin around the ends of sessions: the leeway of tokens (5 s), and clocks of gateways that are being slewed.
+const LEEWAY: Duration = Duration::from_secs(60);
+
+impl StoreLives {
+    /// How far activity moves before it is written: a sixtieth of the idle timeout, a minute of the default hour.
+    ///
+    /// So a session that is always active costs one write a minute instead of one a second, and a crash makes it look at most a
+    /// sixtieth of the timeout more idle than it is.
+    pub fn granule(&self) -> Duration {
+        self.idle / 60
+    }
+
+    /// How long events of the revocation log are kept: the longest session life, and a margin.
+    ///
+    /// That is enough. Whatever an event of that age ended was created before it, so its session's absolute end, which every
+    /// gateway holds for every seat (`sexp`), has passed with the margin; and connect tokens, which live five minutes at most,
+    /// are long gone. Should the configured life have been shortened meanwhile, older seats are still caught: a gateway that
+    /// comes back from before the retained log gets a snapshot, which asks the sessions themselves.
+    pub fn retention(&self) -> Duration {
+        self.longest + LEEWAY
+    }
+}
+
+/// An account as its provider knows it. The same account is the same player, for ever.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// Who vouches for the account: a login method, or a backend by name.
+    pub provider: String,
+    /// The provider's own name for the account.
+    pub subject: String,
+}
+
+/// A login that has succeeded: the session to be made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSession {
+    /// Whose session it is; an unknown account becomes a new player.
+    pub identity: Identity,
+    /// How the player logged in.
+    pub method: String,
+    /// Now.
+    pub at: Timestamp,
+    /// The session's absolute end.
+    pub ends_at: Timestamp,
+}
+
+/// A session that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The session as it stands, and the player it belongs to.
+    pub found: Found,
+    /// Whether the player was made with it.
+    pub is_new_player: bool,
+}
+
+/// What became of revoking a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionRevocation {
+    /// It ends with this event of the log.
+    Ended(Revision),
+    /// It had been revoked before, by this event; or it has passed its absolute end, and no event is needed (revision 0).
+    AlreadyEnded(Revision),
+    /// There is no such session; it may have ended so long ago that it was purged.
+    Unknown,
+}
+
+/// What became of revoking a player.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlayerRevocation {
+    /// All sessions up to now have ended.
+    Ended {
+        /// Sessions with a smaller generation are dead.
+        generation: PlayerGeneration,
+        /// The event of the log that says so.
+        revision: Revision,
+        /// How many sessions were live until now.
+        sessions: u32,
+    },
+    /// There is no such player.
+    Unknown,
+}
+
+/// What a purge took away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// Sessions past their absolute end.
+    pub sessions: usize,
+    /// Events past their [retention](StoreLives::retention).
+    pub events: usize,
+}
+
+/// Where sessions, players and revocations are kept.
+///
+/// Times are the caller's, so that a store needs no clock of its own. Dropping a future does not undo what it asked for: a change
+/// that was queued happens.
+pub trait Store: Send + Sync + 'static {
+    /// Makes a session, and the player if the account is new, in one step. The session carries the player generation of that very
+    /// instant, so that it is on one side or the other of every revocation of the player.
+    fn start_session(&self, new: NewSession) -> Answer<'_, Started>;
+
+    /// A session, its player, and the head of the log, as of one instant.
+    ///
+    /// The head is what makes a connect token's `rev` honest: a session that is live here has not been revoked by any event up
+    /// to it.
+    fn session(&self, id: SessionId) -> Answer<'_, Option<Found>>;
+
+    /// Ends a session and appends the event to the log, in one step. Only the first call appends; an idle session is revoked
+    /// like any other, since a gateway may know of activity that has not arrived here.
+    fn revoke_session(&self, id: SessionId, at: Timestamp) -> Answer<'_, SessionRevocation>;
+
+    /// Raises the player's generation and appends the event to the log, in one step.
+    fn revoke_player(&self, id: PlayerId, at: Timestamp) -> Answer<'_, PlayerRevocation>;
+
+    /// Where the log stands.
+    fn log_state(&self) -> Answer<'_, LogState>;
+
+    /// Up to `limit` events after `from`. None if the log cannot be continued from there: purged, or not written yet.
+    fn log_after(&self, from: Revision, limit: usize) -> Answer<'_, Option<RevocationRange>>;
+
+    /// Which of these sessions are dead: unknown, revoked, of an older player generation, or past their absolute end.
+    ///
+    /// Idle ones are not: what asks is a gateway with live seats, and it may know of activity that has not arrived here, because
+    /// nobody was here to take note of it. A gateway ends idle seats by itself.
+    fn dead_among(&self, sessions: Vec<SessionId>, at: Timestamp) -> Answer<'_, Vec<SessionId>>;
+
+    /// Moves the last activity of these sessions forward to `at`; never back, and not that of a session that was revoked or has
+    /// passed its absolute end. Never blocks. Visible at once, on disk within a [granule](StoreLives::granule).
+    fn note_activity(&self, sessions: &[SessionId], at: Timestamp);
+
+    /// Takes away sessions past their absolute end and events past their retention.
+    fn purge(&self, at: Timestamp) -> Answer<'_, Purged>;
+
+    /// Watches the head of the log: it changes after the event is durable.
+    fn watch_head(&self) -> watch::Receiver<Revision>;
+
+    /// Finishes what is queued, writes down activity, and lets go of the file. Later calls fail with [`StoreError::Closed`].
+    fn close(&self) -> Answer<'_, ()>;
+}

@@ -9,7 +9,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, Event, IdleTimeout, StreamEvent, StreamId, TransportConfig, VarInt,
+    Event, IdleTimeout, StreamEvent, StreamId, TransportConfig, VarInt,
     crypto::rustls::QuicClientConfig,
 };
 
@@ -81,7 +81,10 @@ impl Client {
         pin: [u8; 32],
         opening: Opening,
     ) -> Self {
-        let keys = TransportKeys { reset: [1; 32], retry: [2; 32] };
+        let keys = TransportKeys {
+            reset: [1; 32],
+            retry: [2; 32],
+        };
         let config = endpoint_config(0, &keys, Arc::clone(&entropy), Some(seed));
         let mut endpoint = Endpoint::new(Arc::new(config), None, false, None);
         let mut config = client_config(pin);
@@ -90,7 +93,9 @@ impl Client {
             entropy(&mut id);
             quinn_proto::ConnectionId::new(&id)
         }));
-        let (handle, quic) = endpoint.connect(now, config, gateway, "gateway.test").unwrap();
+        let (handle, quic) = endpoint
+            .connect(now, config, gateway, "gateway.test")
+            .unwrap();
         Self {
             address,
             endpoint,
@@ -114,7 +119,9 @@ impl Client {
             return;
         }
         let mut response = Vec::new();
-        let event = self.endpoint.handle(now, from, None, None, BytesMut::from(bytes), &mut response);
+        let event =
+            self.endpoint
+                .handle(now, from, None, None, BytesMut::from(bytes), &mut response);
         if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
             self.quic.handle_event(event);
         }
@@ -124,6 +131,7 @@ impl Client {
         if self.end.is_none() {
             self.quic.close(now, VarInt::from_u32(0), Bytes::new());
             self.end = Some(End::Left);
+            self.next_input = None;
         }
     }
 
@@ -142,7 +150,11 @@ impl Client {
         if self.vanished {
             return;
         }
-        if self.quic.poll_timeout().is_some_and(|timeout| timeout <= now) {
+        if self
+            .quic
+            .poll_timeout()
+            .is_some_and(|timeout| timeout <= now)
+        {
             self.quic.handle_timeout(now);
         }
         loop {
@@ -175,7 +187,8 @@ impl Client {
                 self.next_input = None;
                 self.end = Some(match reason {
                     ConnectionError::ApplicationClosed(close) => End::Closed(
-                        CloseCode::from_number(close.error_code.into_inner()).expect("a known code"),
+                        CloseCode::from_number(close.error_code.into_inner())
+                            .expect("a known code"),
                     ),
                     _ => End::Lost,
                 });
@@ -194,19 +207,29 @@ impl Client {
             Some(Opening::Garbage(bytes)) => bytes,
             Some(Opening::Silence) | None => return,
         };
-        let stream = self.quic.streams().open(Dir::Bi).expect("one stream is allowed");
+        let stream = self
+            .quic
+            .streams()
+            .open(Dir::Bi)
+            .expect("one stream is allowed");
         self.quic.send_stream(stream).write(&bytes).unwrap();
         self.stream = Some(stream);
     }
 
     fn read(&mut self, now: Instant, id: StreamId) {
         let mut stream = self.quic.recv_stream(id);
-        let Ok(mut chunks) = stream.read(true) else { return };
+        let Ok(mut chunks) = stream.read(true) else {
+            return;
+        };
         while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
             self.reader.push(&chunk.bytes);
         }
         let _ = chunks.finalize();
-        while let Some(frame) = self.reader.next(MAX_MESSAGE).expect("the gateway's frames are well formed") {
+        while let Some(frame) = self
+            .reader
+            .next(MAX_MESSAGE)
+            .expect("the gateway's frames are well formed")
+        {
             match frame {
                 Frame::Welcome(welcome) => {
                     assert!(self.welcome.is_none(), "welcomed twice");
@@ -219,6 +242,14 @@ impl Client {
         }
     }
 
+    /// Tells clients apart.
+    pub(super) fn number(&self) -> u32 {
+        match self.address.ip() {
+            std::net::IpAddr::V4(ip) => u32::from(ip),
+            std::net::IpAddr::V6(_) => 0,
+        }
+    }
+
     /// An admitted client sends an input every 50 ms, and every tenth as a message.
     fn play(&mut self, now: Instant) {
         let due = self.next_input.is_some_and(|at| at <= now) && self.end.is_none();
@@ -226,13 +257,19 @@ impl Client {
             return;
         };
         self.inputs_sent += 1;
-        let payload = self.inputs_sent.to_be_bytes();
+        // Its number tells a client's echoes from those of the connection whose seat it took over.
+        let mut payload = [0; 8];
+        payload[..4].copy_from_slice(&self.number().to_be_bytes());
+        payload[4..].copy_from_slice(&self.inputs_sent.to_be_bytes());
         if self.inputs_sent.is_multiple_of(10) {
             let mut frame = Vec::new();
             crate::wire::encode_message(&payload, &mut frame).unwrap();
             let _ = self.quic.send_stream(stream).write(&frame);
         } else {
-            let _ = self.quic.datagrams().send(Bytes::copy_from_slice(&payload), true);
+            let _ = self
+                .quic
+                .datagrams()
+                .send(Bytes::copy_from_slice(&payload), true);
         }
         self.next_input = Some(now + Duration::from_millis(50));
     }

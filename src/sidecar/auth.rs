@@ -1,0 +1,162 @@
+//! AuthService: what players and their clients call.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use crate::{
+    proto::{self, auth_service_server::AuthService, login_request::Method},
+    store::{Found, SessionRevocation},
+};
+
+use super::{
+    login::dev::{self, DevLogin},
+    mint::Mint,
+    refusal::Refusal,
+    sessions::{LoggedIn, Sessions},
+};
+
+/// The service.
+pub(super) struct AuthApi {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) mint: Arc<Mint>,
+    /// None where dev login is not allowed.
+    pub(super) dev_login: Option<DevLogin>,
+}
+
+impl AuthApi {
+    /// The live session of the call's bearer.
+    async fn caller(&self, metadata: &MetadataMap) -> Result<Found, Refusal> {
+        self.sessions.of_bearer(bearer(metadata)?).await
+    }
+
+    async fn prove(&self, method: Option<Method>) -> Result<LoggedIn, Refusal> {
+        match method {
+            Some(Method::Dev(login)) => {
+                let method = self.dev_login.ok_or(Refusal::MethodOff("dev login"))?;
+                self.sessions.log_in(method.prove(login)?, dev::METHOD).await
+            }
+            None => Err(Refusal::Argument {
+                field: "method",
+                allowed: "one of: dev",
+            }),
+        }
+    }
+
+    /// Revokes a session of the caller's player; whether it was still to be revoked.
+    async fn revoke_own(&self, caller: &Found, asked: &str) -> Result<bool, Refusal> {
+        let id = if asked.is_empty() {
+            caller.session.id
+        } else {
+            asked.parse().map_err(|source| Refusal::Id {
+                field: "session_id",
+                source,
+            })?
+        };
+        let found = self.sessions.store.session(id).await?;
+        // Another player's session is none of the caller's business, not even whether it exists.
+        if found.is_none_or(|found| found.player.id != caller.player.id) {
+            return Err(Refusal::NoSuchSession);
+        }
+        let at = self.sessions.clock.wall();
+        match self.sessions.store.revoke_session(id, at).await? {
+            SessionRevocation::Ended(revision) => {
+                tracing::info!(session = %id, player = %caller.player.id, %revision, by = "player", "session revoked");
+                Ok(true)
+            }
+            SessionRevocation::AlreadyEnded(_) => Ok(false),
+            SessionRevocation::Unknown => Err(Refusal::NoSuchSession),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AuthService for AuthApi {
+    async fn login(
+        &self,
+        request: Request<proto::LoginRequest>,
+    ) -> Result<Response<proto::LoginResponse>, Status> {
+        let proto::LoginRequest { method } = request.into_inner();
+        let LoggedIn {
+            found,
+            is_new_player,
+            token,
+            expires_at,
+        } = self.prove(method).await?;
+        Ok(Response::new(proto::LoginResponse {
+            session_token: token,
+            expires_at_ms: expires_at.0,
+            session_id: found.session.id.to_string(),
+            player_id: found.player.id.to_string(),
+            is_new_player,
+            session_ends_at_ms: found.session.ends_at.0,
+        }))
+    }
+
+    async fn issue_connect_token(
+        &self,
+        request: Request<proto::IssueConnectTokenRequest>,
+    ) -> Result<Response<proto::ConnectTicket>, Status> {
+        let caller = self.caller(request.metadata()).await?;
+        let proto::IssueConnectTokenRequest { target } = request.into_inner();
+        let life = self.sessions.lives.connect_token;
+        Ok(Response::new(self.mint.issue(&caller, target, life)?))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<proto::WhoAmIRequest>,
+    ) -> Result<Response<proto::WhoAmIResponse>, Status> {
+        let Found {
+            session, player, ..
+        } = self.caller(request.metadata()).await?;
+        Ok(Response::new(proto::WhoAmIResponse {
+            player_id: player.id.to_string(),
+            session_id: session.id.to_string(),
+            role: player.role,
+            method: session.method,
+            session_ends_at_ms: session.ends_at.0,
+        }))
+    }
+
+    async fn revoke_session(
+        &self,
+        request: Request<proto::RevokeOwnSessionRequest>,
+    ) -> Result<Response<proto::RevokeOwnSessionResponse>, Status> {
+        let caller = self.caller(request.metadata()).await?;
+        let proto::RevokeOwnSessionRequest { session_id } = request.into_inner();
+        let revoked = self.revoke_own(&caller, &session_id).await?;
+        Ok(Response::new(proto::RevokeOwnSessionResponse { revoked }))
+    }
+}
+
+/// The bearer token of a call (RFC 6750, section 2.1; the scheme's case does not matter, RFC 9110, section 11.1).
+fn bearer(metadata: &MetadataMap) -> Result<&str, Refusal> {
+    metadata
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or(Refusal::NoBearer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_is_found_or_missed_and_never_guessed() {
+        let with = |value: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("authorization", value.parse().unwrap());
+            metadata
+        };
+        assert_eq!(bearer(&with("Bearer v4.local.x")).unwrap(), "v4.local.x");
+        assert_eq!(bearer(&with("bearer  v4.local.x")).unwrap(), "v4.local.x");
+        for missing in ["", "v4.local.x", "Basic v4.local.x", "Bearer"] {
+            assert!(bearer(&with(missing)).is_err(), "{missing}");
+        }
+        assert!(bearer(&MetadataMap::new()).is_err());
+    }
+}

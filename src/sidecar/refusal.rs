@@ -1,0 +1,100 @@
+//! Why a call is refused, and what that is in gRPC: the one place where status codes are chosen.
+
+use thiserror::Error;
+use tonic::Status;
+
+use crate::{
+    id::{GatewayId, InvalidId},
+    store::{EndedBy, StoreError},
+    token::Rejection,
+};
+
+/// A call that is refused. The message says what to do, and holds nothing secret.
+#[derive(Debug, Clone, Error)]
+pub(super) enum Refusal {
+    #[error("send the session token as metadata `authorization: Bearer v4.local.…`; Login gives one")]
+    NoBearer,
+    #[error("the session token has expired: log in again")]
+    BearerExpired,
+    #[error("the session token is not accepted: log in again")]
+    BearerRejected(Rejection),
+    #[error("the session is over ({}): log in again", .0.label())]
+    BearerEnded(EndedBy),
+    #[error("the session does not exist any more: log in again")]
+    BearerUnknown,
+    #[error("this needs a client certificate with the role tickgate://backend/<name> or tickgate://admin/<name>")]
+    Role,
+    #[error("{0} is switched off here: use another login method, or a development sidecar on loopback")]
+    MethodOff(&'static str),
+    #[error("{field}: {allowed}")]
+    Argument {
+        field: &'static str,
+        allowed: &'static str,
+    },
+    #[error("{field}: {source}")]
+    Id {
+        field: &'static str,
+        source: InvalidId,
+    },
+    #[error("no such session; one that ended long ago is forgotten")]
+    NoSuchSession,
+    #[error("no such player")]
+    NoSuchPlayer,
+    #[error("the session is over ({}): create another one", .0.label())]
+    SessionEnded(EndedBy),
+    #[error("gateway {0} is not attached: see ListGateways for those that are")]
+    NoSuchGateway(GatewayId),
+    #[error("no attached gateway advertises that address: see ListGateways for those that are attached")]
+    NoSuchAddress,
+    #[error("no gateway is attached now: try again when one has started or come back")]
+    NoGateway,
+    #[error("the store cannot answer now: try again later")]
+    Store(#[from] StoreError),
+}
+
+impl Refusal {
+    /// The refusal's fixed name in logs and metrics; of a token, the true reason, which the caller is not told.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::NoBearer => "no_bearer",
+            Self::BearerExpired => "expired",
+            Self::BearerRejected(rejection) => rejection.label(),
+            Self::BearerEnded(ended) | Self::SessionEnded(ended) => ended.label(),
+            Self::BearerUnknown | Self::NoSuchSession => "no_such_session",
+            Self::Role => "role",
+            Self::MethodOff(_) => "method_off",
+            Self::Argument { .. } | Self::Id { .. } => "argument",
+            Self::NoSuchPlayer => "no_such_player",
+            Self::NoSuchGateway(_) | Self::NoSuchAddress => "no_such_gateway",
+            Self::NoGateway => "no_gateway",
+            Self::Store(error) => error.label(),
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match &refusal {
+            Refusal::Store(error) => {
+                tracing::error!(label = refusal.label(), %error, "call failed");
+            }
+            _ => tracing::debug!(label = refusal.label(), "call refused"),
+        }
+        match refusal {
+            Refusal::NoBearer
+            | Refusal::BearerExpired
+            | Refusal::BearerRejected(_)
+            | Refusal::BearerEnded(_)
+            | Refusal::BearerUnknown => Self::unauthenticated(message),
+            Refusal::Role | Refusal::MethodOff(_) => Self::permission_denied(message),
+            Refusal::Argument { .. } | Refusal::Id { .. } => Self::invalid_argument(message),
+            Refusal::NoSuchSession
+            | Refusal::NoSuchPlayer
+            | Refusal::NoSuchGateway(_)
+            | Refusal::NoSuchAddress => Self::not_found(message),
+            Refusal::SessionEnded(_) => Self::failed_precondition(message),
+            Refusal::NoGateway | Refusal::Store(_) => Self::unavailable(message),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Sessions: from a login to claims, and from a bearer token back to a live session.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    id::{ClientId, GatewayId, SessionId},
+    store::{Found, Identity, NewSession, Standing, Store},
+    token::{ConnectClaims, Nonce, Rejection, SessionClaims, SessionKeyring},
+};
+
+use super::{SessionLives, refusal::Refusal};
+
+/// What every service does with sessions.
+pub(super) struct Sessions {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) keyring: SessionKeyring,
+    pub(super) lives: SessionLives,
+    pub(super) clock: Clock,
+}
+
+/// A session that was just made, with its first token.
+pub(super) struct LoggedIn {
+    pub(super) found: Found,
+    pub(super) is_new_player: bool,
+    /// Secret.
+    pub(super) token: String,
+    pub(super) expires_at: Timestamp,
+}
+
+impl Sessions {
+    /// Makes a session for an account that has proven itself.
+    pub(super) async fn log_in(
+        &self,
+        identity: Identity,
+        method: &'static str,
+    ) -> Result<LoggedIn, Refusal> {
+        let at = self.clock.wall();
+        let new = NewSession {
+            identity,
+            method: method.to_owned(),
+            at,
+            ends_at: at.after(self.lives.absolute),
+        };
+        let started = self.store.start_session(new).await?;
+        let claims = session_claims(&started.found, at, self.lives.session_token);
+        tracing::info!(
+            session = %claims.session,
+            player = %claims.player,
+            method,
+            is_new_player = started.is_new_player,
+            "logged in"
+        );
+        Ok(LoggedIn {
+            token: self.keyring.seal(&claims),
+            expires_at: claims.expires_at,
+            found: started.found,
+            is_new_player: started.is_new_player,
+        })
+    }
+
+    /// The live session that a bearer token speaks for.
+    pub(super) async fn of_bearer(&self, token: &str) -> Result<Found, Refusal> {
+        let now = self.clock.wall();
+        let claims = self.keyring.open(token, now).map_err(|rejection| {
+            if rejection == Rejection::Expired {
+                Refusal::BearerExpired
+            } else {
+                Refusal::BearerRejected(rejection)
+            }
+        })?;
+        let found = self.store.session(claims.session).await?;
+        let found = found.ok_or(Refusal::BearerUnknown)?;
+        if found.player.id != claims.player {
+            return Err(Refusal::BearerRejected(Rejection::BadClaims));
+        }
+        match found.standing(now, self.lives.idle) {
+            Standing::Live => Ok(found),
+            Standing::Ended(by) => Err(Refusal::BearerEnded(by)),
+        }
+    }
+
+    /// A session by id, if it is live.
+    pub(super) async fn live(&self, id: SessionId) -> Result<Found, Refusal> {
+        let found = self.store.session(id).await?;
+        let found = found.ok_or(Refusal::NoSuchSession)?;
+        match found.standing(self.clock.wall(), self.lives.idle) {
+            Standing::Live => Ok(found),
+            Standing::Ended(by) => Err(Refusal::SessionEnded(by)),
+        }
+    }
+}
+
+/// What a session token says of a session. It does not outlive the session.
+pub(super) fn session_claims(found: &Found, now: Timestamp, life: Duration) -> SessionClaims {
+    let session = &found.session;
+    SessionClaims {
+        player: found.player.id,
+        session: session.id,
+        generation: session.generation,
+        player_generation: session.player_generation,
+        role: found.player.role.clone(),
+        method: session.method.clone(),
+        issued_at: now,
+        expires_at: now.after(life).min(session.ends_at),
+    }
+}
+
+/// What a connect token says of a live session. It does not outlive the session.
+///
+/// Its `rev` is the log's head as of the instant at which the session was seen alive, so no event up to it ends the session, and a
+/// gateway whose log covers `rev` to now knows of every event that does.
+pub(super) fn connect_claims(
+    found: &Found,
+    gateway: GatewayId,
+    client: ClientId,
+    now: Timestamp,
+    life: Duration,
+) -> ConnectClaims {
+    let session = &found.session;
+    ConnectClaims {
+        player: found.player.id,
+        session: session.id,
+        player_generation: session.player_generation,
+        client,
+        nonce: Nonce::random(),
+        gateway,
+        revision: found.head,
+        session_ends_at: session.ends_at,
+        client_key: None,
+        issued_at: now,
+        expires_at: now.after(life).min(session.ends_at),
+    }
+}

@@ -1,0 +1,260 @@
+//! What each operation changes, within a write transaction that may hold many of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redb::ReadableTable;
+
+use crate::{
+    clock::Timestamp,
+    id::{PlayerGeneration, PlayerId, Revision, SessionId},
+    proto,
+    store::{
+        NewSession, PlayerRevocation, Purged, SessionRevocation, Standing, Started, StoreError,
+        activity::Activity, draw,
+    },
+};
+
+use super::tables::{Tables, decode, found, player_of};
+
+/// The role of a player who has not been given another.
+const DEFAULT_ROLE: &str = "player";
+
+/// Rows that one purge step takes at most from each table, so that a long purge does not hold up others for longer than a commit.
+const PURGE_STEP: usize = 1_000;
+
+/// A write transaction: its tables, and where the log stands in it.
+pub(super) struct Changes<'t, 'a> {
+    pub(super) tables: Tables<'t>,
+    pub(super) log: proto::LogRecord,
+    /// Where the log stood when the transaction began.
+    pub(super) log_before: proto::LogRecord,
+    pub(super) activity: &'a std::sync::Mutex<Activity>,
+    pub(super) idle: Duration,
+}
+
+impl Changes<'_, '_> {
+    pub(super) fn start_session(&mut self, new: &NewSession) -> Result<Started, StoreError> {
+        let provider = new.identity.provider.as_str();
+        let subject = new.identity.subject.as_str();
+        let known = self
+            .tables
+            .identities
+            .get((provider, subject))?
+            .map(|id| PlayerId(id.value()));
+        let (owner, player) = match known {
+            Some(id) => {
+                let record = self.tables.player(id)?;
+                (id, record.ok_or(StoreError::Record("players"))?)
+            }
+            None => self.make_player(new)?,
+        };
+        let id = self.unused_session_id(new.at)?;
+        let record = proto::SessionRecord {
+            player_id: Bytes::copy_from_slice(&owner.to_bytes()),
+            player_generation: player.generation,
+            created_at_ms: new.at.0,
+            ends_at_ms: new.ends_at.0,
+            active_at_ms: new.at.0,
+            revoked_at_ms: 0,
+            method: new.method.clone(),
+            generation: 0,
+            revoked_revision: 0,
+        };
+        self.tables.put_session(id, &record)?;
+        self.tables.by_player.insert((owner.0, id.0), ())?;
+        self.tables.by_end.insert((new.ends_at.0, id.0), ())?;
+        Ok(Started {
+            found: found(id, record, owner, player, self.head()),
+            is_new_player: known.is_none(),
+        })
+    }
+
+    fn make_player(
+        &mut self,
+        new: &NewSession,
+    ) -> Result<(PlayerId, proto::PlayerRecord), StoreError> {
+        let mut id = draw::player_id()?;
+        while self.tables.player(id)?.is_some() {
+            id = draw::player_id()?;
+        }
+        let record = proto::PlayerRecord {
+            generation: 0,
+            role: DEFAULT_ROLE.to_owned(),
+            created_at_ms: new.at.0,
+            revoked_revision: 0,
+        };
+        self.tables.put_player(id, &record)?;
+        let key = (
+            new.identity.provider.as_str(),
+            new.identity.subject.as_str(),
+        );
+        self.tables.identities.insert(key, id.0)?;
+        Ok((id, record))
+    }
+
+    fn unused_session_id(&self, at: Timestamp) -> Result<SessionId, StoreError> {
+        loop {
+            let id = draw::session_id(at)?;
+            if self.tables.session(id)?.is_none() {
+                return Ok(id);
+            }
+        }
+    }
+
+    pub(super) fn revoke_session(
+        &mut self,
+        id: SessionId,
+        at: Timestamp,
+    ) -> Result<SessionRevocation, StoreError> {
+        let Some(mut record) = self.tables.session(id)? else {
+            return Ok(SessionRevocation::Unknown);
+        };
+        let owner = player_of(&record)?;
+        let player = self
+            .tables
+            .player(owner)?
+            .ok_or(StoreError::Record("players"))?;
+        let found = found(id, record.clone(), owner, player, self.head());
+        if let Some(earlier) = found.revocation() {
+            return Ok(SessionRevocation::AlreadyEnded(earlier));
+        }
+        if at >= found.session.ends_at {
+            return Ok(SessionRevocation::AlreadyEnded(Revision(0)));
+        }
+        let revision = self.append(proto::RevocationRecord {
+            session_id: Bytes::copy_from_slice(&id.to_bytes()),
+            at_ms: at.0,
+            ..Default::default()
+        })?;
+        // The time doubles as the mark, and 0 means not revoked.
+        record.revoked_at_ms = at.0.max(1);
+        record.revoked_revision = revision.0;
+        self.tables.put_session(id, &record)?;
+        self.known_activity().forget(id);
+        Ok(SessionRevocation::Ended(revision))
+    }
+
+    pub(super) fn revoke_player(
+        &mut self,
+        id: PlayerId,
+        at: Timestamp,
+    ) -> Result<PlayerRevocation, StoreError> {
+        let Some(mut player) = self.tables.player(id)? else {
+            return Ok(PlayerRevocation::Unknown);
+        };
+        let sessions = self.live_sessions_of(id, &player, at)?;
+        player.generation = player.generation.saturating_add(1);
+        let revision = self.append(proto::RevocationRecord {
+            player_id: Bytes::copy_from_slice(&id.to_bytes()),
+            player_generation: player.generation,
+            at_ms: at.0,
+            ..Default::default()
+        })?;
+        player.revoked_revision = revision.0;
+        self.tables.put_player(id, &player)?;
+        Ok(PlayerRevocation::Ended {
+            generation: PlayerGeneration(player.generation),
+            revision,
+            sessions,
+        })
+    }
+
+    fn live_sessions_of(
+        &self,
+        owner: PlayerId,
+        player: &proto::PlayerRecord,
+        at: Timestamp,
+    ) -> Result<u32, StoreError> {
+        let mut live = 0;
+        let of_owner = (owner.0, u128::MIN)..=(owner.0, u128::MAX);
+        for entry in self.tables.by_player.range(of_owner)? {
+            let id = SessionId(entry?.0.value().1);
+            let record = self.tables.session(id)?;
+            let record = record.ok_or(StoreError::Record("sessions"))?;
+            let mut found = found(id, record, owner, player.clone(), self.head());
+            found.session.active_at = self.known_activity().exact(id, found.session.active_at);
+            live += u32::from(found.standing(at, self.idle) == Standing::Live);
+        }
+        Ok(live)
+    }
+
+    pub(super) fn note_activity(
+        &mut self,
+        moments: &[(SessionId, Timestamp)],
+    ) -> Result<(), StoreError> {
+        for &(id, at) in moments {
+            match self.tables.session(id)? {
+                Some(mut record) if record.revoked_at_ms == 0 && at.0 < record.ends_at_ms => {
+                    if at.0 > record.active_at_ms {
+                        record.active_at_ms = at.0;
+                        self.tables.put_session(id, &record)?;
+                    }
+                }
+                _ => self.known_activity().forget(id),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away up to [`PURGE_STEP`] sessions that ended before `sessions_before`, and as many events from before `events_before`.
+    pub(super) fn purge(
+        &mut self,
+        sessions_before: Timestamp,
+        events_before: Timestamp,
+    ) -> Result<(Purged, bool), StoreError> {
+        let mut ended = Vec::new();
+        for entry in self
+            .tables
+            .by_end
+            .range(..(sessions_before.0, 0))?
+            .take(PURGE_STEP)
+        {
+            ended.push(entry?.0.value());
+        }
+        for &(end, id) in &ended {
+            if let Some(record) = self.tables.session(SessionId(id))? {
+                let owner = player_of(&record)?;
+                self.tables.by_player.remove((owner.0, id))?;
+                self.tables.sessions.remove(id)?;
+            }
+            self.tables.by_end.remove((end, id))?;
+            self.known_activity().forget(SessionId(id));
+        }
+        let mut old = Vec::new();
+        for entry in self.tables.log.range(self.log.tail + 1..)?.take(PURGE_STEP) {
+            let (revision, record) = entry?;
+            let record: proto::RevocationRecord = decode(record.value(), "revocations")?;
+            if record.at_ms >= events_before.0 {
+                break;
+            }
+            old.push(revision.value());
+        }
+        for &revision in &old {
+            self.tables.log.remove(revision)?;
+            self.log.tail = revision;
+        }
+        let purged = Purged {
+            sessions: ended.len(),
+            events: old.len(),
+        };
+        let more = ended.len() == PURGE_STEP || old.len() == PURGE_STEP;
+        Ok((purged, more))
+    }
+
+    fn append(&mut self, record: proto::RevocationRecord) -> Result<Revision, StoreError> {
+        let revision = self.log.head + 1;
+        let bytes = prost::Message::encode_to_vec(&record);
+        self.tables.log.insert(revision, bytes.as_slice())?;
+        self.log.head = revision;
+        Ok(Revision(revision))
+    }
+
+    pub(super) fn head(&self) -> Revision {
+        Revision(self.log.head)
+    }
+
+    fn known_activity(&self) -> std::sync::MutexGuard<'_, Activity> {
+        super::lock(self.activity)
+    }
+}

@@ -1,0 +1,284 @@
+//! The embedded store: one redb file, written by one thread with group commit, read where the question is asked.
+
+mod changes;
+mod open;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    thread::JoinHandle,
+};
+
+use redb::{Database, ReadTransaction, ReadableDatabase};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    clock::Timestamp,
+    control::{LogState, RevocationRange},
+    id::{PlayerId, Revision, SessionId},
+};
+
+use self::{changes::Changes, writer::Job};
+use super::{
+    Answer, Found, LEEWAY, NewSession, OpenError, PlayerRevocation, Purged, SessionRevocation,
+    Started, Store, StoreError, StoreLives, activity::Activity,
+};
+
+/// A store in a local file. One process at a time has it open.
+///
+/// Writes wait in a bounded queue for one writer thread, which commits all that has queued up in one transaction: durable, then
+/// answered. Reads see the last commit and never wait for a write. A look-up of one session runs where it is asked, on the async
+/// thread: it is a few steps down B-trees that redb keeps in memory, less than handing it to another thread and back would cost,
+/// and seldom more than one read of the page cache. Scans (the log, many sessions) go to the blocking pool.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    /// None once the store is closed.
+    queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writer thread and readers share.
+struct Shared {
+    /// None once the store is closed. Readers and the writer hold the read lock while they use it; only closing takes the other.
+    database: RwLock<Option<Database>>,
+    activity: Mutex<Activity>,
+    head: watch::Sender<Revision>,
+    lives: StoreLives,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let database = self.database();
+        let transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_read()?;
+        read(&transaction)
+    }
+
+    fn close(&self) {
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *database = None;
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the store in the file at `path`, or makes it.
+    ///
+    /// Reads the whole file to check it (a second per gigabyte or so), which is what it takes to tell a damaged file at start-up
+    /// and not in the middle of a match.
+    ///
+    /// # Errors
+    /// What is wrong with the file, and what to do about it.
+    pub fn open(path: &Path, lives: StoreLives) -> Result<Self, OpenError> {
+        let (database, head) = open::open(path)?;
+        let shared = Arc::new(Shared {
+            database: RwLock::new(Some(database)),
+            activity: Mutex::new(Activity::new(lives.granule())),
+            head: watch::Sender::new(head),
+            lives,
+        });
+        let (sender, receiver) = mpsc::channel(writer::QUEUE);
+        let for_writer = Arc::clone(&shared);
+        let writer = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer::run(&for_writer, receiver))
+            .map_err(|source| OpenError::Inaccessible {
+                path: path.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            shared,
+            queue: Mutex::new(Some(sender)),
+            writer: Mutex::new(Some(writer)),
+        })
+    }
+
+    fn queue(&self) -> Option<mpsc::Sender<Box<dyn Job>>> {
+        lock(&self.queue).clone()
+    }
+
+    /// Has the writer make a change; resolves when it is durable.
+    fn change<T: Send + 'static>(
+        &self,
+        make: impl FnMut(&mut Changes<'_, '_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'_, T> {
+        Box::pin(async move {
+            let queue = self.queue().ok_or(StoreError::Closed)?;
+            let (job, answer) = writer::job(make);
+            queue.send(job).await.map_err(|_| StoreError::Closed)?;
+            answer.await.map_err(|_| StoreError::Closed)?
+        })
+    }
+
+    /// Runs a scan on the blocking pool.
+    fn scan<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            tokio::task::spawn_blocking(move || shared.read(read))
+                .await
+                .map_err(|_| StoreError::Closed)?
+        })
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn start_session(&self, new: NewSession) -> Answer<'_, Started> {
+        self.change(move |changes| changes.start_session(&new))
+    }
+
+    fn session(&self, id: SessionId) -> Answer<'_, Option<Found>> {
+        Box::pin(async move {
+            let mut found = self.shared.read(|read| tables::read_found(read, id))?;
+            if let Some(found) = &mut found {
+                let on_disk = found.session.active_at;
+                found.session.active_at = lock(&self.shared.activity).exact(id, on_disk);
+            }
+            Ok(found)
+        })
+    }
+
+    fn revoke_session(&self, id: SessionId, at: Timestamp) -> Answer<'_, SessionRevocation> {
+        self.change(move |changes| changes.revoke_session(id, at))
+    }
+
+    fn revoke_player(&self, id: PlayerId, at: Timestamp) -> Answer<'_, PlayerRevocation> {
+        self.change(move |changes| changes.revoke_player(id, at))
+    }
+
+    fn log_state(&self) -> Answer<'_, LogState> {
+        Box::pin(async move { self.shared.read(tables::read_log_state) })
+    }
+
+    fn log_after(&self, from: Revision, limit: usize) -> Answer<'_, Option<RevocationRange>> {
+        self.scan(move |read| {
+            let state = tables::read_log_state(read)?;
+            if from < state.tail || from > state.head {
+                return Ok(None);
+            }
+            let events = tables::read_log(read, from, limit)?;
+            let to = Revision(from.0.saturating_add(events.len() as u64));
+            Ok(Some(RevocationRange { from, to, events }))
+        })
+    }
+
+    fn dead_among(&self, sessions: Vec<SessionId>, at: Timestamp) -> Answer<'_, Vec<SessionId>> {
+        self.scan(move |read| {
+            let mut dead = Vec::new();
+            for id in sessions {
+                let alive = tables::read_found(read, id)?.is_some_and(|found| {
+                    found.revocation().is_none() && at < found.session.ends_at
+                });
+                if !alive {
+                    dead.push(id);
+                }
+            }
+            Ok(dead)
+        })
+    }
+
+    fn note_activity(&self, sessions: &[SessionId], at: Timestamp) {
+        let Some(queue) = self.queue() else { return };
+        let mut activity = lock(&self.shared.activity);
+        let due: Vec<_> = sessions
+            .iter()
+            .filter(|id| activity.note(**id, at))
+            .map(|id| (*id, at))
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        let sent = due.clone();
+        let (job, _) = writer::job(move |changes| changes.note_activity(&due));
+        // A full queue means that the disk is behind: the next report of these sessions tries again.
+        if queue.try_send(job).is_ok() {
+            sent.iter().for_each(|(id, at)| activity.sent(*id, *at));
+        }
+    }
+
+    fn purge(&self, at: Timestamp) -> Answer<'_, Purged> {
+        Box::pin(async move {
+            let StoreLives { idle, .. } = self.shared.lives;
+            let sessions_before = at.before(LEEWAY);
+            let events_before = at.before(self.shared.lives.retention());
+            lock(&self.shared.activity).forget_before(at.before(idle));
+            let mut total = Purged::default();
+            loop {
+                let step = move |changes: &mut Changes<'_, '_>| {
+                    changes.purge(sessions_before, events_before)
+                };
+                let (Purged { sessions, events }, more) = self.change(step).await?;
+                total.sessions += sessions;
+                total.events += events;
+                if !more {
+                    return Ok(total);
+                }
+            }
+        })
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Revision> {
+        self.shared.head.subscribe()
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let shared = Arc::clone(&self.shared);
+            let flushed = self
+                .change(move |changes| writer::flush_activity(&shared, changes))
+                .await;
+            lock(&self.queue).take();
+            let writer = lock(&self.writer).take();
+            let shared = Arc::clone(&self.shared);
+            let closed = tokio::task::spawn_blocking(move || {
+                if let Some(writer) = writer {
+                    // A writer that panicked has nothing left to finish.
+                    drop(writer.join());
+                }
+                shared.close();
+            });
+            closed.await.map_err(|_| StoreError::Closed)?;
+            match flushed {
+                Err(StoreError::Closed) => Ok(()),
+                other => other,
+            }
+        })
+    }
+}
+
+impl Drop for EmbeddedStore {
+    /// Lets the writer finish what is queued, so that the file is free when this returns. Blocks for a commit at most.
+    fn drop(&mut self) {
+        lock(&self.queue).take();
+        if let Some(writer) = lock(&self.writer).take() {
+            drop(writer.join());
+        }
+    }
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore")
+            .field("lives", &self.shared.lives)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,225 @@
+//! The tables of the embedded store, and records to and from bytes.
+
+use prost::Message;
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+
+use crate::{
+    clock::Timestamp,
+    control::{LogState, Revocation},
+    id::{Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
+    proto,
+    store::{Found, Player, Session, StoreError},
+};
+
+/// Key or value that is a record or other bytes.
+type Bytes = &'static [u8];
+
+/// JTI to SessionRecord.
+const SESSIONS: TableDefinition<'_, u128, Bytes> = TableDefinition::new("sessions");
+/// Player id to PlayerRecord.
+const PLAYERS: TableDefinition<'_, u128, Bytes> = TableDefinition::new("players");
+/// Provider and subject to player id.
+const IDENTITIES: TableDefinition<'_, (&str, &str), u128> = TableDefinition::new("identities");
+/// Player id and JTI: the sessions of a player.
+const BY_PLAYER: TableDefinition<'_, (u128, u128), ()> = TableDefinition::new("sessions_by_player");
+/// Absolute end in milliseconds and JTI: what to purge first.
+const BY_END: TableDefinition<'_, (u64, u128), ()> = TableDefinition::new("sessions_by_end");
+/// Revision to RevocationRecord.
+const LOG: TableDefinition<'_, u64, Bytes> = TableDefinition::new("revocations");
+/// "log" to LogRecord.
+const META: TableDefinition<'_, &str, Bytes> = TableDefinition::new("meta");
+const META_LOG: &str = "log";
+
+/// The tables within one write transaction.
+pub(super) struct Tables<'t> {
+    pub(super) sessions: Table<'t, u128, Bytes>,
+    pub(super) players: Table<'t, u128, Bytes>,
+    pub(super) identities: Table<'t, (&'static str, &'static str), u128>,
+    pub(super) by_player: Table<'t, (u128, u128), ()>,
+    pub(super) by_end: Table<'t, (u64, u128), ()>,
+    pub(super) log: Table<'t, u64, Bytes>,
+    meta: Table<'t, &'static str, Bytes>,
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            sessions: transaction.open_table(SESSIONS)?,
+            players: transaction.open_table(PLAYERS)?,
+            identities: transaction.open_table(IDENTITIES)?,
+            by_player: transaction.open_table(BY_PLAYER)?,
+            by_end: transaction.open_table(BY_END)?,
+            log: transaction.open_table(LOG)?,
+            meta: transaction.open_table(META)?,
+        })
+    }
+
+    /// What the file says about itself; none in a new one.
+    pub(super) fn log_record(&self) -> Result<Option<proto::LogRecord>, StoreError> {
+        log_record(&self.meta)
+    }
+
+    pub(super) fn put_log_record(&mut self, record: &proto::LogRecord) -> Result<(), StoreError> {
+        self.meta
+            .insert(META_LOG, record.encode_to_vec().as_slice())?;
+        Ok(())
+    }
+
+    pub(super) fn session(
+        &self,
+        id: SessionId,
+    ) -> Result<Option<proto::SessionRecord>, StoreError> {
+        session(&self.sessions, id)
+    }
+
+    pub(super) fn put_session(
+        &mut self,
+        id: SessionId,
+        record: &proto::SessionRecord,
+    ) -> Result<(), StoreError> {
+        self.sessions
+            .insert(id.0, record.encode_to_vec().as_slice())?;
+        Ok(())
+    }
+
+    pub(super) fn player(&self, id: PlayerId) -> Result<Option<proto::PlayerRecord>, StoreError> {
+        player(&self.players, id)
+    }
+
+    pub(super) fn put_player(
+        &mut self,
+        id: PlayerId,
+        record: &proto::PlayerRecord,
+    ) -> Result<(), StoreError> {
+        self.players
+            .insert(id.0, record.encode_to_vec().as_slice())?;
+        Ok(())
+    }
+}
+
+/// A session and its player.
+pub(super) fn read_found(
+    transaction: &ReadTransaction,
+    id: SessionId,
+) -> Result<Option<Found>, StoreError> {
+    let Some(record) = session(&transaction.open_table(SESSIONS)?, id)? else {
+        return Ok(None);
+    };
+    let owner = player_of(&record)?;
+    let player =
+        player(&transaction.open_table(PLAYERS)?, owner)?.ok_or(StoreError::Record("players"))?;
+    let head = read_log_state(transaction)?.head;
+    Ok(Some(found(id, record, owner, player, head)))
+}
+
+/// Where the log stands.
+pub(super) fn read_log_state(transaction: &ReadTransaction) -> Result<LogState, StoreError> {
+    let record = log_record(&transaction.open_table(META)?)?.ok_or(StoreError::Record("meta"))?;
+    Ok(LogState {
+        lineage: lineage_of(&record)?,
+        tail: Revision(record.tail),
+        head: Revision(record.head),
+    })
+}
+
+/// Up to `limit` events after `from`.
+pub(super) fn read_log(
+    transaction: &ReadTransaction,
+    from: Revision,
+    limit: usize,
+) -> Result<Vec<Revocation>, StoreError> {
+    transaction
+        .open_table(LOG)?
+        .range(from.0.saturating_add(1)..)?
+        .take(limit)
+        .map(|entry| {
+            let record: proto::RevocationRecord = decode(entry?.1.value(), "revocations")?;
+            if record.session_id.is_empty() {
+                let player = PlayerId(u128_of(&record.player_id, "revocations")?);
+                let generation = PlayerGeneration(record.player_generation);
+                Ok(Revocation::Player(player, generation))
+            } else {
+                u128_of(&record.session_id, "revocations")
+                    .map(|id| Revocation::Session(SessionId(id)))
+            }
+        })
+        .collect()
+}
+
+/// The records of a session as the rest of the program sees them.
+pub(super) fn found(
+    id: SessionId,
+    session: proto::SessionRecord,
+    owner: PlayerId,
+    player: proto::PlayerRecord,
+    head: Revision,
+) -> Found {
+    let revoked = (session.revoked_at_ms != 0).then_some(Revision(session.revoked_revision));
+    Found {
+        session: Session {
+            id,
+            player_generation: PlayerGeneration(session.player_generation),
+            generation: session.generation,
+            method: session.method,
+            created_at: Timestamp(session.created_at_ms),
+            ends_at: Timestamp(session.ends_at_ms),
+            active_at: Timestamp(session.active_at_ms),
+            revoked,
+        },
+        player: Player {
+            id: owner,
+            generation: PlayerGeneration(player.generation),
+            role: player.role,
+            revoked_revision: Revision(player.revoked_revision),
+        },
+        head,
+    }
+}
+
+/// Whose session it is.
+pub(super) fn player_of(record: &proto::SessionRecord) -> Result<PlayerId, StoreError> {
+    u128_of(&record.player_id, "sessions").map(PlayerId)
+}
+
+/// The identity of the log.
+pub(super) fn lineage_of(record: &proto::LogRecord) -> Result<Lineage, StoreError> {
+    u128_of(&record.lineage, "meta").map(Lineage)
+}
+
+/// A record from its bytes; `table` names the table that it is from.
+pub(super) fn decode<M: Message + Default>(
+    bytes: &[u8],
+    table: &'static str,
+) -> Result<M, StoreError> {
+    M::decode(bytes).map_err(|_| StoreError::Record(table))
+}
+
+fn session(
+    table: &impl ReadableTable<u128, Bytes>,
+    id: SessionId,
+) -> Result<Option<proto::SessionRecord>, StoreError> {
+    let bytes = table.get(id.0)?;
+    bytes.map(|b| decode(b.value(), "sessions")).transpose()
+}
+
+fn player(
+    table: &impl ReadableTable<u128, Bytes>,
+    id: PlayerId,
+) -> Result<Option<proto::PlayerRecord>, StoreError> {
+    let bytes = table.get(id.0)?;
+    bytes.map(|b| decode(b.value(), "players")).transpose()
+}
+
+fn log_record(
+    table: &impl ReadableTable<&'static str, Bytes>,
+) -> Result<Option<proto::LogRecord>, StoreError> {
+    let bytes = table.get(META_LOG)?;
+    bytes.map(|b| decode(b.value(), "meta")).transpose()
+}
+
+fn u128_of(bytes: &[u8], table: &'static str) -> Result<u128, StoreError> {
+    bytes
+        .try_into()
+        .map(u128::from_be_bytes)
+        .map_err(|_| StoreError::Record(table))
+}

@@ -1,0 +1,210 @@
+//! What only a store on a disk has to prove: what was acknowledged is there again, whatever happened in between.
+
+use std::{
+    io::{BufRead, BufReader, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    control::LogState,
+    id::{Revision, SessionId},
+    store::{
+        EmbeddedStore, OpenError, SessionRevocation, Standing, Store,
+        conformance::{LIVES, START, log_in},
+    },
+};
+
+fn open(path: &Path) -> EmbeddedStore {
+    EmbeddedStore::open(path, LIVES).unwrap()
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    (folder, path)
+}
+
+async fn revoked_by(store: &EmbeddedStore, id: SessionId) -> Option<Revision> {
+    store.session(id).await.unwrap().unwrap().revocation()
+}
+
+#[tokio::test]
+async fn everything_is_there_after_reopening() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let ada = log_in(&store, "ada").await;
+    let bob = log_in(&store, "bob").await.session.id;
+    store.revoke_session(bob, START).await.unwrap();
+    let state = store.log_state().await.unwrap();
+    drop(store);
+
+    let store = open(&path);
+    assert_eq!(store.log_state().await.unwrap(), state, "the same lineage");
+    assert_eq!(*store.watch_head().borrow(), Revision(1));
+    assert_eq!(revoked_by(&store, bob).await, Some(Revision(1)));
+    let found = store.session(ada.session.id).await.unwrap().unwrap();
+    assert_eq!(found.session, ada.session);
+    assert_eq!(log_in(&store, "ada").await.player, ada.player);
+    let next = store.revoke_session(ada.session.id, START).await.unwrap();
+    assert_eq!(next, SessionRevocation::Ended(Revision(2)));
+}
+
+#[tokio::test]
+async fn two_files_have_two_lineages() {
+    let ((_a, first), (_b, second)) = (folder(), folder());
+    let lineage = |state: LogState| state.lineage;
+    let first = lineage(open(&first).log_state().await.unwrap());
+    let second = lineage(open(&second).log_state().await.unwrap());
+    assert_ne!(first, second);
+}
+
+#[tokio::test]
+async fn closing_writes_activity_down_to_the_millisecond() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let id = log_in(&store, "ada").await.session.id;
+    store.note_activity(&[id], START.after(Duration::from_secs(5)));
+    store.note_activity(&[id], START.after(Duration::from_secs(6)));
+    store.close().await.unwrap();
+
+    let found = open(&path).session(id).await.unwrap().unwrap();
+    let idle_at = START.after(LIVES.idle);
+    assert_eq!(found.session.active_at, START.after(Duration::from_secs(6)));
+    assert_eq!(found.standing(idle_at, LIVES.idle), Standing::Live);
+}
+
+#[tokio::test]
+async fn a_copy_of_the_open_file_has_all_that_was_acknowledged() {
+    let (folder, path) = folder();
+    let store = open(&path);
+    let mut revoked = Vec::new();
+    for n in 0..50 {
+        let id = log_in(&store, &n.to_string()).await.session.id;
+        store.revoke_session(id, START).await.unwrap();
+        revoked.push(id);
+    }
+    // What the file holds at this instant is what a process that was killed would leave behind.
+    let copy = folder.path().join("copy.redb");
+    std::fs::copy(&path, &copy).unwrap();
+    let copy = open(&copy);
+    for (index, id) in revoked.into_iter().enumerate() {
+        let revision = Revision(index as u64 + 1);
+        assert_eq!(revoked_by(&copy, id).await, Some(revision));
+    }
+}
+
+/// Names the file for [`child_that_revokes_until_it_is_killed`].
+const CHILD_STORE: &str = "TICKGATE_TEST_CHILD_STORE";
+
+/// No test by itself: the process that [`a_killed_process_loses_nothing_acknowledged`] kills.
+#[tokio::test]
+async fn child_that_revokes_until_it_is_killed() {
+    let Ok(path) = std::env::var(CHILD_STORE) else {
+        return;
+    };
+    let store = open(Path::new(&path));
+    for n in 0_u64.. {
+        let id = log_in(&store, &n.to_string()).await.session.id;
+        let outcome = store.revoke_session(id, START).await.unwrap();
+        let SessionRevocation::Ended(revision) = outcome else {
+            panic!("{outcome:?}");
+        };
+        // The test harness captures `println!`; what goes straight to the handle gets out.
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "acknowledged {id} {revision}").unwrap();
+        out.flush().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_nothing_acknowledged() {
+    let (_folder, path) = folder();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("store::embedded::tests::child_that_revokes_until_it_is_killed")
+        .env(CHILD_STORE, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut acknowledged = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let Some((_, rest)) = line.split_once("acknowledged ") else {
+            continue;
+        };
+        let (id, revision) = rest.split_once(' ').unwrap();
+        let id: SessionId = id.parse().unwrap();
+        acknowledged.push((id, Revision(revision.parse().unwrap())));
+        if acknowledged.len() == 100 {
+            break;
+        }
+    }
+    // SIGKILL: in the middle of whatever it was doing.
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    assert_eq!(acknowledged.len(), 100);
+    let store = open(&path);
+    for (id, revision) in acknowledged {
+        assert_eq!(revoked_by(&store, id).await, Some(revision));
+    }
+    let state = store.log_state().await.unwrap();
+    let range = store.log_after(Revision(0), usize::MAX).await.unwrap();
+    assert_eq!(
+        range.unwrap().to,
+        state.head,
+        "no gap, and no event too many"
+    );
+}
+
+#[tokio::test]
+async fn a_store_in_use_is_refused_by_name() {
+    let (_folder, path) = folder();
+    let _first = open(&path);
+    let error = EmbeddedStore::open(&path, LIVES).unwrap_err();
+    assert_eq!(error.label(), "store_in_use");
+    assert!(error.to_string().contains(path.to_str().unwrap()));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_refused_by_name() {
+    let (_folder, path) = folder();
+    std::fs::write(&path, "[sidecar]\n".repeat(1_000)).unwrap();
+    let error = EmbeddedStore::open(&path, LIVES).unwrap_err();
+    assert_eq!(error.label(), "store_damaged", "{error}");
+    assert!(error.to_string().contains(path.to_str().unwrap()));
+
+    let nowhere = path.join("store.redb");
+    let error = EmbeddedStore::open(&nowhere, LIVES).unwrap_err();
+    assert!(matches!(error, OpenError::Inaccessible { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_with_flipped_bytes_is_refused_or_whole() {
+    let (folder, path) = folder();
+    let store = open(&path);
+    for n in 0..200 {
+        log_in(&store, &n.to_string()).await;
+    }
+    store.close().await.unwrap();
+    let length = std::fs::metadata(&path).unwrap().len();
+    let copy = folder.path().join("copy.redb");
+    let mut refused = 0;
+    for offset in (0..length).step_by(4_096 * 3 + 40).take(100) {
+        std::fs::copy(&path, &copy).unwrap();
+        let mut file = std::fs::OpenOptions::new().write(true).open(&copy).unwrap();
+        file.seek(SeekFrom::Start(offset)).unwrap();
+        file.write_all(&[0x5a; 64]).unwrap();
+        drop(file);
+        match EmbeddedStore::open(&copy, LIVES) {
+            Ok(store) => drop(store.log_state().await.unwrap()),
+            Err(error) => {
+                assert_eq!(error.label(), "store_damaged", "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
+}

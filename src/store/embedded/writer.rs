@@ -1,0 +1,156 @@
+//! The writer: one thread that commits everything that has queued up in one transaction, so that a thousand logins at once cost a
+//! handful of fsyncs.
+
+use redb::{Database, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::StoreError;
+
+use super::{Shared, changes::Changes, lock, tables::Tables};
+
+/// Changes that may wait for the writer. When it is full, callers wait for a place, and so for the disk.
+pub(super) const QUEUE: usize = 4_096;
+
+/// Changes in one transaction at most: bounds how long the first of them waits for the last.
+const BATCH: usize = 1_024;
+
+/// One queued change and whoever waits for it.
+pub(super) trait Job: Send {
+    /// Makes the change within the transaction. May be called again, if the transaction came to nothing.
+    fn apply(&mut self, changes: &mut Changes<'_, '_>) -> Result<(), StoreError>;
+    /// Tells the caller: the transaction is durable, or has failed.
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+struct Change<F, T> {
+    make: F,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Job for Change<F, T>
+where
+    F: FnMut(&mut Changes<'_, '_>) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    fn apply(&mut self, changes: &mut Changes<'_, '_>) -> Result<(), StoreError> {
+        self.result = Some((self.make)(changes)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { result, reply, .. } = *self;
+        let result = outcome.and_then(|()| result.ok_or(StoreError::Closed));
+        // A caller that has gone does not undo what it asked for.
+        drop(reply.send(result));
+    }
+}
+
+/// A job out of `make`, and where its answer arrives.
+pub(super) fn job<F, T>(make: F) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>)
+where
+    F: FnMut(&mut Changes<'_, '_>) -> Result<T, StoreError> + Send + 'static,
+    T: Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let change = Change {
+        make,
+        result: None,
+        reply,
+    };
+    (Box::new(change), answer)
+}
+
+/// Runs until the queue is closed and empty.
+pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
+        let database = shared.database();
+        match database.as_ref() {
+            Some(database) => commit(shared, database, &mut batch),
+            None => batch
+                .drain(..)
+                .for_each(|job| job.answer(Err(StoreError::Closed))),
+        }
+    }
+}
+
+/// Commits the batch as one, or, if one of its jobs fails, each of its jobs alone, so that no caller pays for another's failure.
+fn commit(shared: &Shared, database: &Database, batch: &mut Vec<Box<dyn Job>>) {
+    match attempt(shared, database, batch) {
+        Attempt::Done(outcome) => batch.drain(..).for_each(|job| job.answer(outcome.clone())),
+        Attempt::JobFailed(_) if batch.len() > 1 => {
+            for job in batch.drain(..) {
+                commit(shared, database, &mut vec![job]);
+            }
+        }
+        Attempt::JobFailed(error) => batch
+            .drain(..)
+            .for_each(|job| job.answer(Err(error.clone()))),
+    }
+}
+
+enum Attempt {
+    /// All jobs applied; how the transaction went.
+    Done(Result<(), StoreError>),
+    /// A job failed, and nothing has changed.
+    JobFailed(StoreError),
+}
+
+fn attempt(shared: &Shared, database: &Database, batch: &mut [Box<dyn Job>]) -> Attempt {
+    let transaction = match database.begin_write() {
+        Ok(transaction) => transaction,
+        Err(error) => return Attempt::Done(Err(error.into())),
+    };
+    match apply(shared, &transaction, batch) {
+        // Dropping the transaction aborts it.
+        Err(error) => Attempt::JobFailed(error),
+        Ok(head) => {
+            let outcome = transaction.commit().map_err(StoreError::from);
+            match &outcome {
+                Ok(()) => {
+                    shared.head.send_if_modified(|known| {
+                        let moved = *known < head;
+                        *known = head.max(*known);
+                        moved
+                    });
+                }
+                Err(error) => tracing::error!(label = error.label(), %error, "commit failed"),
+            }
+            Attempt::Done(outcome)
+        }
+    }
+}
+
+/// Applies the batch and returns the log's head after it.
+fn apply(
+    shared: &Shared,
+    transaction: &WriteTransaction,
+    batch: &mut [Box<dyn Job>],
+) -> Result<crate::id::Revision, StoreError> {
+    let tables = Tables::open(transaction)?;
+    let log = tables.log_record()?.ok_or(StoreError::Record("meta"))?;
+    let mut changes = Changes {
+        tables,
+        log_before: log.clone(),
+        log,
+        activity: &shared.activity,
+        idle: shared.lives.idle,
+    };
+    for job in batch {
+        job.apply(&mut changes)?;
+    }
+    if changes.log != changes.log_before {
+        changes.tables.put_log_record(&changes.log)?;
+    }
+    Ok(changes.head())
+}
+
+/// Writes down what memory knows of activity and the disk does not.
+pub(super) fn flush_activity(
+    shared: &Shared,
+    changes: &mut Changes<'_, '_>,
+) -> Result<(), StoreError> {
+    let unwritten = lock(&shared.activity).unwritten();
+    changes.note_activity(&unwritten)
+}

@@ -1,0 +1,253 @@
+//! The memory store, for tests only: plain maps behind one lock. It is written for being obviously right, as the model that the
+//! embedded store is held against.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    clock::Timestamp,
+    control::{LogState, Revocation, RevocationRange},
+    id::{Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
+};
+
+use super::{
+    Answer, Found, Identity, LEEWAY, NewSession, Player, PlayerRevocation, Purged, Session,
+    SessionRevocation, Standing, Started, Store, StoreError, StoreLives, draw,
+};
+
+/// A store without a disk.
+pub(crate) struct MemoryStore {
+    model: Mutex<Model>,
+    head: watch::Sender<Revision>,
+    lives: StoreLives,
+}
+
+struct Model {
+    lineage: Lineage,
+    tail: Revision,
+    head: Revision,
+    log: BTreeMap<Revision, (Timestamp, Revocation)>,
+    identities: HashMap<Identity, PlayerId>,
+    players: HashMap<PlayerId, Player>,
+    sessions: BTreeMap<SessionId, (PlayerId, Session)>,
+    closed: bool,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(lives: StoreLives) -> Self {
+        Self {
+            model: Mutex::new(Model {
+                lineage: draw::lineage().unwrap(),
+                tail: Revision(0),
+                head: Revision(0),
+                log: BTreeMap::new(),
+                identities: HashMap::new(),
+                players: HashMap::new(),
+                sessions: BTreeMap::new(),
+                closed: false,
+            }),
+            head: watch::Sender::new(Revision(0)),
+            lives,
+        }
+    }
+
+    fn with<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Model) -> Result<T, StoreError>,
+    ) -> Answer<'_, T> {
+        let mut model = self.model();
+        let result = if model.closed {
+            Err(StoreError::Closed)
+        } else {
+            step(&mut model)
+        };
+        self.head.send_if_modified(|head| {
+            let moved = *head != model.head;
+            *head = model.head;
+            moved
+        });
+        Box::pin(std::future::ready(result))
+    }
+
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Model {
+    fn found(&self, id: SessionId) -> Option<Found> {
+        let (owner, session) = self.sessions.get(&id)?;
+        Some(Found {
+            session: session.clone(),
+            player: self.players.get(owner)?.clone(),
+            head: self.head,
+        })
+    }
+
+    fn append(&mut self, at: Timestamp, event: Revocation) -> Revision {
+        self.head.0 += 1;
+        self.log.insert(self.head, (at, event));
+        self.head
+    }
+}
+
+impl Store for MemoryStore {
+    fn start_session(&self, new: NewSession) -> Answer<'_, Started> {
+        self.with(move |model| {
+            let known = model.identities.get(&new.identity).copied();
+            let owner = match known {
+                Some(owner) => owner,
+                None => {
+                    let id = draw::player_id()?;
+                    let player = Player {
+                        id,
+                        generation: PlayerGeneration(0),
+                        role: "player".to_owned(),
+                        revoked_revision: Revision(0),
+                    };
+                    model.players.insert(id, player);
+                    model.identities.insert(new.identity, id);
+                    id
+                }
+            };
+            let id = draw::session_id(new.at)?;
+            let session = Session {
+                id,
+                player_generation: model.players[&owner].generation,
+                generation: 0,
+                method: new.method,
+                created_at: new.at,
+                ends_at: new.ends_at,
+                active_at: new.at,
+                revoked: None,
+            };
+            model.sessions.insert(id, (owner, session));
+            Ok(Started {
+                found: model.found(id).unwrap(),
+                is_new_player: known.is_none(),
+            })
+        })
+    }
+
+    fn session(&self, id: SessionId) -> Answer<'_, Option<Found>> {
+        self.with(|model| Ok(model.found(id)))
+    }
+
+    fn revoke_session(&self, id: SessionId, at: Timestamp) -> Answer<'_, SessionRevocation> {
+        self.with(|model| {
+            let Some(found) = model.found(id) else {
+                return Ok(SessionRevocation::Unknown);
+            };
+            if let Some(earlier) = found.revocation() {
+                return Ok(SessionRevocation::AlreadyEnded(earlier));
+            }
+            if at >= found.session.ends_at {
+                return Ok(SessionRevocation::AlreadyEnded(Revision(0)));
+            }
+            let revision = model.append(at, Revocation::Session(id));
+            model.sessions.get_mut(&id).unwrap().1.revoked = Some(revision);
+            Ok(SessionRevocation::Ended(revision))
+        })
+    }
+
+    fn revoke_player(&self, id: PlayerId, at: Timestamp) -> Answer<'_, PlayerRevocation> {
+        let idle = self.lives.idle;
+        self.with(|model| {
+            let Some(player) = model.players.get(&id) else {
+                return Ok(PlayerRevocation::Unknown);
+            };
+            let generation = PlayerGeneration(player.generation.0 + 1);
+            let sessions = model.sessions.iter().filter(|(session, (owner, _))| {
+                *owner == id && model.found(**session).unwrap().standing(at, idle) == Standing::Live
+            });
+            let sessions = sessions.count() as u32;
+            let revision = model.append(at, Revocation::Player(id, generation));
+            let player = model.players.get_mut(&id).unwrap();
+            player.generation = generation;
+            player.revoked_revision = revision;
+            Ok(PlayerRevocation::Ended {
+                generation,
+                revision,
+                sessions,
+            })
+        })
+    }
+
+    fn log_state(&self) -> Answer<'_, LogState> {
+        self.with(|model| {
+            Ok(LogState {
+                lineage: model.lineage,
+                tail: model.tail,
+                head: model.head,
+            })
+        })
+    }
+
+    fn log_after(&self, from: Revision, limit: usize) -> Answer<'_, Option<RevocationRange>> {
+        self.with(|model| {
+            if from < model.tail || from > model.head {
+                return Ok(None);
+            }
+            let after = model.log.range(Revision(from.0 + 1)..).take(limit);
+            let events: Vec<_> = after.map(|(_, (_, event))| *event).collect();
+            let to = Revision(from.0 + events.len() as u64);
+            Ok(Some(RevocationRange { from, to, events }))
+        })
+    }
+
+    fn dead_among(&self, sessions: Vec<SessionId>, at: Timestamp) -> Answer<'_, Vec<SessionId>> {
+        self.with(|model| {
+            let alive = |id: &SessionId| {
+                model
+                    .found(*id)
+                    .is_some_and(|found| found.revocation().is_none() && at < found.session.ends_at)
+            };
+            Ok(sessions.into_iter().filter(|id| !alive(id)).collect())
+        })
+    }
+
+    fn note_activity(&self, sessions: &[SessionId], at: Timestamp) {
+        let mut model = self.model();
+        for id in sessions {
+            if let Some((_, session)) = model.sessions.get_mut(id)
+                && session.revoked.is_none()
+                && at < session.ends_at
+            {
+                session.active_at = session.active_at.max(at);
+            }
+        }
+    }
+
+    fn purge(&self, at: Timestamp) -> Answer<'_, Purged> {
+        let (ended, old) = (at.before(LEEWAY), at.before(self.lives.retention()));
+        self.with(|model| {
+            let (sessions, events) = (model.sessions.len(), model.log.len());
+            model
+                .sessions
+                .retain(|_, (_, session)| session.ends_at >= ended);
+            while let Some(entry) = model.log.first_entry()
+                && entry.get().0 < old
+            {
+                model.tail = *entry.key();
+                entry.remove();
+            }
+            Ok(Purged {
+                sessions: sessions - model.sessions.len(),
+                events: events - model.log.len(),
+            })
+        })
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Revision> {
+        self.head.subscribe()
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        self.model().closed = true;
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
