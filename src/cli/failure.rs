@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use tickgate::config::{ConfigError, KeyError, RoleError};
+use tickgate::config::{ConfigError, KeyError};
 
 /// Why a subcommand failed, as it is told on standard error.
 #[derive(Debug)]
@@ -99,18 +99,6 @@ impl From<KeyError> for Failure {
                 "check the path and who may read and write there".to_owned()
             }
             _ => "make another key with `tickgate keys generate` for one of the two".to_owned(),
-        };
-        Self::usage(error).advise(advice)
-    }
-}
-
-impl From<RoleError> for Failure {
-    fn from(error: RoleError) -> Self {
-        let advice = match &error {
-            RoleError::Tls { .. } => {
-                "name the right files in the configuration; `tickgate certs` makes them for development, `tickgate check-config` says which are missing"
-            }
-            _ => "say in gateway.advertise where clients reach this gateway",
         };
         Self::usage(error).advise(advice)
     }

@@ -1,10 +1,7 @@
 //! `tickgate gateway`: a gateway with the demo world.
 
-use std::time::Duration;
-
-use anyhow::Context;
 use clap::Args;
-use tickgate::{clock::Clock, config::Config, control, gateway::Simulation, rpc};
+use tickgate::config::Config;
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, failure::Failure, role};
@@ -40,36 +37,8 @@ impl Gateway {
 
 /// Runs the gateway and the demo world until `cancel`.
 async fn start(config: Config, cancel: CancellationToken) -> Result<(), Failure> {
-    let clock = Clock::system();
-    let url = config.gateway.control.sidecar.to_string();
-    let channel = rpc::connect(&url, None, Some(config.control_tls()?)).map_err(Failure::usage)?;
-    let (gateway, simulation) = tickgate::gateway::Gateway::start(
-        config.gateway_role(clock.clone())?,
-    )
-    .map_err(|error| {
-        Failure::runtime(error).advise("check [gateway] listen and who else uses that port")
-    })?;
-    tracing::info!(address = %gateway.local_addr(), sidecar = url, "the gateway listens");
-
-    let hz = config.demo.tick_hz;
-    let ended = cancel.clone();
-    let world = tokio::task::spawn_blocking(move || play(simulation, hz, &ended));
-    control::gateway::run(channel, gateway.host(), clock, cancel).await;
-    world.await.context("the demo world failed")?;
-    tokio::task::spawn_blocking(|| gateway.shutdown())
-        .await
-        .context("the gateway did not end in good order")?;
-    Ok(())
-}
-
-/// Ticks the simulation `hz` times a second until `cancel`.
-fn play(mut simulation: Simulation, hz: u32, cancel: &CancellationToken) {
-    let clock = Clock::system();
-    let period = Duration::from_secs(1) / hz.max(1);
-    let mut due = clock.now();
-    while !cancel.is_cancelled() {
-        simulation.tick();
-        due += period;
-        std::thread::sleep(due.saturating_duration_since(clock.now()));
-    }
+    let _ = (config, cancel);
+    Err(Failure::runtime(anyhow::anyhow!(
+        "this build has no gateway"
+    )))
 }

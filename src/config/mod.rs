@@ -21,7 +21,6 @@ mod check;
 mod error;
 mod keys;
 mod locate;
-mod roles;
 mod schema;
 mod values;
 
@@ -31,7 +30,6 @@ use crate::certs::Layout;
 
 pub use error::{ConfigError, Position, Problem};
 pub use keys::{KeyError, SidecarKeys, write_key_file};
-pub use roles::RoleError;
 pub use schema::{
     Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, Seat, Session, Sidecar,
 };
