@@ -38,3 +38,5 @@ pub mod store;
 pub mod tls;
 pub mod token;
 pub mod wire;
+#[cfg(all(feature = "gateway", feature = "client", feature = "sidecar"))]
+pub mod role;

@@ -170,6 +170,7 @@ impl World {
             addresses: vec![GATEWAY],
             server_name: "gateway.test".to_owned(),
             certificate_sha256: identity.fingerprint(),
+            is_attached: tokio::sync::watch::Sender::new(false),
         };
         let simulation = Simulation::new(Arc::clone(&shared), workers);
         let now = clock.now();
