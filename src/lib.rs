@@ -17,7 +17,7 @@ pub mod certs;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
-#[cfg(feature = "sidecar")]
+#[cfg(all(feature = "gateway", feature = "sidecar"))]
 pub mod config;
 #[cfg(feature = "rpc")]
 pub mod control;

@@ -1,5 +1,11 @@
 //! The program as its users meet it: real processes, their output, files and exit codes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy exempts test functions alone, and their helpers fail likewise"
+)]
+
 use std::{
     fs,
     path::Path,
@@ -256,6 +262,25 @@ fn a_sidecar_without_keys_says_how_to_make_them() {
         refused.stderr
     );
     assert!(!refused.stderr.contains("cHFyc3R1"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_gateway_without_certificates_says_how_to_make_them() {
+    let directory = empty();
+    let refused = tickgate(directory.path(), &["gateway"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("error: gateway.control.ca cannot be used\n  because: "),
+        "{}",
+        refused.stderr
+    );
+    assert!(
+        refused.stderr.contains("`tickgate certs` makes them"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]

@@ -67,11 +67,13 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("gateway.hello_timeout", "100ms to 1m"),
     ("gateway.idle_timeout", "1s to 10m"),
     ("gateway.socket_buffer", "64KiB to 1GiB"),
+    ("gateway.message_backlog", "64KiB to 16MiB"),
     ("gateway.single_use_capacity", "1024 to 16777216"),
     ("gateway.control.sidecar", "https://host:port"),
     ("gateway.control.ca", PATH),
     ("gateway.control.certificate", PATH),
     ("gateway.control.key", PATH),
+    ("gateway.control.admit_while_stale", "5s to 1h"),
     ("seat.activity", "\"input\" or \"verify\""),
     (
         "seat.activity_window",
@@ -128,7 +130,7 @@ impl Check {
         }
     }
 
-    fn range<T: PartialOrd + Display>(
+    fn range<T: PartialOrd + Display + Copy>(
         &mut self,
         key: &'static str,
         value: T,
@@ -273,6 +275,16 @@ impl Check {
             gateway.socket_buffer,
             Size(64 << 10)..=Size(1 << 30),
         );
+        self.range(
+            "gateway.message_backlog",
+            gateway.message_backlog,
+            Size(64 << 10)..=Size(16 << 20),
+        );
+        self.duration(
+            "gateway.control.admit_while_stale",
+            gateway.control.admit_while_stale,
+            5 * SECOND..=60 * MINUTE,
+        );
         self.duration(
             "gateway.hello_timeout",
             gateway.hello_timeout,
@@ -284,6 +296,13 @@ impl Check {
             SECOND..=10 * MINUTE,
         );
 
+        let listen = gateway.listen;
+        let known = listen.port() != 0 || !listen.ip().is_unspecified();
+        self.must(
+            known,
+            "gateway.listen",
+            format_args!("{listen} leaves open what to tell clients: name the port or the address"),
+        );
         let few = gateway.advertise.len() <= 16;
         self.must(
             few,

@@ -189,6 +189,8 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// What each socket's kernel buffers are asked to hold, in bytes, per direction.
     pub socket_buffer: Size,
+    /// What may wait for one client in messages, in bytes; then it is closed.
+    pub message_backlog: Size,
     /// How many presented tokens are remembered at once.
     pub single_use_capacity: u32,
     /// The control channel to the sidecar.
@@ -211,7 +213,8 @@ impl Default for Gateway {
             hello_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(10),
             socket_buffer: Size(4 * 1024 * 1024),
-            single_use_capacity: 131_072,
+            message_backlog: Size(256 * 1024),
+            single_use_capacity: 65_536,
             control: Control::default(),
         }
     }
@@ -229,6 +232,9 @@ pub struct Control {
     pub certificate: PathBuf,
     /// Its private key (PEM).
     pub key: PathBuf,
+    /// How long after the sidecar's last heartbeat new clients are admitted.
+    #[serde(with = "values::duration")]
+    pub admit_while_stale: Duration,
 }
 
 impl Default for Control {
@@ -238,6 +244,7 @@ impl Default for Control {
             ca: "certs/ca.pem".into(),
             certificate: "certs/gateway-gateway-1.pem".into(),
             key: "certs/gateway-gateway-1.key".into(),
+            admit_while_stale: Duration::from_secs(30),
         }
     }
 }

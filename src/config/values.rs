@@ -152,6 +152,11 @@ impl fmt::Display for Size {
 }
 
 impl Size {
+    /// The size, for what counts memory.
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let suffix = |(name, unit): &(&str, u64)| Some((text.strip_suffix(name)?, *unit));
         let (digits, unit) = UNITS.iter().find_map(suffix).unwrap_or((text, 1));
