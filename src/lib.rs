@@ -12,6 +12,7 @@
 //!                                                               └──────────── revocations, keys ◄───────────────┘
 //! ```
 
+#[cfg(feature = "certs")]
 pub mod certs;
 #[cfg(feature = "client")]
 pub mod client;

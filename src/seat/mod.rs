@@ -1,1 +1,41 @@
-//! Placeholder line.
+//! Seats: who is in, may it stay, and what the simulation is told about it.
+//!
+//! ```text
+//! install ─┐                                                   ┌─ verify(handle), touch(handle): one atomic word per slot
+//! end ─────┼─► books (one lock, cold) ─► slot words (atomics) ◄─┤
+//! tick ────┘        │                                          └─ the simulation and the workers, any thread
+//!                   └─► journal (changes for the simulation), closings (connections for the workers to close)
+//! ```
+//!
+//! [`SeatTable`] keeps the seats. Whether a seat is live is one word per slot ([`Handle`] names slot and generation), which any
+//! thread reads without lock, hash, clock or allocation. Everything else about a seat stands in books behind one lock, which
+//! admissions, ends and the tick pass take and the hot path never does. Beside it stand the two memories that admission asks:
+//! [`SingleUse`], which connect tokens were used, and [`RevocationLog`], what was revoked.
+//!
+//! Nothing here reads a clock: the time is passed in, and never steps back.
+
+mod books;
+mod change;
+mod closings;
+mod handle;
+mod journal;
+mod phases;
+#[cfg(test)]
+mod properties;
+mod revocations;
+mod single_use;
+mod slot;
+mod table;
+#[cfg(test)]
+mod threads;
+mod tick;
+
+pub use change::{EndReason, Joined, SeatChange, TickReport, Verdict};
+pub use closings::{Closing, Waker};
+pub use handle::{Connection, Handle};
+pub use revocations::{ApplyError, Coverage, RevocationLog, Revoked};
+pub use single_use::{Pending, SingleUse, UseRefused};
+pub use table::{
+    ActivitySource, DEFAULT_WINDOW, Grant, Installed, LiveSeatInfo, SeatConfig, SeatTable,
+    TableFull,
+};

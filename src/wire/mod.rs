@@ -2,7 +2,12 @@
 //! description for people who write clients.
 
 mod close;
-// mod frame;
+mod frame;
+mod reader;
 
 pub use close::{Advice, CloseCode};
-// pub use frame::*;
+pub use frame::{
+    Frame, FrameError, Hello, MAX_DATAGRAM, MAX_HELLO, MAX_MESSAGE, MAX_TOKEN, MAX_WELCOME,
+    VERSION, Welcome, encode_message,
+};
+pub use reader::FrameReader;
