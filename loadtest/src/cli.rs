@@ -6,13 +6,21 @@ use clap::{Args, Parser, Subcommand};
 
 /// Simulates thousands of game clients against Tickgate and tells the truth about what it measured.
 ///
-/// Without a command this is `loadtest run`.
+/// Without a command this is `loadtest run`, and takes its options: `loadtest run --help` tells more.
 #[derive(Debug, Parser)]
-#[command(name = "loadtest", version)]
+#[command(name = "loadtest", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
-    /// What to do.
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+impl Cli {
+    /// What to do: `run`, unless something else is named.
+    pub(crate) fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Run(self.run))
+    }
 }
 
 /// What to do.
@@ -165,9 +173,9 @@ mod tests {
 
     fn run(arguments: &[&str]) -> Result<RunArgs, clap::Error> {
         let all = ["loadtest", "run"].iter().chain(arguments);
-        match Cli::try_parse_from(all)?.command {
-            Some(Command::Run(run)) => Ok(run),
-            other => panic!("{other:?}"),
+        match Cli::try_parse_from(all)?.into_command() {
+            Command::Run(run) => Ok(run),
+            Command::DevStack(_) => panic!("that is `run`"),
         }
     }
 
@@ -185,6 +193,14 @@ mod tests {
         assert_eq!(run.endpoint_count(), 16);
         assert!(!run.no_villains);
         assert_eq!(run.check(), Ok(()));
+    }
+
+    #[test]
+    fn without_a_command_it_runs() {
+        for arguments in [&["loadtest"][..], &["loadtest", "--clients", "1000"]] {
+            let command = Cli::try_parse_from(arguments).unwrap().into_command();
+            assert!(matches!(command, Command::Run(run) if run.clients == 1_000));
+        }
     }
 
     #[test]

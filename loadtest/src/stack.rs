@@ -159,6 +159,11 @@ impl OwnStack {
         }
     }
 
+    /// Whether its process has ended, which nobody has asked it to.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Keeps the stack's directory when it ends, and tells where its log is.
     pub(crate) fn keep_log(&mut self) -> PathBuf {
         self.directory.disable_cleanup(true);

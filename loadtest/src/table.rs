@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// Those of `out`.
-pub(crate) fn write_report(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     write_heading(report, out)?;
     write_clients(report, out)?;
     write_latencies(report, out)?;
@@ -23,7 +23,7 @@ pub(crate) fn write_report(report: &Report, out: &mut impl Write) -> io::Result<
     write_verdict(report, out)
 }
 
-fn write_heading(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn write_heading(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let asked = &report.settings;
     let phases = &report.phases;
     writeln!(
@@ -44,7 +44,7 @@ fn write_heading(report: &Report, out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-fn write_clients(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn write_clients(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let clients = &report.clients;
     let loss = &report.loss;
     writeln!(
@@ -84,7 +84,7 @@ fn write_clients(report: &Report, out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-fn write_latencies(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn write_latencies(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "{:<40} {:>9} {:>9} {:>9} {:>9} {:>9}",
@@ -111,7 +111,7 @@ fn write_latencies(report: &Report, out: &mut impl Write) -> io::Result<()> {
     writeln!(out)
 }
 
-fn write_villains(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn write_villains(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if report.villains.is_empty() {
         return writeln!(out, "no villains came\n");
     }
@@ -143,7 +143,7 @@ fn write_villains(report: &Report, out: &mut impl Write) -> io::Result<()> {
     writeln!(out)
 }
 
-fn write_processes(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn write_processes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let play = report.phases.play_s;
     let generator = &report.generator;
     writeln!(
@@ -179,7 +179,7 @@ fn write_processes(report: &Report, out: &mut impl Write) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of `out`.
-pub(crate) fn write_verdict(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_verdict(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for failure in &report.security_failures {
         writeln!(out, "SECURITY FAILURE: {failure}")?;
     }
