@@ -65,6 +65,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Where a [`Clock`] reads time: the system, or a test.
 pub trait TimeSource: Send + Sync + 'static {
     /// Monotonic time.
@@ -209,7 +213,7 @@ impl fmt::Debug for Clock {
 #[derive(Clone, Debug)]
 pub struct ManualTime {
     start: Instant,
-    elapsed_ms: Arc<AtomicU64>,
+    elapsed_us: Arc<AtomicU64>,
     wall_start: Timestamp,
     wall_step_ms: Arc<AtomicI64>,
 }
@@ -219,7 +223,7 @@ impl ManualTime {
     pub fn starting_at(wall: Timestamp) -> Self {
         Self {
             start: Instant::now(),
-            elapsed_ms: Arc::default(),
+            elapsed_us: Arc::default(),
             wall_start: wall,
             wall_step_ms: Arc::default(),
         }
@@ -227,7 +231,13 @@ impl ManualTime {
 
     /// Lets `by` pass, on both clocks.
     pub fn advance(&self, by: Duration) {
-        self.elapsed_ms.fetch_add(millis(by), Ordering::Relaxed);
+        self.elapsed_us.fetch_add(micros(by), Ordering::Relaxed);
+    }
+
+    /// Lets time pass until the monotonic clock says `at`; an earlier time changes nothing.
+    pub fn advance_to(&self, at: Instant) {
+        let elapsed = micros(at.saturating_duration_since(self.start));
+        self.elapsed_us.fetch_max(elapsed, Ordering::Relaxed);
     }
 
     /// Steps the wall clock alone, as an operator or a bad time server would.
@@ -243,11 +253,11 @@ impl ManualTime {
 
 impl TimeSource for ManualTime {
     fn monotonic(&self) -> Instant {
-        self.start + Duration::from_millis(self.elapsed_ms.load(Ordering::Relaxed))
+        self.start + Duration::from_micros(self.elapsed_us.load(Ordering::Relaxed))
     }
 
     fn wall(&self) -> Timestamp {
-        let passed = self.elapsed_ms.load(Ordering::Relaxed);
+        let passed = self.elapsed_us.load(Ordering::Relaxed) / 1_000;
         Timestamp(
             (self.wall_start.0 + passed)
                 .saturating_add_signed(self.wall_step_ms.load(Ordering::Relaxed)),

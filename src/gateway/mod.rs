@@ -1,1 +1,253 @@
-//! Placeholder line.
+//! The gateway: a QUIC listener that admits clients by connect token, keeps their seats, and exchanges traffic with the simulation
+//! once per tick.
+//!
+//! [`Gateway::start`] gives two ends: the gateway itself, whose [`host`](Gateway::host) the control channel runs on, and the
+//! [`Simulation`], on which the game loop calls [`tick`](Simulation::tick). Between them run worker threads, each of which drives a
+//! core (quinn-proto, without I/O or clock) with a socket of its own.
+
+mod admit;
+mod config;
+mod core;
+mod exchange;
+mod host;
+mod journal;
+mod shared;
+mod simulation;
+mod socket;
+mod transport;
+mod worker;
+
+#[cfg(test)]
+mod simulated;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use mio::{Poll, Waker};
+use thiserror::Error;
+
+pub use self::{
+    admit::Refusal,
+    config::{DEFAULT_SOCKET_BUFFER, GatewayConfig, Limits},
+    exchange::{Channel, Input, SeatBudget},
+    simulation::{Exchange, Inputs, Outbox, Simulation},
+};
+use self::{
+    core::Core,
+    exchange::WorkerExchange,
+    host::Host,
+    shared::Shared,
+    socket::GameSocket,
+    transport::{Entropy, TransportKeys},
+    worker::{WAKE, Worker},
+};
+use crate::{
+    clock::Clock,
+    control::GatewayHost,
+    id::Incarnation,
+    seat::SeatTable,
+    tls::{self, TlsError},
+    wire::CloseCode,
+};
+
+/// Why a gateway did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The UDP address could not be bound.
+    #[error("cannot listen on UDP {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The certificate or key of the QUIC listener cannot be used.
+    #[error("the gateway's QUIC certificate cannot be used: {0}")]
+    Tls(#[from] TlsError),
+    /// The TLS provider lacks what QUIC needs.
+    #[error("the TLS provider lacks TLS13_AES_128_GCM_SHA256, which QUIC's first packets need")]
+    NoInitialCipherSuite,
+    /// The system gave no random bytes.
+    #[error("no random bytes from the system: {0}")]
+    Entropy(getrandom::Error),
+    /// The worker's thread or its poll could not be made.
+    #[error("cannot start a worker: {0}")]
+    Worker(io::Error),
+}
+
+impl StartError {
+    /// The error as a fixed label.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Bind { .. } => "bind",
+            Self::Tls(_) => "tls",
+            Self::NoInitialCipherSuite => "no_initial_cipher_suite",
+            Self::Entropy(_) => "entropy",
+            Self::Worker(_) => "worker",
+        }
+    }
+}
+
+/// A running gateway. Dropping it stops it like [`shutdown`](Self::shutdown).
+pub struct Gateway {
+    host: Arc<Host>,
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Binds the socket, starts the worker, and gives the gateway and the simulation's end of it.
+    ///
+    /// Nobody is admitted before the control channel has attached ([`control::gateway::run`](crate::control::gateway::run) over
+    /// [`host`](Self::host)) and the simulation has ticked.
+    ///
+    /// # Errors
+    /// [`StartError`], which says what to do.
+    pub fn start(config: GatewayConfig) -> Result<(Self, Simulation), StartError> {
+        let GatewayConfig {
+            id,
+            listen,
+            advertise,
+            server_name,
+            identity,
+            seats,
+            limits,
+            socket_buffer,
+            clock,
+        } = config;
+        let bind = |source| StartError::Bind { address: listen, source };
+        let mut socket = GameSocket::bind(listen, socket_buffer).map_err(bind)?;
+        let address = socket.address();
+        let poll = Poll::new().map_err(StartError::Worker)?;
+        socket.register(poll.registry(), worker::SOCKET).map_err(StartError::Worker)?;
+        let waker = Waker::new(poll.registry(), WAKE).map_err(StartError::Worker)?;
+
+        let shared = Arc::new(Shared::new(id, limits, clock, SeatTable::new(seats)));
+        let exchange = Arc::new(WorkerExchange::new(
+            shared.limits.seat,
+            // A wake-up fails only when the poll is gone, and then there is nobody to wake.
+            Box::new(move || drop(waker.wake())),
+        ));
+        let to_wake = Arc::clone(&exchange);
+        shared.seats.set_waker(FIRST_WORKER, Arc::new(move || to_wake.wake()));
+
+        let keys = TransportKeys { reset: random()?, retry: random()? };
+        let entropy = system_entropy();
+        let tls = tls::quic_server_config(&identity)?;
+        let server = transport::server_config(tls, &keys, &shared.limits, shared.clock.clone())
+            .map_err(|_| StartError::NoInitialCipherSuite)?;
+        let endpoint = transport::endpoint_config(FIRST_WORKER as u8, &keys, entropy, None);
+        let core = Core::new(FIRST_WORKER, endpoint, server, Arc::clone(&shared), Arc::clone(&exchange));
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let worker = Worker { core, socket, poll, clock: Clock::system(), stop: Arc::clone(&stop) };
+        let thread = std::thread::Builder::new()
+            .name("tickgate-worker".to_owned())
+            .spawn(move || worker.run())
+            .map_err(StartError::Worker)?;
+
+        let workers: Arc<[Arc<WorkerExchange>]> = Arc::new([exchange]);
+        let host = Arc::new(Host {
+            shared: Arc::clone(&shared),
+            workers: Arc::clone(&workers),
+            incarnation: Incarnation::from_bytes(random()?),
+            addresses: if advertise.is_empty() { vec![address] } else { advertise },
+            server_name,
+            certificate_sha256: identity.fingerprint(),
+        });
+        let gateway = Self { host, address, stop, threads: vec![thread] };
+        Ok((gateway, Simulation::new(shared, workers)))
+    }
+
+    /// The address bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// This process's name, drawn at its start.
+    pub fn incarnation(&self) -> Incarnation {
+        self.host.incarnation
+    }
+
+    /// What the control channel runs on.
+    pub fn host(&self) -> Arc<dyn GatewayHost> {
+        Arc::clone(&self.host) as Arc<dyn GatewayHost>
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        let counters = &self.host.shared.counters;
+        Counts {
+            admitted: counters.admitted.load(Ordering::Relaxed),
+            refused: counters.refusals(),
+            handshakes_dropped: counters.handshakes_dropped.load(Ordering::Relaxed),
+            inputs_dropped: counters.inputs_dropped.load(Ordering::Relaxed),
+            outputs_dropped: self.host.workers.iter().map(|worker| worker.overflowed()).sum(),
+        }
+    }
+
+    /// Admits nobody any more and closes all connections as drained; returns when the workers have stopped.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.host.shared.start_draining();
+        self.stop.store(true, Ordering::Release);
+        for worker in self.host.workers.iter() {
+            worker.wake();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Counts since a gateway's start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// Clients admitted.
+    pub admitted: u64,
+    /// Connections closed before they had a seat, by close code; those codes that occurred.
+    pub refused: Vec<(CloseCode, u64)>,
+    /// Handshakes dropped at the cap on handshakes in flight.
+    pub handshakes_dropped: u64,
+    /// Datagrams of clients dropped before the simulation saw them, because a seat or all together sent too many.
+    pub inputs_dropped: u64,
+    /// Payloads of the simulation dropped because the worker was too far behind.
+    pub outputs_dropped: u64,
+}
+
+/// The first worker's index. There is one now; all that is indexed by worker is ready for more.
+const FIRST_WORKER: u16 = 0;
+
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(StartError::Entropy)?;
+    Ok(bytes)
+}
+
+/// Random bytes from the system, which gave some at the start and does not stop.
+fn system_entropy() -> Entropy {
+    Arc::new(|bytes| {
+        if let Err(error) = getrandom::fill(bytes) {
+            tracing::error!(%error, "the system gave no random bytes for a connection id");
+        }
+    })
+}

@@ -28,6 +28,8 @@ pub enum EndReason {
     Left,
     /// The connection was lost.
     Lost,
+    /// The client broke the protocol, or took too much or too little; its connection was closed for it.
+    Misbehaved,
     /// The session was revoked or logged out, or its player's sessions were.
     SessionRevoked,
     /// The session was not active for its idle timeout.
@@ -50,6 +52,7 @@ impl EndReason {
         match self {
             Self::Left => "left",
             Self::Lost => "lost",
+            Self::Misbehaved => "misbehaved",
             Self::SessionRevoked => "session_revoked",
             Self::Idle => "session_idle",
             Self::Expired => "session_expired",

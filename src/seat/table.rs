@@ -35,6 +35,18 @@ pub struct SeatConfig {
     pub activity: ActivitySource,
 }
 
+impl Default for SeatConfig {
+    /// 4,096 seats, activity written once a second at 60 Hz, sessions idle after an hour.
+    fn default() -> Self {
+        Self {
+            capacity: 4_096,
+            window: DEFAULT_WINDOW,
+            idle: Duration::from_secs(3_600),
+            activity: ActivitySource::Input,
+        }
+    }
+}
+
 /// What counts as activity of a session. To be seated counts as well, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ActivitySource {
@@ -317,6 +329,12 @@ impl SeatTable {
     /// How many slots are used: by live seats, and by those whose end the simulation was not told yet. What capacity counts.
     pub fn used(&self) -> usize {
         self.books().used()
+    }
+
+    /// Whether this session could be seated now: a slot is free, or it has a live seat to take over.
+    pub fn has_room_for(&self, session: SessionId) -> bool {
+        let books = self.books();
+        books.used() < self.floor.slots.len() || books.find(session).is_some()
     }
 
     /// How many slots there are.

@@ -1,0 +1,90 @@
+//! What a gateway is told at its start: who it is, where it listens, and its limits with their arithmetic.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::exchange::SeatBudget;
+use crate::{clock::Clock, id::GatewayId, seat::SeatConfig, tls::Identity};
+
+/// Everything that a [`Gateway`](super::Gateway) needs to start.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    /// The gateway's id: connect tokens are made for it, and its control certificate says the same.
+    pub id: GatewayId,
+    /// The UDP address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The addresses that clients are told; empty means the address bound.
+    pub advertise: Vec<SocketAddr>,
+    /// The TLS server name that clients are told.
+    pub server_name: String,
+    /// The certificate and key of the QUIC listener.
+    pub identity: Identity,
+    /// The seat table.
+    pub seats: SeatConfig,
+    /// Limits on what peers may take.
+    pub limits: Limits,
+    /// Bytes of receive and send buffer to ask the kernel for.
+    pub socket_buffer: usize,
+    /// The clock that tokens and seats are judged by.
+    pub clock: Clock,
+}
+
+impl GatewayConfig {
+    /// A configuration with the documented defaults for everything that has one.
+    pub fn new(id: GatewayId, listen: SocketAddr, identity: Identity) -> Self {
+        Self {
+            id,
+            listen,
+            advertise: Vec::new(),
+            server_name: "tickgate.local".to_owned(),
+            identity,
+            seats: SeatConfig::default(),
+            limits: Limits::default(),
+            socket_buffer: DEFAULT_SOCKET_BUFFER,
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// 4 MiB: at 60,000 datagrams a second with about 1.3 KiB of kernel memory each, a pause of 50 ms.
+pub const DEFAULT_SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+
+/// What peers may take of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Handshakes in flight; at the cap the oldest unfinished one is dropped. Default 1,024: at 250 µs of work each, a quarter of a
+    /// second of one core; about 20 KiB of memory each, 20 MiB.
+    pub handshakes: usize,
+    /// Connections that have not said Hello yet; at the cap the oldest is closed. Default 1,024.
+    pub awaiting_hello: usize,
+    /// From the handshake's end to Hello. Default 3 s.
+    pub hello_timeout: Duration,
+    /// QUIC idle timeout: silence after which a connection counts as lost. Default 10 s, three missed pings.
+    pub idle_timeout: Duration,
+    /// Connect tokens remembered as used; full refuses new ones. Default 65,536: with tokens of 30 s and 5 s of leeway,
+    /// 1,872 admissions a second.
+    pub single_use: usize,
+    /// How long new clients are admitted after the last heartbeat of the sidecar. Default 30 s.
+    pub admit_while_stale: Duration,
+    /// How long new clients are admitted after the last tick of the simulation. Default 2 s.
+    pub tick_stall: Duration,
+    /// What one seat may send per tick.
+    pub seat: SeatBudget,
+    /// Bytes of messages that may wait for one client; a client that falls further behind is closed as rate limited. Default 256 KiB.
+    pub message_backlog: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes: 1_024,
+            awaiting_hello: 1_024,
+            hello_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(10),
+            single_use: 65_536,
+            admit_while_stale: Duration::from_secs(30),
+            tick_stall: Duration::from_secs(2),
+            seat: SeatBudget::default(),
+            message_backlog: 256 * 1024,
+        }
+    }
+}

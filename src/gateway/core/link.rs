@@ -1,0 +1,139 @@
+//! One connection as the core keeps it: quinn-proto's state, how far admission has come, and what waits to be written.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::Bytes;
+use quinn_proto::{Connection, StreamId};
+
+use crate::{
+    seat::{Connection as SeatConnection, Handle},
+    wire::{FrameError, FrameReader, encode_message},
+};
+
+/// Names one connection of a worker for as long as the worker lives: quinn-proto uses its indices again, the serial tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LinkId {
+    pub(super) index: usize,
+    pub(super) serial: u32,
+}
+
+impl LinkId {
+    /// The connection as the seat table knows it.
+    pub(super) fn connection(self, worker: u16) -> SeatConnection {
+        SeatConnection {
+            worker,
+            id: (u64::from(self.serial) << 32) | (self.index as u64 & 0xffff_ffff),
+        }
+    }
+
+    /// The inverse of [`connection`](Self::connection).
+    pub(super) fn from_connection(connection: SeatConnection) -> Self {
+        Self {
+            index: (connection.id & 0xffff_ffff) as usize,
+            serial: (connection.id >> 32) as u32,
+        }
+    }
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The TLS handshake runs.
+    Handshaking,
+    /// The handshake is done, Hello is awaited.
+    AwaitingHello,
+    /// Admitted.
+    Seated(Handle),
+    /// Closed by either side; quinn-proto drains it.
+    Closed,
+}
+
+/// The client reads too slowly: its backlog of messages is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BacklogFull;
+
+/// One connection.
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) quic: Connection,
+    pub(super) stage: Stage,
+    /// The session's stream: the client's first bidirectional one.
+    pub(super) stream: Option<StreamId>,
+    pub(super) reader: FrameReader,
+    /// What the stream did not take yet.
+    backlog: VecDeque<Bytes>,
+    backlog_bytes: usize,
+    /// When quinn-proto wants to be called next, and for which time that is queued.
+    pub(super) timeout: Option<Instant>,
+    pub(super) queued: Option<Instant>,
+    pub(super) dirty: bool,
+    pub(super) sending: bool,
+    /// The stream may have something to read.
+    pub(super) readable: bool,
+    /// The stream is left unread until the simulation has taken its inputs.
+    pub(super) unread: bool,
+}
+
+impl Link {
+    pub(super) fn new(id: LinkId, quic: Connection) -> Self {
+        Self {
+            id,
+            quic,
+            stage: Stage::Handshaking,
+            stream: None,
+            reader: FrameReader::new(),
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            timeout: None,
+            queued: None,
+            dirty: false,
+            sending: false,
+            readable: false,
+            unread: false,
+        }
+    }
+
+    /// Queues a datagram; the oldest unsent one makes room.
+    pub(super) fn send_datagram(&mut self, payload: Bytes) {
+        // It fails only when the peer shrank its limits or the connection is closing: then there is nobody to tell.
+        let _ = self.quic.datagrams().send(payload, true);
+    }
+
+    /// Queues a message of at most [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE) bytes.
+    pub(super) fn send_message(&mut self, payload: &[u8], limit: usize) -> Result<(), BacklogFull> {
+        let mut frame = Vec::with_capacity(payload.len() + 8);
+        match encode_message(payload, &mut frame) {
+            Ok(()) => self.write(Bytes::from(frame), limit),
+            // The simulation's outbox has refused it before.
+            Err(FrameError::TooLong) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Writes bytes to the stream; what it does not take waits, up to `limit` bytes.
+    pub(super) fn write(&mut self, bytes: Bytes, limit: usize) -> Result<(), BacklogFull> {
+        if self.backlog_bytes + bytes.len() > limit {
+            return Err(BacklogFull);
+        }
+        self.backlog_bytes += bytes.len();
+        self.backlog.push_back(bytes);
+        self.flush();
+        Ok(())
+    }
+
+    /// Writes as much of the backlog as the stream takes.
+    pub(super) fn flush(&mut self) {
+        let Some(stream) = self.stream else { return };
+        while let Some(mut front) = self.backlog.pop_front() {
+            let written = match self.quic.send_stream(stream).write_chunks(std::slice::from_mut(&mut front)) {
+                Ok(written) => written.bytes,
+                // Blocked: there will be an event when it is not. Stopped or closed: nobody reads it any more.
+                Err(_) => 0,
+            };
+            self.backlog_bytes -= written;
+            if !front.is_empty() {
+                self.backlog.push_front(front);
+                return;
+            }
+        }
+    }
+}

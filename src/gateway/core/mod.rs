@@ -1,0 +1,401 @@
+//! The gateway's core: one worker's QUIC endpoint and its connections, without I/O, clock or thread.
+//!
+//! Packets, timeouts and `now` go in; packets, the next timeout and the simulation's inputs come out. So the whole gateway runs in a
+//! test against simulated clients, network and time. A driver calls, in a loop:
+//!
+//! 1. [`receive`](Core::receive) for each packet, [`handle_timeouts`](Core::handle_timeouts), [`exchange`](Core::exchange),
+//! 2. [`process`](Core::process), which lets everything that changed take its effect,
+//! 3. [`poll_transmit`](Core::poll_transmit) until it is empty, and then waits until [`next_timeout`](Core::next_timeout).
+
+mod deadlines;
+mod link;
+mod session;
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{
+    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, EndpointEvent,
+    Incoming, ServerConfig, Transmit, VarInt,
+};
+
+use self::{
+    deadlines::{Deadlines, WaitingRoom},
+    link::{Link, LinkId, Stage},
+};
+use super::{
+    exchange::{Channel, Outgoing, WorkerExchange},
+    shared::Shared,
+};
+use crate::{
+    seat::{Connection as SeatConnection, EndReason, Handle},
+    wire::CloseCode,
+};
+
+/// A packet of the network, as the socket gave it.
+pub(super) struct Packet {
+    pub(super) remote: SocketAddr,
+    pub(super) local_ip: Option<IpAddr>,
+    pub(super) ecn: Option<EcnCodepoint>,
+    pub(super) data: BytesMut,
+}
+
+/// Answers without a connection that may wait for the socket. Each packet in makes one at most; beyond this they are dropped, as
+/// the network would.
+const MAX_RESPONSES: usize = 1_024;
+
+/// One worker's endpoint and connections.
+pub(super) struct Core {
+    worker: u16,
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    exchange: Arc<WorkerExchange>,
+    /// By quinn-proto's connection handle, which is an index of its own slab.
+    links: Vec<Option<Box<Link>>>,
+    /// The link that serves the seat in each slot.
+    served: Vec<Option<(Handle, LinkId)>>,
+    next_serial: u32,
+    handshaking: WaitingRoom,
+    awaiting_hello: WaitingRoom,
+    deadlines: Deadlines,
+    /// Links that something happened to.
+    dirty: VecDeque<LinkId>,
+    /// Links that may have packets to send.
+    sending: VecDeque<LinkId>,
+    /// Links whose stream is left unread until the simulation takes its inputs, and when that was last looked at.
+    unread: Vec<LinkId>,
+    seen_taken: u64,
+    responses: VecDeque<(Transmit, Vec<u8>)>,
+    outgoing: Outgoing,
+    closings: Vec<(Handle, SeatConnection, EndReason)>,
+}
+
+impl Core {
+    pub(super) fn new(
+        worker: u16,
+        endpoint: EndpointConfig,
+        server: ServerConfig,
+        shared: Arc<Shared>,
+        exchange: Arc<WorkerExchange>,
+    ) -> Self {
+        Self {
+            worker,
+            endpoint: Endpoint::new(Arc::new(endpoint), Some(Arc::new(server)), false, None),
+            shared,
+            seen_taken: exchange.times_taken(),
+            exchange,
+            links: Vec::new(),
+            served: Vec::new(),
+            next_serial: 0,
+            handshaking: WaitingRoom::default(),
+            awaiting_hello: WaitingRoom::default(),
+            deadlines: Deadlines::default(),
+            dirty: VecDeque::new(),
+            sending: VecDeque::new(),
+            unread: Vec::new(),
+            responses: VecDeque::new(),
+            outgoing: Outgoing::default(),
+            closings: Vec::new(),
+        }
+    }
+
+    /// Takes a packet.
+    pub(super) fn receive(&mut self, now: Instant, packet: Packet) {
+        let Packet { remote, local_ip, ecn, data } = packet;
+        let mut response = Vec::new();
+        match self.endpoint.handle(now, remote, local_ip, ecn, data, &mut response) {
+            Some(DatagramEvent::ConnectionEvent(ConnectionHandle(index), event)) => {
+                if let Some(Some(link)) = self.links.get_mut(index) {
+                    link.quic.handle_event(event);
+                    let id = link.id;
+                    self.mark(id);
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.gate(now, incoming),
+            Some(DatagramEvent::Response(transmit)) => self.respond(transmit, response),
+            None => {}
+        }
+    }
+
+    /// What happens to a new connection before any cryptography of its handshake.
+    fn gate(&mut self, now: Instant, incoming: Incoming) {
+        if self.handshaking.len() >= self.shared.limits.handshakes {
+            self.drop_oldest_handshake();
+        }
+        let mut response = Vec::new();
+        match self.endpoint.accept(incoming, now, &mut response, None) {
+            Ok((ConnectionHandle(index), quic)) => {
+                let id = LinkId { index, serial: self.next_serial };
+                self.next_serial = self.next_serial.wrapping_add(1);
+                if index >= self.links.len() {
+                    self.links.resize_with(index + 1, || None);
+                }
+                if let Some(place) = self.links.get_mut(index) {
+                    *place = Some(Box::new(Link::new(id, quic)));
+                }
+                self.handshaking.enter(id, now);
+                self.mark(id);
+            }
+            Err(error) => {
+                if let Some(transmit) = error.response {
+                    self.respond(transmit, response);
+                }
+            }
+        }
+    }
+
+    /// Forgets the oldest unfinished handshake without a word: its peer has not proved an address to say it to.
+    fn drop_oldest_handshake(&mut self) {
+        let Some(id) = self.handshaking.pop_oldest() else {
+            return;
+        };
+        if self.take(id).is_some() {
+            self.endpoint.handle_event(ConnectionHandle(id.index), EndpointEvent::drained());
+            self.shared.counters.handshakes_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn respond(&mut self, transmit: Transmit, mut bytes: Vec<u8>) {
+        if self.responses.len() < MAX_RESPONSES {
+            bytes.truncate(transmit.size);
+            self.responses.push_back((transmit, bytes));
+        }
+    }
+
+    /// Lets the timers that are due take their effect.
+    pub(super) fn handle_timeouts(&mut self, now: Instant) {
+        while let Some((at, id)) = self.deadlines.pop_due(now) {
+            let Some(link) = self.link(id) else { continue };
+            if link.queued != Some(at) {
+                continue;
+            }
+            link.queued = None;
+            if link.timeout.is_some_and(|timeout| timeout <= now) {
+                link.timeout = None;
+                link.quic.handle_timeout(now);
+                self.mark(id);
+            } else {
+                // The timer was put off since: queue it again.
+                self.schedule(id);
+            }
+        }
+        while let Some(id) = self.awaiting_hello.pop_older(now, self.shared.limits.hello_timeout) {
+            self.refuse(now, id, CloseCode::AdmissionTimeout, "no_hello");
+        }
+    }
+
+    /// When [`handle_timeouts`](Self::handle_timeouts) is to be called at the latest.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let hello = self.awaiting_hello.oldest().map(|since| since + self.shared.limits.hello_timeout);
+        match (self.deadlines.next(), hello) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Takes what the simulation has handed over, and closes the connections of seats that others have ended.
+    pub(super) fn exchange(&mut self, now: Instant) {
+        let taken = self.exchange.times_taken();
+        if taken != self.seen_taken {
+            self.seen_taken = taken;
+            for id in std::mem::take(&mut self.unread) {
+                if let Some(link) = self.link(id) {
+                    link.unread = false;
+                    link.readable = true;
+                    self.mark(id);
+                }
+            }
+        }
+        self.send_outgoing(now);
+        self.close_ended(now);
+    }
+
+    fn send_outgoing(&mut self, now: Instant) {
+        let backlog = self.shared.limits.message_backlog;
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        self.exchange.take_outgoing(&mut outgoing);
+        let mut bytes: Bytes = std::mem::take(&mut outgoing.bytes).freeze();
+        for entry in outgoing.entries.drain(..) {
+            let payload = bytes.split_to(entry.len.min(bytes.len()));
+            let Some(id) = self.served_by(entry.handle) else { continue };
+            let Some(link) = self.link(id) else { continue };
+            match entry.channel {
+                Channel::Datagram => link.send_datagram(payload),
+                Channel::Message => {
+                    if link.send_message(&payload, backlog).is_err() {
+                        self.end(now, id, EndReason::Misbehaved, CloseCode::RateLimited);
+                    }
+                }
+            }
+            self.mark(id);
+        }
+        self.outgoing = outgoing;
+    }
+
+    /// Closes the connections whose seats were ended by the tick, a revocation, or another connection.
+    fn close_ended(&mut self, now: Instant) {
+        let mut closings = std::mem::take(&mut self.closings);
+        self.shared.seats.take_closings(self.worker, &mut closings);
+        for (_, connection, reason) in closings.drain(..) {
+            let id = LinkId::from_connection(connection);
+            self.close(now, id, session::close_code(reason));
+        }
+        self.closings = closings;
+    }
+
+    /// Lets everything that changed take its effect.
+    pub(super) fn process(&mut self, now: Instant) {
+        while let Some(id) = self.dirty.pop_front() {
+            let Some(mut link) = self.take(id) else { continue };
+            link.dirty = false;
+            self.handle_events(&mut link, now);
+            self.put_back(link);
+        }
+    }
+
+    /// The next packet to send, appended to `buffer`, which must be empty. At most `max_segments` packets of one size in one.
+    pub(super) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        max_segments: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        if let Some((transmit, bytes)) = self.responses.pop_front() {
+            buffer.extend_from_slice(&bytes);
+            return Some(transmit);
+        }
+        while let Some(&id) = self.sending.front() {
+            if let Some(link) = self.link(id) {
+                if let Some(transmit) = link.quic.poll_transmit(now, max_segments, buffer) {
+                    return Some(transmit);
+                }
+                link.sending = false;
+            }
+            self.sending.pop_front();
+            if let Some(link) = self.take(id) {
+                self.put_back(link);
+            }
+        }
+        None
+    }
+
+    /// Whether all changes have taken effect.
+    pub(super) fn is_settled(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Closes every connection with this code, seats included.
+    pub(super) fn close_all(&mut self, now: Instant, reason: EndReason) {
+        let ids: Vec<LinkId> = self.links.iter().flatten().map(|link| link.id).collect();
+        for id in ids {
+            self.end(now, id, reason, session::close_code(reason));
+        }
+    }
+
+    /// Hands the endpoint its events, keeps the timer, and puts the link where it was; a drained one is gone.
+    fn put_back(&mut self, mut link: Box<Link>) {
+        let id = link.id;
+        let mut drained = false;
+        while let Some(event) = link.quic.poll_endpoint_events() {
+            drained |= event.is_drained();
+            if let Some(event) = self.endpoint.handle_event(ConnectionHandle(id.index), event) {
+                link.quic.handle_event(event);
+                self.queue_dirty(&mut link);
+            }
+        }
+        if drained {
+            self.leave_rooms(&link);
+            return;
+        }
+        link.timeout = link.quic.poll_timeout();
+        if let Some(place) = self.links.get_mut(id.index) {
+            *place = Some(link);
+        }
+        self.schedule(id);
+    }
+
+    /// Makes sure that the link's timer is looked at when it is due; one that was put off is found out when the old time comes.
+    fn schedule(&mut self, id: LinkId) {
+        let Some(link) = self.link(id) else { return };
+        let Some(timeout) = link.timeout else { return };
+        if link.queued.is_none_or(|queued| timeout < queued) {
+            link.queued = Some(timeout);
+            self.deadlines.push(timeout, id);
+        }
+    }
+
+    fn link(&mut self, id: LinkId) -> Option<&mut Link> {
+        match self.links.get_mut(id.index) {
+            Some(Some(link)) if link.id == id => Some(link),
+            _ => None,
+        }
+    }
+
+    fn take(&mut self, id: LinkId) -> Option<Box<Link>> {
+        self.links.get_mut(id.index)?.take_if(|link| link.id == id)
+    }
+
+    fn served_by(&self, handle: Handle) -> Option<LinkId> {
+        match self.served.get(handle.slot() as usize) {
+            Some(&Some((served, id))) if served == handle => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Something happened to the link: it is to be processed and may have something to send.
+    fn mark(&mut self, id: LinkId) {
+        if let Some(mut link) = self.take(id) {
+            self.queue_dirty(&mut link);
+            if let Some(place) = self.links.get_mut(id.index) {
+                *place = Some(link);
+            }
+        }
+    }
+
+    fn queue_dirty(&mut self, link: &mut Link) {
+        if !link.dirty {
+            link.dirty = true;
+            self.dirty.push_back(link.id);
+        }
+        if !link.sending {
+            link.sending = true;
+            self.sending.push_back(link.id);
+        }
+    }
+
+    fn leave_rooms(&mut self, link: &Link) {
+        match link.stage {
+            Stage::Handshaking => self.handshaking.leave(link.id),
+            Stage::AwaitingHello => self.awaiting_hello.leave(link.id),
+            Stage::Seated(_) | Stage::Closed => {}
+        }
+    }
+
+    /// Closes a connection without a seat of its own, or whose seat has ended already.
+    fn close(&mut self, now: Instant, id: LinkId, code: CloseCode) {
+        if let Some(mut link) = self.take(id) {
+            self.close_link(&mut link, now, code);
+            self.queue_dirty(&mut link);
+            self.put_back(link);
+        }
+    }
+
+    fn close_link(&mut self, link: &mut Link, now: Instant, code: CloseCode) {
+        self.leave_rooms(link);
+        if let Stage::Seated(handle) = link.stage
+            && let Some(entry) = self.served.get_mut(handle.slot() as usize)
+            && *entry == Some((handle, link.id))
+        {
+            *entry = None;
+        }
+        link.stage = Stage::Closed;
+        // Every code fits: they are 16 bits wide.
+        let number = VarInt::from_u64(code.number()).unwrap_or(VarInt::MAX);
+        link.quic.close(now, number, Bytes::new());
+    }
+}

@@ -1,0 +1,274 @@
+//! What a connection's events mean: handshake done, Hello, inputs, leaving.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use bytes::Bytes;
+use quinn_proto::{ConnectionError, Dir, Event, StreamEvent};
+use tracing::debug;
+
+use super::{
+    Core,
+    link::{Link, LinkId, Stage},
+};
+use crate::{
+    gateway::admit::{Admission, admit},
+    seat::{EndReason, Handle},
+    wire::{CloseCode, Frame, FrameError, Hello, MAX_HELLO, MAX_MESSAGE},
+};
+
+/// How much is read off a stream before its frames are looked at.
+const READ_AT_ONCE: usize = 2_048;
+
+/// What a client is told when its seat ends for this reason.
+pub(super) fn close_code(reason: EndReason) -> CloseCode {
+    match reason {
+        EndReason::Left => CloseCode::Left,
+        EndReason::SessionRevoked => CloseCode::SessionRevoked,
+        EndReason::Idle => CloseCode::SessionIdle,
+        EndReason::Expired => CloseCode::SessionExpired,
+        EndReason::Superseded => CloseCode::Superseded,
+        EndReason::Drained => CloseCode::Drained,
+        EndReason::Misbehaved => CloseCode::ProtocolViolation,
+        EndReason::Kicked(_) => CloseCode::Kicked,
+        EndReason::Lost | EndReason::Internal => CloseCode::InternalError,
+    }
+}
+
+/// Whether there may be more to read.
+enum Read {
+    /// These bytes came.
+    Bytes(Bytes),
+    /// Nothing more for now.
+    Blocked,
+    /// The client finished the stream.
+    Finished,
+    /// The client reset the stream.
+    Reset,
+}
+
+impl Core {
+    /// Handles what quinn-proto has to say about the link.
+    pub(super) fn handle_events(&mut self, link: &mut Link, now: Instant) {
+        while let Some(event) = link.quic.poll() {
+            match event {
+                Event::Connected => self.connected(link, now),
+                Event::DatagramReceived => self.take_datagrams(link),
+                Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
+                    if link.stream.is_none() {
+                        link.stream = link.quic.streams().accept(Dir::Bi);
+                        link.readable = true;
+                    }
+                }
+                Event::Stream(StreamEvent::Readable { .. }) => link.readable = true,
+                Event::Stream(StreamEvent::Writable { .. }) => link.flush(),
+                Event::ConnectionLost { reason } => self.lost(link, &reason),
+                Event::HandshakeDataReady | Event::DatagramsUnblocked | Event::Stream(_) => {}
+            }
+        }
+        if link.readable {
+            link.readable = false;
+            self.read(link, now);
+        }
+    }
+
+    fn connected(&mut self, link: &mut Link, now: Instant) {
+        self.handshaking.leave(link.id);
+        link.stage = Stage::AwaitingHello;
+        self.awaiting_hello.enter(link.id, now);
+        if link.quic.datagrams().max_size().is_none() {
+            // A client that does not advertise datagrams cannot play.
+            self.refuse_link(link, now, CloseCode::ProtocolViolation, "no_datagrams");
+        } else if self.awaiting_hello.len() > self.shared.limits.awaiting_hello
+            && let Some(oldest) = self.awaiting_hello.pop_oldest()
+        {
+            self.refuse(now, oldest, CloseCode::AdmissionTimeout, "hello_room_full");
+        }
+    }
+
+    /// Hands the client's datagrams to the simulation; before Welcome they are dropped.
+    fn take_datagrams(&mut self, link: &mut Link) {
+        let Stage::Seated(handle) = link.stage else {
+            while link.quic.datagrams().recv().is_some() {}
+            return;
+        };
+        self.shared.seats.touch(handle);
+        let mut inbox = self.exchange.inbox();
+        while let Some(payload) = link.quic.datagrams().recv() {
+            inbox.push_datagram(&self.exchange.budget, handle, &payload);
+        }
+    }
+
+    /// Reads the stream until it is dry, or until the seat has had its share of this tick.
+    fn read(&mut self, link: &mut Link, now: Instant) {
+        while link.stage != Stage::Closed {
+            if let Stage::Seated(handle) = link.stage
+                && !self.exchange.inbox().takes_messages(&self.exchange.budget, handle)
+            {
+                self.leave_unread(link);
+                return;
+            }
+            match read_some(link) {
+                Read::Bytes(bytes) => {
+                    link.reader.push(&bytes);
+                    self.take_frames(link, now);
+                }
+                Read::Blocked => return,
+                Read::Finished => {
+                    // Between frames, a seated client may finish: it will send no more messages.
+                    let seated = matches!(link.stage, Stage::Seated(_));
+                    if link.reader.finish().is_err() || !seated {
+                        self.violated(link, now, FrameError::Malformed);
+                    }
+                    return;
+                }
+                Read::Reset => {
+                    self.violated(link, now, FrameError::Malformed);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn leave_unread(&mut self, link: &mut Link) {
+        if !link.unread {
+            link.unread = true;
+            self.unread.push(link.id);
+        }
+        self.exchange.wait_for_room();
+    }
+
+    fn take_frames(&mut self, link: &mut Link, now: Instant) {
+        loop {
+            let limit = if link.stage == Stage::AwaitingHello { MAX_HELLO } else { MAX_MESSAGE };
+            let frame = match link.reader.next(limit) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return,
+                Err(error) => return self.violated(link, now, error),
+            };
+            match (link.stage, frame) {
+                (Stage::AwaitingHello, Frame::Hello(hello)) => self.hello(link, now, &hello),
+                (Stage::Seated(handle), Frame::Message(payload)) => self.message(handle, &payload),
+                (Stage::Closed, _) => return,
+                _ => return self.violated(link, now, FrameError::UnexpectedType),
+            }
+        }
+    }
+
+    fn message(&mut self, handle: Handle, payload: &[u8]) {
+        self.shared.seats.touch(handle);
+        self.exchange
+            .inbox()
+            .push_message(&self.exchange.budget, handle, payload);
+    }
+
+    fn hello(&mut self, link: &mut Link, now: Instant, hello: &Hello) {
+        let wall = self.shared.clock.wall();
+        let connection = link.id.connection(self.worker);
+        match admit(&self.shared, connection, hello, wall) {
+            Ok(Admission { handle, welcome }) => {
+                self.awaiting_hello.leave(link.id);
+                link.stage = Stage::Seated(handle);
+                self.serve(handle, link.id);
+                self.shared.counters.admitted.fetch_add(1, Ordering::Relaxed);
+                debug!(session = %welcome.session, %handle, resumed = welcome.resumed, "admitted");
+                let mut frame = Vec::new();
+                welcome.encode(&mut frame);
+                // The first bytes on the stream: they fit the backlog.
+                let _ = link.write(Bytes::from(frame), self.shared.limits.message_backlog);
+            }
+            Err(refusal) => self.refuse_link(link, now, refusal.close_code(), refusal.label()),
+        }
+    }
+
+    fn serve(&mut self, handle: Handle, id: LinkId) {
+        let slot = handle.slot() as usize;
+        if slot >= self.served.len() {
+            // Grows to the highest slot in use, at most the table's capacity.
+            self.served.resize(slot + 1, None);
+        }
+        if let Some(entry) = self.served.get_mut(slot) {
+            *entry = Some((handle, id));
+        }
+    }
+
+    /// The client broke the protocol.
+    fn violated(&mut self, link: &mut Link, now: Instant, error: FrameError) {
+        match link.stage {
+            Stage::Seated(handle) => {
+                debug!(%handle, reason = error.label(), "seat ended: the client broke the protocol");
+                let connection = link.id.connection(self.worker);
+                self.shared.seats.end_connection(handle, connection, EndReason::Misbehaved);
+                self.close_link(link, now, error.close_code());
+            }
+            _ => self.refuse_link(link, now, error.close_code(), error.label()),
+        }
+    }
+
+    /// Closes a connection that has no seat; the label is the true reason, the code is what the client is told.
+    fn refuse_link(&mut self, link: &mut Link, now: Instant, code: CloseCode, label: &'static str) {
+        debug!(remote = %link.quic.remote_address(), code = code.label(), reason = label, "refused");
+        self.shared.counters.refused(code);
+        self.close_link(link, now, code);
+    }
+
+    /// As [`refuse_link`](Self::refuse_link), by id.
+    pub(super) fn refuse(&mut self, now: Instant, id: LinkId, code: CloseCode, label: &'static str) {
+        if let Some(mut link) = self.take(id) {
+            self.refuse_link(&mut link, now, code, label);
+            self.queue_dirty(&mut link);
+            self.put_back(link);
+        }
+    }
+
+    /// Ends a connection and the seat that it serves, if it does.
+    pub(super) fn end(&mut self, now: Instant, id: LinkId, reason: EndReason, code: CloseCode) {
+        let Some(link) = self.link(id) else { return };
+        if let Stage::Seated(handle) = link.stage {
+            let connection = id.connection(self.worker);
+            self.shared.seats.end_connection(handle, connection, reason);
+        }
+        self.close(now, id, code);
+    }
+
+    /// The connection is gone: closed by the client, timed out, or broken.
+    fn lost(&mut self, link: &mut Link, reason: &ConnectionError) {
+        self.leave_rooms(link);
+        if let Stage::Seated(handle) = link.stage {
+            let end = match reason {
+                ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == CloseCode::Left.number() => {
+                    EndReason::Left
+                }
+                _ => EndReason::Lost,
+            };
+            let connection = link.id.connection(self.worker);
+            self.shared.seats.end_connection(handle, connection, end);
+            if let Some(entry) = self.served.get_mut(handle.slot() as usize)
+                && *entry == Some((handle, link.id))
+            {
+                *entry = None;
+            }
+        }
+        link.stage = Stage::Closed;
+    }
+}
+
+/// Reads the next bytes of the session's stream.
+fn read_some(link: &mut Link) -> Read {
+    let Some(stream) = link.stream else {
+        return Read::Blocked;
+    };
+    let mut stream = link.quic.recv_stream(stream);
+    // Already finished or reset, and told.
+    let Ok(mut chunks) = stream.read(true) else {
+        return Read::Blocked;
+    };
+    let read = match chunks.next(READ_AT_ONCE) {
+        Ok(Some(chunk)) => Read::Bytes(chunk.bytes),
+        Ok(None) => Read::Finished,
+        Err(quinn_proto::ReadError::Blocked) => Read::Blocked,
+        Err(quinn_proto::ReadError::Reset(_)) => Read::Reset,
+    };
+    // Flow-control credit goes out with whatever the link sends next: it is queued for sending already.
+    let _ = chunks.finalize();
+    read
+}

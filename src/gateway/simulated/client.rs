@@ -1,0 +1,239 @@
+//! A simulated client: quinn-proto without I/O, and what the client is up to.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
+    Event, IdleTimeout, StreamEvent, StreamId, TransportConfig, VarInt,
+    crypto::rustls::QuicClientConfig,
+};
+
+use crate::{
+    gateway::transport::{Entropy, TransportKeys, endpoint_config},
+    tls::pinned_quic_client_config,
+    wire::{CloseCode, Frame, FrameReader, Hello, MAX_MESSAGE, Welcome},
+};
+
+/// What a client does once connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Presents this token.
+    Token(String),
+    /// Says nothing.
+    Silence,
+    /// Sends bytes that are no Hello.
+    Garbage(Vec<u8>),
+}
+
+/// How a client's connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// The gateway closed it.
+    Closed(CloseCode),
+    /// The client left.
+    Left,
+    /// Nothing was heard for too long, or the client vanished.
+    Lost,
+}
+
+pub(super) struct Client {
+    pub(super) address: SocketAddr,
+    endpoint: Endpoint,
+    handle: ConnectionHandle,
+    quic: Connection,
+    opening: Option<Opening>,
+    stream: Option<StreamId>,
+    reader: FrameReader,
+    pub(super) welcome: Option<Welcome>,
+    pub(super) end: Option<End>,
+    /// A client that has vanished neither sends nor receives.
+    pub(super) vanished: bool,
+    pub(super) datagrams_received: u64,
+    pub(super) messages_received: Vec<Bytes>,
+    next_input: Option<Instant>,
+    inputs_sent: u32,
+}
+
+fn client_config(pin: [u8; 32]) -> ClientConfig {
+    let tls = pinned_quic_client_config(vec![pin]).unwrap();
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(10_000))))
+        .keep_alive_interval(Some(Duration::from_secs(3)))
+        .mtu_discovery_config(None);
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+impl Client {
+    pub(super) fn connect(
+        now: Instant,
+        seed: [u8; 32],
+        entropy: Entropy,
+        address: SocketAddr,
+        gateway: SocketAddr,
+        pin: [u8; 32],
+        opening: Opening,
+    ) -> Self {
+        let keys = TransportKeys { reset: [1; 32], retry: [2; 32] };
+        let config = endpoint_config(0, &keys, Arc::clone(&entropy), Some(seed));
+        let mut endpoint = Endpoint::new(Arc::new(config), None, false, None);
+        let mut config = client_config(pin);
+        config.initial_dst_cid_provider(Arc::new(move || {
+            let mut id = [0; 20];
+            entropy(&mut id);
+            quinn_proto::ConnectionId::new(&id)
+        }));
+        let (handle, quic) = endpoint.connect(now, config, gateway, "gateway.test").unwrap();
+        Self {
+            address,
+            endpoint,
+            handle,
+            quic,
+            opening: Some(opening),
+            stream: None,
+            reader: FrameReader::new(),
+            welcome: None,
+            end: None,
+            vanished: false,
+            datagrams_received: 0,
+            messages_received: Vec::new(),
+            next_input: None,
+            inputs_sent: 0,
+        }
+    }
+
+    pub(super) fn receive(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        if self.vanished {
+            return;
+        }
+        let mut response = Vec::new();
+        let event = self.endpoint.handle(now, from, None, None, BytesMut::from(bytes), &mut response);
+        if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
+            self.quic.handle_event(event);
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: Instant) {
+        if self.end.is_none() {
+            self.quic.close(now, VarInt::from_u32(0), Bytes::new());
+            self.end = Some(End::Left);
+        }
+    }
+
+    pub(super) fn next_wakeup(&mut self) -> Option<Instant> {
+        if self.vanished {
+            return None;
+        }
+        match (self.quic.poll_timeout(), self.next_input) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Does what is due, and hands packets to `send`.
+    pub(super) fn drive(&mut self, now: Instant, mut send: impl FnMut(&[u8])) {
+        if self.vanished {
+            return;
+        }
+        if self.quic.poll_timeout().is_some_and(|timeout| timeout <= now) {
+            self.quic.handle_timeout(now);
+        }
+        loop {
+            while let Some(event) = self.quic.poll_endpoint_events() {
+                if let Some(event) = self.endpoint.handle_event(self.handle, event) {
+                    self.quic.handle_event(event);
+                }
+            }
+            let Some(event) = self.quic.poll() else { break };
+            self.event(now, event);
+        }
+        self.play(now);
+        let mut buffer = Vec::new();
+        while let Some(transmit) = self.quic.poll_transmit(now, 1, &mut buffer) {
+            send(&buffer[..transmit.size]);
+            buffer.clear();
+        }
+    }
+
+    fn event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Connected => self.open(),
+            Event::Stream(StreamEvent::Readable { id }) => self.read(now, id),
+            Event::DatagramReceived => {
+                while self.quic.datagrams().recv().is_some() {
+                    self.datagrams_received += 1;
+                }
+            }
+            Event::ConnectionLost { reason } if self.end.is_none() => {
+                self.next_input = None;
+                self.end = Some(match reason {
+                    ConnectionError::ApplicationClosed(close) => End::Closed(
+                        CloseCode::from_number(close.error_code.into_inner()).expect("a known code"),
+                    ),
+                    _ => End::Lost,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn open(&mut self) {
+        let bytes = match self.opening.take() {
+            Some(Opening::Token(token)) => {
+                let mut frame = Vec::new();
+                Hello::new(token).encode(&mut frame).unwrap();
+                frame
+            }
+            Some(Opening::Garbage(bytes)) => bytes,
+            Some(Opening::Silence) | None => return,
+        };
+        let stream = self.quic.streams().open(Dir::Bi).expect("one stream is allowed");
+        self.quic.send_stream(stream).write(&bytes).unwrap();
+        self.stream = Some(stream);
+    }
+
+    fn read(&mut self, now: Instant, id: StreamId) {
+        let mut stream = self.quic.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return };
+        while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
+            self.reader.push(&chunk.bytes);
+        }
+        let _ = chunks.finalize();
+        while let Some(frame) = self.reader.next(MAX_MESSAGE).expect("the gateway's frames are well formed") {
+            match frame {
+                Frame::Welcome(welcome) => {
+                    assert!(self.welcome.is_none(), "welcomed twice");
+                    self.welcome = Some(welcome);
+                    self.next_input = Some(now);
+                }
+                Frame::Message(payload) => self.messages_received.push(payload),
+                Frame::Hello(_) => panic!("a gateway never says Hello"),
+            }
+        }
+    }
+
+    /// An admitted client sends an input every 50 ms, and every tenth as a message.
+    fn play(&mut self, now: Instant) {
+        let due = self.next_input.is_some_and(|at| at <= now) && self.end.is_none();
+        let (true, Some(stream)) = (due, self.stream) else {
+            return;
+        };
+        self.inputs_sent += 1;
+        let payload = self.inputs_sent.to_be_bytes();
+        if self.inputs_sent.is_multiple_of(10) {
+            let mut frame = Vec::new();
+            crate::wire::encode_message(&payload, &mut frame).unwrap();
+            let _ = self.quic.send_stream(stream).write(&frame);
+        } else {
+            let _ = self.quic.datagrams().send(Bytes::copy_from_slice(&payload), true);
+        }
+        self.next_input = Some(now + Duration::from_millis(50));
+    }
+}

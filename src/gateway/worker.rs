@@ -1,0 +1,116 @@
+//! A worker: a thread that drives a core with a socket and a clock.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Poll, Token};
+use quinn_proto::Transmit;
+use tracing::{debug, error};
+
+use super::{core::Core, socket::GameSocket};
+use crate::{clock::Clock, seat::EndReason};
+
+/// The socket's readiness.
+pub(super) const SOCKET: Token = Token(0);
+/// Another thread has something for the worker.
+pub(super) const WAKE: Token = Token(1);
+
+/// Batches received before timers and sending have their turn: at 32 packets each, what 10 ms of full load bring.
+const BATCHES_PER_TURN: usize = 16;
+
+/// One worker's parts.
+pub(super) struct Worker {
+    pub(super) core: Core,
+    pub(super) socket: GameSocket,
+    pub(super) poll: Poll,
+    /// Time for QUIC's own timers. Not the clock of tokens and seats, so that a test may hold that one.
+    pub(super) clock: Clock,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+/// A packet that the socket did not take yet.
+#[derive(Default)]
+struct Unsent {
+    transmit: Option<Transmit>,
+    bytes: Vec<u8>,
+}
+
+impl Worker {
+    /// Runs until told to stop; then all connections are closed as drained.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(8);
+        let mut unsent = Unsent::default();
+        let mut more_to_receive = false;
+        while !self.stop.load(Ordering::Acquire) {
+            let timeout = if more_to_receive { Some(Duration::ZERO) } else { self.timeout() };
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                error!(%error, "waiting for packets failed; the worker stops");
+                break;
+            }
+            let now = self.clock.now();
+            more_to_receive = self.receive(now);
+            self.core.handle_timeouts(now);
+            self.core.exchange(now);
+            self.send(now, &mut unsent);
+        }
+        let now = self.clock.now();
+        self.core.close_all(now, EndReason::Drained);
+        self.send(now, &mut unsent);
+    }
+
+    /// How long nothing needs to be done, rounded up to what the poll can wait for.
+    fn timeout(&self) -> Option<Duration> {
+        let next = self.core.next_timeout()?;
+        let wait = next.saturating_duration_since(self.clock.now());
+        let millis = u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
+        Some(Duration::from_millis(millis))
+    }
+
+    /// Receives what is there; whether there may be more.
+    fn receive(&mut self, now: Instant) -> bool {
+        for _ in 0..BATCHES_PER_TURN {
+            let core = &mut self.core;
+            match self.socket.receive(|packet| core.receive(now, packet)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // An ICMP answer to something sent earlier, for example: the next receive goes on.
+                Err(error) => debug!(%error, "receiving failed"),
+            }
+        }
+        true
+    }
+
+    /// Lets all changes take effect and sends until there is nothing left or the socket is full.
+    fn send(&mut self, now: Instant, unsent: &mut Unsent) {
+        loop {
+            self.core.process(now);
+            if unsent.transmit.is_none() {
+                unsent.bytes.clear();
+                let segments = self.socket.max_segments();
+                unsent.transmit = self.core.poll_transmit(now, segments, &mut unsent.bytes);
+            }
+            let Some(transmit) = &unsent.transmit else {
+                if self.core.is_settled() {
+                    return;
+                }
+                continue;
+            };
+            let contents = unsent.bytes.get(..transmit.size).unwrap_or_default();
+            match self.socket.send(transmit, contents) {
+                Ok(()) => {}
+                // The poll tells when there is room again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => debug!(%error, "sending failed"),
+            }
+            unsent.transmit = None;
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The listening end: TLS handshakes beside each other, each with a deadline, under a certificate that can be replaced.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use futures_util::{Stream, stream};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::transport::server::Connected;
+
+use super::{Peer, Role};
+
+/// The bounds of one listener's handshakes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// How many may be unfinished; one more drops the oldest.
+    pub(super) handshakes: usize,
+    /// How long one may take.
+    pub(super) patience: Duration,
+    /// How long to wait after the system refused to accept.
+    pub(super) pause: Duration,
+}
+
+impl Default for Limits {
+    /// 512 handshakes of some 20 KiB each are 10 MiB. A handshake takes three round trips, so 10 s serve the worst of lines. 50 ms
+    /// without file descriptors are long enough for some to be closed, and short enough not to be felt.
+    fn default() -> Self {
+        Self {
+            handshakes: 512,
+            patience: Duration::from_secs(10),
+            pause: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Accepts gRPC connections for `serve_with_incoming`; it never ends, and drops its unfinished handshakes when it is dropped.
+///
+/// With `tls` each new connection is served with the configuration that is in there at that moment. Handshakes run beside each
+/// other: a peer that stalls in its own delays nobody, and is dropped after 10 s, or sooner when it is the oldest of 512. Without
+/// `tls` the listener must be bound to a loopback address.
+///
+/// # Errors
+/// The only item that is an error is [`io::ErrorKind::PermissionDenied`], for plain text beyond loopback; it is the last item.
+/// Failed handshakes and a system that refuses to accept are logged, and listening goes on.
+pub fn listen(
+    listener: TcpListener,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+) -> impl Stream<Item = io::Result<RpcStream>> + Send {
+    listen_within(listener, tls, Limits::default())
+}
+
+pub(super) fn listen_within(
+    listener: TcpListener,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    limits: Limits,
+) -> impl Stream<Item = io::Result<RpcStream>> + Send {
+    let incoming = Incoming {
+        listener,
+        tls,
+        limits,
+        handshakes: JoinSet::new(),
+        by_age: VecDeque::new(),
+    };
+    stream::unfold(Some(incoming), async |incoming| {
+        let mut incoming = incoming?;
+        match incoming.next().await {
+            Ok(stream) => Some((Ok(stream), Some(incoming))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+}
+
+/// A listener with its handshakes in flight.
+struct Incoming {
+    listener: TcpListener,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    limits: Limits,
+    handshakes: JoinSet<Option<RpcStream>>,
+    /// The same handshakes, oldest first; some may have finished.
+    by_age: VecDeque<AbortHandle>,
+}
+
+impl Incoming {
+    async fn next(&mut self) -> io::Result<RpcStream> {
+        if self.tls.is_none() && !self.listener.local_addr()?.ip().is_loopback() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "gRPC in plain text is for loopback addresses alone",
+            ));
+        }
+        loop {
+            tokio::select! {
+                // What is finished goes first, so that finished handshakes never pile up.
+                biased;
+                Some(done) = self.handshakes.join_next() => {
+                    if let Ok(Some(stream)) = done {
+                        return Ok(stream);
+                    }
+                }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        if let Some(stream) = self.begin(stream, address) {
+                            return Ok(stream);
+                        }
+                    }
+                    Err(error) => self.endure(&error).await,
+                },
+            }
+        }
+    }
+
+    /// Starts the handshake of an accepted connection; without TLS there is none, and the connection is ready.
+    fn begin(&mut self, stream: TcpStream, address: SocketAddr) -> Option<RpcStream> {
+        // Small messages that are due now: Nagle's algorithm would hold them back for an acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%address, %error, "the connection is gone already");
+            return None;
+        }
+        let Some(tls) = &self.tls else {
+            return Some(RpcStream {
+                io: Io::Plain(stream),
+                peer: Peer {
+                    address,
+                    role: None,
+                },
+            });
+        };
+        let acceptor = TlsAcceptor::from(tls.load_full());
+        let patience = self.limits.patience;
+        self.make_room();
+        let task = self
+            .handshakes
+            .spawn(async move { handshake(acceptor, stream, address, patience).await });
+        self.by_age.push_back(task);
+        None
+    }
+
+    /// Sees to it that one more handshake is within the limit, if need be at the cost of the oldest.
+    fn make_room(&mut self) {
+        if self.by_age.len() >= self.limits.handshakes {
+            self.by_age.retain(|task| !task.is_finished());
+        }
+        if self.by_age.len() >= self.limits.handshakes
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            oldest.abort();
+            tracing::debug!("too many gRPC handshakes in flight: the oldest is dropped");
+        }
+    }
+
+    /// Goes on after a failed accept.
+    async fn endure(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        if matches!(
+            error.kind(),
+            ConnectionAborted | ConnectionReset | Interrupted
+        ) {
+            // One connection's own misfortune, as accept(2) reports it.
+            return;
+        }
+        tracing::warn!(%error, "gRPC connections cannot be accepted (out of file descriptors?)");
+        tokio::time::sleep(self.limits.pause).await;
+    }
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    address: SocketAddr,
+    patience: Duration,
+) -> Option<RpcStream> {
+    match timeout(patience, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(RpcStream::secured(stream, address)),
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "gRPC handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%address, "gRPC handshake took too long");
+            None
+        }
+    }
+}
+
+/// A gRPC connection, accepted and, with TLS, authenticated.
+#[derive(Debug)]
+pub struct RpcStream {
+    io: Io,
+    peer: Peer,
+}
+
+impl RpcStream {
+    fn secured(stream: TlsStream<TcpStream>, address: SocketAddr) -> Self {
+        // Certificates that stand here were verified: without a client CA, none was asked for.
+        let (_, session) = stream.get_ref();
+        let leaf = session.peer_certificates().and_then(<[_]>::first);
+        let role = leaf.and_then(Role::of_certificate);
+        Self {
+            io: Io::Tls(Box::new(stream)),
+            peer: Peer { address, role },
+        }
+    }
+
+    /// Who is at the other end.
+    pub const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Connected for RpcStream {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Hands one call on to whatever the connection runs over.
+macro_rules! on_io {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.get_mut().io {
+            Io::Plain(stream) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
+            Io::Tls(stream) => {
+                let $stream = Pin::new(&mut **stream);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for RpcStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        on_io!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for RpcStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on_io!(self, stream => stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_io!(self, stream => stream.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_io!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_io!(self, stream => stream.poll_shutdown(cx))
+    }
+}
