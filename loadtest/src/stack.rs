@@ -11,7 +11,11 @@ use std::{
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use tempfile::TempDir;
-use tickgate::{clock::Clock, dev, id::GatewayId};
+use tickgate::{
+    clock::Clock,
+    id::GatewayId,
+    role::dev::{self, DevOptions},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -244,12 +248,9 @@ pub(crate) fn run_as_stack(args: StackArgs) -> ExitCode {
 fn serve(args: StackArgs) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     end_with_standard_input(cancel.clone())?;
-    let options = dev::DevOptions {
-        state_dir: args.state_dir,
-        ephemeral_ports: true,
-        capacity: args.capacity,
-        ..dev::DevOptions::default()
-    };
+    let mut options = DevOptions::new(args.state_dir);
+    options.ephemeral_ports = true;
+    options.config.gateway.capacity = args.capacity;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
