@@ -266,7 +266,10 @@ async fn a_newer_process_fences_off_the_older_one() {
     .await;
     // The older one's stream leaves, the newer one's stays: its acknowledgements and reports go on.
     until(&mut heard, |event| match event {
-        Heard::Detached(id) => Some(assert_eq!(id.0, 1)),
+        Heard::Detached(id) => {
+            assert_eq!(id.0, 1);
+            Some(())
+        }
         _ => None,
     })
     .await;
