@@ -23,7 +23,8 @@ pub mod message;
 pub mod sidecar;
 mod status;
 
-#[cfg(all(test, feature = "gateway", feature = "sidecar"))]
+#[cfg(test)]
+#[cfg(all(feature = "gateway", feature = "sidecar"))]
 mod loopback;
 #[cfg(test)]
 mod simulation;

@@ -2,9 +2,19 @@
 
 mod hosts;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc::UnboundedReceiver, task::JoinHandle};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+    sync::mpsc::UnboundedReceiver,
+    task::JoinHandle,
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -64,21 +74,27 @@ async fn until<T, R>(
 /// A sidecar's server in a runtime of its own, so that it can be killed with all its connections.
 struct Process {
     runtime: Option<Runtime>,
-    address: SocketAddr,
+    /// Where it is: shared with the gateways' channels, so that a successor can take its place on another port.
+    address: Arc<Mutex<SocketAddr>>,
     shutdown: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 impl Process {
-    fn start(host: Arc<dyn SidecarHost>, address: &str) -> Self {
+    fn start(host: Arc<dyn SidecarHost>) -> Self {
+        Self::start_at(host, Arc::new(Mutex::new(([127, 0, 0, 1], 0).into())))
+    }
+
+    /// Starts and writes where to `address`.
+    fn start_at(host: Arc<dyn SidecarHost>, address: Arc<Mutex<SocketAddr>>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let listener = std::net::TcpListener::bind(address).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
+        *address.lock().unwrap() = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let service = service_until(host, Clock::system(), shutdown.clone());
         let service = InterceptedService::new(service, as_gateway);
@@ -99,9 +115,13 @@ impl Process {
     }
 
     fn channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.address))
-            .unwrap()
-            .connect_lazy()
+        let address = Arc::clone(&self.address);
+        Endpoint::from_static("http://sidecar").connect_with_connector_lazy(tower::service_fn(
+            move |_| {
+                let address = *address.lock().unwrap();
+                async move { TcpStream::connect(address).await.map(TokioIo::new) }
+            },
+        ))
     }
 
     fn run_gateway(&self, gateway: &Arc<FakeGateway>) -> (CancellationToken, JoinHandle<()>) {
@@ -142,7 +162,7 @@ fn as_gateway(mut request: Request<()>) -> Result<Request<()>, Status> {
 async fn a_gateway_attaches_follows_the_log_and_reports() {
     let old = Revocation::Player(PlayerId(9), PlayerGeneration(4));
     let (sidecar, mut heard) = FakeSidecar::new(vec![old]);
-    let process = Process::start(sidecar.clone(), "127.0.0.1:0");
+    let process = Process::start(sidecar.clone());
     let (gateway, mut told) = FakeGateway::new(1, vec![seat(12), seat(13)]);
     let (cancel, task) = process.run_gateway(&gateway);
 
@@ -219,7 +239,7 @@ async fn a_revocation_made_while_cut_off_is_applied_on_the_next_attach() {
     let first = Revocation::Session(SessionId(1));
     let missed = Revocation::Session(SessionId(2));
     let (sidecar, _heard) = FakeSidecar::new(vec![first]);
-    let process = Process::start(sidecar, "127.0.0.1:0");
+    let process = Process::start(sidecar);
     let (gateway, mut told) = FakeGateway::new(1, Vec::new());
     let (_cancel, _task) = process.run_gateway(&gateway);
     until(&mut told, |event| {
@@ -227,12 +247,12 @@ async fn a_revocation_made_while_cut_off_is_applied_on_the_next_attach() {
     })
     .await;
 
-    let address = process.address.to_string();
+    let address = Arc::clone(&process.address);
     process.kill();
     until(&mut told, |event| (event == Told::Detached).then_some(())).await;
 
     let (sidecar, mut heard) = FakeSidecar::new(vec![first, missed]);
-    let _process = Process::start(sidecar, &address);
+    let _process = Process::start_at(sidecar, address);
     // From its position on, so without a snapshot, and what it has is not sent again.
     until(&mut told, |event| match event {
         Told::Reset(..) => panic!("the log was continued"),
@@ -252,7 +272,7 @@ async fn a_revocation_made_while_cut_off_is_applied_on_the_next_attach() {
 #[tokio::test]
 async fn a_newer_process_fences_off_the_older_one() {
     let (sidecar, mut heard) = FakeSidecar::new(Vec::new());
-    let process = Process::start(sidecar, "127.0.0.1:0");
+    let process = Process::start(sidecar);
     let (older, mut older_told) = FakeGateway::new(1, Vec::new());
     let (_cancel, _task) = process.run_gateway(&older);
     let attached = |event| matches!(event, Told::Attached(..)).then_some(());
@@ -266,7 +286,10 @@ async fn a_newer_process_fences_off_the_older_one() {
     .await;
     // The older one's stream leaves, the newer one's stays: its acknowledgements and reports go on.
     until(&mut heard, |event| match event {
-        Heard::Detached(id) => Some(assert_eq!(id.0, 1)),
+        Heard::Detached(id) => {
+            assert_eq!(id.0, 1);
+            Some(())
+        }
         _ => None,
     })
     .await;
@@ -280,7 +303,7 @@ async fn a_newer_process_fences_off_the_older_one() {
 #[tokio::test]
 async fn a_graceful_shutdown_does_not_wait_for_gateways() {
     let (sidecar, _heard) = FakeSidecar::new(Vec::new());
-    let mut process = Process::start(sidecar, "127.0.0.1:0");
+    let mut process = Process::start(sidecar);
     let (gateway, mut told) = FakeGateway::new(1, Vec::new());
     let (_cancel, _task) = process.run_gateway(&gateway);
     until(&mut told, |event| {
@@ -311,7 +334,7 @@ async fn refusal(process: &Process, messages: Vec<proto::GatewayMessage>) -> Sta
 #[tokio::test]
 async fn what_does_not_belong_ends_the_stream_with_a_fixed_status() {
     let (sidecar, _heard) = FakeSidecar::new(Vec::new());
-    let process = Process::start(sidecar, "127.0.0.1:0");
+    let process = Process::start(sidecar);
     let (gateway, _told) = FakeGateway::new(1, Vec::new());
     let attach = |id: &str| {
         let mut description = gateway.description.clone();
