@@ -88,7 +88,10 @@ pub(super) fn admit(
     now: Timestamp,
 ) -> Result<Admission, Refusal> {
     ready(shared, now)?;
-    let claims = shared.keys().open(&hello.token, now).map_err(Refusal::Token)?;
+    let claims = shared
+        .keys()
+        .open(&hello.token, now)
+        .map_err(Refusal::Token)?;
     if claims.client_key.is_some() {
         return Err(Refusal::ProofUnsupported);
     }
@@ -153,7 +156,9 @@ fn seat(
     shared.history.consume(pending);
     // A revocation that was applied between the check above and the seat's filling did not find the seat: look again.
     if is_revoked(shared, claims) {
-        shared.seats.end_session(claims.session, EndReason::SessionRevoked);
+        shared
+            .seats
+            .end_session(claims.session, EndReason::SessionRevoked);
         return Err(Refusal::SessionRevoked);
     }
     let (handle, client, resumed) = match installed {

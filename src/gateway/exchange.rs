@@ -119,7 +119,13 @@ impl Inbox {
     }
 
     /// Appends a payload; `None` when the inbox as a whole is full.
-    fn append(&mut self, budget: &SeatBudget, handle: Handle, channel: Channel, payload: &[u8]) -> Option<u32> {
+    fn append(
+        &mut self,
+        budget: &SeatBudget,
+        handle: Handle,
+        channel: Channel,
+        payload: &[u8],
+    ) -> Option<u32> {
         if self.bytes.len() + payload.len() > budget.total_bytes {
             return None;
         }
@@ -127,7 +133,14 @@ impl Inbox {
         let len = u32::try_from(payload.len()).ok()?;
         let index = u32::try_from(self.entries.len()).ok()?;
         self.bytes.extend_from_slice(payload);
-        self.entries.push(Entry { handle, start, len, channel, next: NONE, dropped: false });
+        self.entries.push(Entry {
+            handle,
+            start,
+            len,
+            channel,
+            next: NONE,
+            dropped: false,
+        });
         Some(index)
     }
 
@@ -137,7 +150,13 @@ impl Inbox {
             self.dropped += 1;
             return;
         };
-        let Some(&mut Tally { datagrams, oldest, newest, .. }) = self.tally(handle) else {
+        let Some(&mut Tally {
+            datagrams,
+            oldest,
+            newest,
+            ..
+        }) = self.tally(handle)
+        else {
             return;
         };
         if let Some(previous) = self.entries.get_mut(newest as usize) {
@@ -163,14 +182,21 @@ impl Inbox {
     /// Whether the seat may have another message read for it before the next tick.
     pub(super) fn takes_messages(&mut self, budget: &SeatBudget, handle: Handle) -> bool {
         let room = self.bytes.len() < budget.total_bytes;
-        room && self.tally(handle).is_some_and(|tally| tally.message_bytes < budget.message_bytes)
+        room && self
+            .tally(handle)
+            .is_some_and(|tally| tally.message_bytes < budget.message_bytes)
     }
 
     /// Adds a message. Ask [`takes_messages`](Self::takes_messages) before reading it off the stream.
     pub(super) fn push_message(&mut self, budget: &SeatBudget, handle: Handle, payload: &[u8]) {
         // What `takes_messages` let through is kept: a message that was acknowledged is never dropped.
-        let unbounded = SeatBudget { total_bytes: usize::MAX, ..*budget };
-        if self.append(&unbounded, handle, Channel::Message, payload).is_some()
+        let unbounded = SeatBudget {
+            total_bytes: usize::MAX,
+            ..*budget
+        };
+        if self
+            .append(&unbounded, handle, Channel::Message, payload)
+            .is_some()
             && let Some(tally) = self.tally(handle)
         {
             // An empty message costs an entry all the same.
@@ -181,14 +207,17 @@ impl Inbox {
 
     /// The payloads that were kept, in the order of their arrival.
     pub(super) fn iter(&self) -> impl Iterator<Item = Input<'_>> {
-        self.entries.iter().filter(|entry| !entry.dropped).filter_map(|entry| {
-            let start = entry.start as usize;
-            Some(Input {
-                handle: entry.handle,
-                channel: entry.channel,
-                payload: self.bytes.get(start..start + entry.len as usize)?,
+        self.entries
+            .iter()
+            .filter(|entry| !entry.dropped)
+            .filter_map(|entry| {
+                let start = entry.start as usize;
+                Some(Input {
+                    handle: entry.handle,
+                    channel: entry.channel,
+                    payload: self.bytes.get(start..start + entry.len as usize)?,
+                })
             })
-        })
     }
 
     /// Datagrams dropped since the last tick.
@@ -216,7 +245,11 @@ impl Outgoing {
     /// Adds a payload.
     pub(super) fn push(&mut self, handle: Handle, channel: Channel, payload: &[u8]) {
         self.bytes.extend_from_slice(payload);
-        self.entries.push(OutgoingEntry { handle, channel, len: payload.len() });
+        self.entries.push(OutgoingEntry {
+            handle,
+            channel,
+            len: payload.len(),
+        });
     }
 }
 
@@ -305,7 +338,10 @@ impl WorkerExchange {
 
     /// The worker takes what the simulation has handed over; `mine` must be empty and is swapped in.
     pub(super) fn take_outgoing(&self, mine: &mut Outgoing) {
-        std::mem::swap(&mut *self.outgoing.lock().unwrap_or_else(PoisonError::into_inner), mine);
+        std::mem::swap(
+            &mut *self.outgoing.lock().unwrap_or_else(PoisonError::into_inner),
+            mine,
+        );
     }
 
     /// Payloads lost because the worker was too far behind.

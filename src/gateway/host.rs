@@ -9,7 +9,8 @@ use super::{exchange::WorkerExchange, shared::Shared};
 use crate::{
     clock::Timestamp,
     control::{
-        CarriedKey, GatewayDescription, GatewayHost, LiveSeat, Revocation, RevocationRange, SeatReport,
+        CarriedKey, GatewayDescription, GatewayHost, LiveSeat, Revocation, RevocationRange,
+        SeatReport,
     },
     id::{Incarnation, Lineage, Revision, SessionId},
     seat::{EndReason, Revoked},
@@ -79,7 +80,10 @@ impl GatewayHost for Host {
             .filter_map(|carried| match <[u8; 32]>::try_from(&*carried.key) {
                 Ok(bytes) => Some(TransportKey::from_bytes(&bytes)),
                 Err(_) => {
-                    error!(epoch = carried.epoch, "the sidecar sent a transport key of the wrong length; ignored");
+                    error!(
+                        epoch = carried.epoch,
+                        "the sidecar sent a transport key of the wrong length; ignored"
+                    );
                     None
                 }
             })
@@ -91,7 +95,9 @@ impl GatewayHost for Host {
     fn reset_log(&self, lineage: Lineage, revision: Revision, dead: &[SessionId]) {
         self.shared.revocations_mut().reset(lineage, revision);
         for session in dead {
-            self.shared.seats.end_session(*session, EndReason::SessionRevoked);
+            self.shared
+                .seats
+                .end_session(*session, EndReason::SessionRevoked);
         }
         self.wake_workers();
     }
@@ -103,7 +109,10 @@ impl GatewayHost for Host {
             Revocation::Session(session) => Revoked::Session(session),
             Revocation::Player(player, generation) => Revoked::Player(player, generation),
         });
-        let applied = self.shared.revocations_mut().apply(range.from, range.to, events, now);
+        let applied = self
+            .shared
+            .revocations_mut()
+            .apply(range.from, range.to, events, now);
         if let Err(error) = applied {
             // The control channel has checked the range; what it names is ended all the same.
             error!(%error, "a range of the revocation log does not follow");
@@ -111,12 +120,16 @@ impl GatewayHost for Host {
         for event in &range.events {
             match *event {
                 Revocation::Session(session) => {
-                    self.shared.seats.end_session(session, EndReason::SessionRevoked);
-                }
-                Revocation::Player(player, generation) => {
                     self.shared
                         .seats
-                        .end_player_before(player, generation, EndReason::SessionRevoked);
+                        .end_session(session, EndReason::SessionRevoked);
+                }
+                Revocation::Player(player, generation) => {
+                    self.shared.seats.end_player_before(
+                        player,
+                        generation,
+                        EndReason::SessionRevoked,
+                    );
                 }
             }
         }

@@ -80,10 +80,14 @@ impl Journal {
                         player: joined.player,
                         player_generation: joined.player_generation,
                     };
-                    self.note(&mut state, joined.session, |news| news.seat = Some(SeatNews::Opened(seat)));
+                    self.note(&mut state, joined.session, |news| {
+                        news.seat = Some(SeatNews::Opened(seat))
+                    });
                 }
                 SeatChange::Ended { session, .. } => {
-                    self.note(&mut state, *session, |news| news.seat = Some(SeatNews::Closed));
+                    self.note(&mut state, *session, |news| {
+                        news.seat = Some(SeatNews::Closed)
+                    });
                 }
                 _ => {}
             }

@@ -123,11 +123,16 @@ impl Gateway {
             socket_buffer,
             clock,
         } = config;
-        let bind = |source| StartError::Bind { address: listen, source };
+        let bind = |source| StartError::Bind {
+            address: listen,
+            source,
+        };
         let mut socket = GameSocket::bind(listen, socket_buffer).map_err(bind)?;
         let address = socket.address();
         let poll = Poll::new().map_err(StartError::Worker)?;
-        socket.register(poll.registry(), worker::SOCKET).map_err(StartError::Worker)?;
+        socket
+            .register(poll.registry(), worker::SOCKET)
+            .map_err(StartError::Worker)?;
         let waker = Waker::new(poll.registry(), WAKE).map_err(StartError::Worker)?;
 
         let shared = Arc::new(Shared::new(id, limits, clock, SeatTable::new(seats)));
@@ -137,18 +142,35 @@ impl Gateway {
             Box::new(move || drop(waker.wake())),
         ));
         let to_wake = Arc::clone(&exchange);
-        shared.seats.set_waker(FIRST_WORKER, Arc::new(move || to_wake.wake()));
+        shared
+            .seats
+            .set_waker(FIRST_WORKER, Arc::new(move || to_wake.wake()));
 
-        let keys = TransportKeys { reset: random()?, retry: random()? };
+        let keys = TransportKeys {
+            reset: random()?,
+            retry: random()?,
+        };
         let entropy = system_entropy();
         let tls = tls::quic_server_config(&identity)?;
         let server = transport::server_config(tls, &keys, &shared.limits, shared.clock.clone())
             .map_err(|_| StartError::NoInitialCipherSuite)?;
         let endpoint = transport::endpoint_config(FIRST_WORKER as u8, &keys, entropy, None);
-        let core = Core::new(FIRST_WORKER, endpoint, server, Arc::clone(&shared), Arc::clone(&exchange));
+        let core = Core::new(
+            FIRST_WORKER,
+            endpoint,
+            server,
+            Arc::clone(&shared),
+            Arc::clone(&exchange),
+        );
 
         let stop = Arc::new(AtomicBool::new(false));
-        let worker = Worker { core, socket, poll, clock: Clock::system(), stop: Arc::clone(&stop) };
+        let worker = Worker {
+            core,
+            socket,
+            poll,
+            clock: Clock::system(),
+            stop: Arc::clone(&stop),
+        };
         let thread = std::thread::Builder::new()
             .name("tickgate-worker".to_owned())
             .spawn(move || worker.run())
@@ -159,11 +181,20 @@ impl Gateway {
             shared: Arc::clone(&shared),
             workers: Arc::clone(&workers),
             incarnation: Incarnation::from_bytes(random()?),
-            addresses: if advertise.is_empty() { vec![address] } else { advertise },
+            addresses: if advertise.is_empty() {
+                vec![address]
+            } else {
+                advertise
+            },
             server_name,
             certificate_sha256: identity.fingerprint(),
         });
-        let gateway = Self { host, address, stop, threads: vec![thread] };
+        let gateway = Self {
+            host,
+            address,
+            stop,
+            threads: vec![thread],
+        };
         Ok((gateway, Simulation::new(shared, workers)))
     }
 
@@ -190,7 +221,12 @@ impl Gateway {
             refused: counters.refusals(),
             handshakes_dropped: counters.handshakes_dropped.load(Ordering::Relaxed),
             inputs_dropped: counters.inputs_dropped.load(Ordering::Relaxed),
-            outputs_dropped: self.host.workers.iter().map(|worker| worker.overflowed()).sum(),
+            outputs_dropped: self
+                .host
+                .workers
+                .iter()
+                .map(|worker| worker.overflowed())
+                .sum(),
         }
     }
 

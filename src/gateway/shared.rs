@@ -54,11 +54,15 @@ impl Shared {
     }
 
     pub(super) fn revocations(&self) -> RwLockReadGuard<'_, RevocationLog> {
-        self.revocations.read().unwrap_or_else(PoisonError::into_inner)
+        self.revocations
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn revocations_mut(&self) -> RwLockWriteGuard<'_, RevocationLog> {
-        self.revocations.write().unwrap_or_else(PoisonError::into_inner)
+        self.revocations
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn keys(&self) -> RwLockReadGuard<'_, ConnectKeyring> {

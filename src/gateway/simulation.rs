@@ -60,7 +60,9 @@ impl Simulation {
             tick: self.tick,
             now,
             changes: &self.report.changes,
-            inputs: Inputs { inboxes: &self.inboxes },
+            inputs: Inputs {
+                inboxes: &self.inboxes,
+            },
             inputs_dropped: dropped,
             seats: &self.shared.seats,
             out: Outbox {

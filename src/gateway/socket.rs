@@ -28,7 +28,11 @@ pub(super) struct GameSocket {
 impl GameSocket {
     /// Binds to `address` with `buffer` bytes of kernel buffer each way, or as much as the kernel gives.
     pub(super) fn bind(address: SocketAddr, buffer: usize) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
         socket.bind(&address.into())?;
         ask_for_buffers(&socket, buffer);
         let socket: UdpSocket = socket.into();
@@ -54,15 +58,24 @@ impl GameSocket {
 
     /// Asks to be told when the socket is ready.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)
+        registry.register(
+            &mut self.socket,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )
     }
 
     /// Receives what is there, a batch at the most, and hands each packet to `each`. `WouldBlock` when nothing was there.
     pub(super) fn receive(&mut self, mut each: impl FnMut(Packet)) -> io::Result<()> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut slices: Vec<IoSliceMut<'_>> =
-            self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-        let count = self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas)?;
+        let mut slices: Vec<IoSliceMut<'_>> = self
+            .buffers
+            .iter_mut()
+            .map(|buffer| IoSliceMut::new(buffer))
+            .collect();
+        let count = self
+            .state
+            .recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas)?;
         for (meta, buffer) in metas.iter().zip(&self.buffers).take(count) {
             let received = buffer.get(..meta.len).unwrap_or_default();
             for packet in received.chunks(meta.stride.max(1)) {
@@ -83,7 +96,9 @@ impl GameSocket {
             UdpSockRef::from(&self.socket),
             &quinn_udp::Transmit {
                 destination: transmit.destination,
-                ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+                ecn: transmit
+                    .ecn
+                    .and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
                 contents,
                 segment_size: transmit.segment_size,
                 src_ip: transmit.src_ip,

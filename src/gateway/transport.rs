@@ -46,7 +46,11 @@ impl ConnectionIdGenerator for WorkerConnectionIds {
     }
 
     fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
-        if id.first() == Some(&self.worker) { Ok(()) } else { Err(InvalidCid) }
+        if id.first() == Some(&self.worker) {
+            Ok(())
+        } else {
+            Err(InvalidCid)
+        }
     }
 
     fn cid_len(&self) -> usize {
@@ -78,7 +82,10 @@ pub(super) fn endpoint_config(
     let mut config = EndpointConfig::new(Arc::new(reset));
     config
         .cid_generator(move || {
-            Box::new(WorkerConnectionIds { worker, entropy: Arc::clone(&entropy) })
+            Box::new(WorkerConnectionIds {
+                worker,
+                entropy: Arc::clone(&entropy),
+            })
         })
         // QUIC version 1 alone (RFC 9000): what docs/PROTOCOL.md promises.
         .supported_versions(vec![1])

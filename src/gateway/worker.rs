@@ -48,7 +48,11 @@ impl Worker {
         let mut unsent = Unsent::default();
         let mut more_to_receive = false;
         while !self.stop.load(Ordering::Acquire) {
-            let timeout = if more_to_receive { Some(Duration::ZERO) } else { self.timeout() };
+            let timeout = if more_to_receive {
+                Some(Duration::ZERO)
+            } else {
+                self.timeout()
+            };
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {

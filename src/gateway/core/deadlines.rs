@@ -51,7 +51,11 @@ impl WaitingRoom {
 
     /// Lets one leave. Those who leave came recently as a rule, so the search starts there.
     pub(super) fn leave(&mut self, id: LinkId) {
-        let place = self.queue.iter_mut().rev().find(|(entry, _, here)| *here && *entry == id);
+        let place = self
+            .queue
+            .iter_mut()
+            .rev()
+            .find(|(entry, _, here)| *here && *entry == id);
         if let Some((_, _, here)) = place {
             *here = false;
             self.waiting -= 1;
@@ -111,8 +115,14 @@ mod tests {
             assert!(room.queue.len() <= 2 * room.len() + 16 + 1);
         }
         assert_eq!((room.len(), room.oldest()), (1, Some(start)));
-        assert_eq!(room.pop_older(start + Duration::from_secs(1), Duration::from_secs(2)), None);
-        assert_eq!(room.pop_older(start + Duration::from_secs(2), Duration::from_secs(2)), Some(id(0)));
+        assert_eq!(
+            room.pop_older(start + Duration::from_secs(1), Duration::from_secs(2)),
+            None
+        );
+        assert_eq!(
+            room.pop_older(start + Duration::from_secs(2), Duration::from_secs(2)),
+            Some(id(0))
+        );
         assert_eq!((room.len(), room.oldest()), (0, None));
     }
 }

@@ -124,7 +124,11 @@ impl Link {
     pub(super) fn flush(&mut self) {
         let Some(stream) = self.stream else { return };
         while let Some(mut front) = self.backlog.pop_front() {
-            let written = match self.quic.send_stream(stream).write_chunks(std::slice::from_mut(&mut front)) {
+            let written = match self
+                .quic
+                .send_stream(stream)
+                .write_chunks(std::slice::from_mut(&mut front))
+            {
                 Ok(written) => written.bytes,
                 // Blocked: there will be an event when it is not. Stopped or closed: nobody reads it any more.
                 Err(_) => 0,

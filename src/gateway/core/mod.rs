@@ -106,9 +106,17 @@ impl Core {
 
     /// Takes a packet.
     pub(super) fn receive(&mut self, now: Instant, packet: Packet) {
-        let Packet { remote, local_ip, ecn, data } = packet;
+        let Packet {
+            remote,
+            local_ip,
+            ecn,
+            data,
+        } = packet;
         let mut response = Vec::new();
-        match self.endpoint.handle(now, remote, local_ip, ecn, data, &mut response) {
+        match self
+            .endpoint
+            .handle(now, remote, local_ip, ecn, data, &mut response)
+        {
             Some(DatagramEvent::ConnectionEvent(ConnectionHandle(index), event)) => {
                 if let Some(Some(link)) = self.links.get_mut(index) {
                     link.quic.handle_event(event);
@@ -130,7 +138,10 @@ impl Core {
         let mut response = Vec::new();
         match self.endpoint.accept(incoming, now, &mut response, None) {
             Ok((ConnectionHandle(index), quic)) => {
-                let id = LinkId { index, serial: self.next_serial };
+                let id = LinkId {
+                    index,
+                    serial: self.next_serial,
+                };
                 self.next_serial = self.next_serial.wrapping_add(1);
                 if index >= self.links.len() {
                     self.links.resize_with(index + 1, || None);
@@ -155,8 +166,12 @@ impl Core {
             return;
         };
         if self.take(id).is_some() {
-            self.endpoint.handle_event(ConnectionHandle(id.index), EndpointEvent::drained());
-            self.shared.counters.handshakes_dropped.fetch_add(1, Ordering::Relaxed);
+            self.endpoint
+                .handle_event(ConnectionHandle(id.index), EndpointEvent::drained());
+            self.shared
+                .counters
+                .handshakes_dropped
+                .fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -184,14 +199,20 @@ impl Core {
                 self.schedule(id);
             }
         }
-        while let Some(id) = self.awaiting_hello.pop_older(now, self.shared.limits.hello_timeout) {
+        while let Some(id) = self
+            .awaiting_hello
+            .pop_older(now, self.shared.limits.hello_timeout)
+        {
             self.refuse(now, id, CloseCode::AdmissionTimeout, "no_hello");
         }
     }
 
     /// When [`handle_timeouts`](Self::handle_timeouts) is to be called at the latest.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        let hello = self.awaiting_hello.oldest().map(|since| since + self.shared.limits.hello_timeout);
+        let hello = self
+            .awaiting_hello
+            .oldest()
+            .map(|since| since + self.shared.limits.hello_timeout);
         match (self.deadlines.next(), hello) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -222,7 +243,9 @@ impl Core {
         let mut bytes: Bytes = std::mem::take(&mut outgoing.bytes).freeze();
         for entry in outgoing.entries.drain(..) {
             let payload = bytes.split_to(entry.len.min(bytes.len()));
-            let Some(id) = self.served_by(entry.handle) else { continue };
+            let Some(id) = self.served_by(entry.handle) else {
+                continue;
+            };
             let Some(link) = self.link(id) else { continue };
             match entry.channel {
                 Channel::Datagram => link.send_datagram(payload),
@@ -251,7 +274,9 @@ impl Core {
     /// Lets everything that changed take its effect.
     pub(super) fn process(&mut self, now: Instant) {
         while let Some(id) = self.dirty.pop_front() {
-            let Some(mut link) = self.take(id) else { continue };
+            let Some(mut link) = self.take(id) else {
+                continue;
+            };
             link.dirty = false;
             self.handle_events(&mut link, now);
             self.put_back(link);
@@ -303,7 +328,10 @@ impl Core {
         let mut drained = false;
         while let Some(event) = link.quic.poll_endpoint_events() {
             drained |= event.is_drained();
-            if let Some(event) = self.endpoint.handle_event(ConnectionHandle(id.index), event) {
+            if let Some(event) = self
+                .endpoint
+                .handle_event(ConnectionHandle(id.index), event)
+            {
                 link.quic.handle_event(event);
                 self.queue_dirty(&mut link);
             }

@@ -102,7 +102,10 @@ impl Core {
     fn read(&mut self, link: &mut Link, now: Instant) {
         while link.stage != Stage::Closed {
             if let Stage::Seated(handle) = link.stage
-                && !self.exchange.inbox().takes_messages(&self.exchange.budget, handle)
+                && !self
+                    .exchange
+                    .inbox()
+                    .takes_messages(&self.exchange.budget, handle)
             {
                 self.leave_unread(link);
                 return;
@@ -139,7 +142,11 @@ impl Core {
 
     fn take_frames(&mut self, link: &mut Link, now: Instant) {
         loop {
-            let limit = if link.stage == Stage::AwaitingHello { MAX_HELLO } else { MAX_MESSAGE };
+            let limit = if link.stage == Stage::AwaitingHello {
+                MAX_HELLO
+            } else {
+                MAX_MESSAGE
+            };
             let frame = match link.reader.next(limit) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
@@ -169,7 +176,10 @@ impl Core {
                 self.awaiting_hello.leave(link.id);
                 link.stage = Stage::Seated(handle);
                 self.serve(handle, link.id);
-                self.shared.counters.admitted.fetch_add(1, Ordering::Relaxed);
+                self.shared
+                    .counters
+                    .admitted
+                    .fetch_add(1, Ordering::Relaxed);
                 debug!(session = %welcome.session, %handle, resumed = welcome.resumed, "admitted");
                 let mut frame = Vec::new();
                 welcome.encode(&mut frame);
@@ -197,7 +207,9 @@ impl Core {
             Stage::Seated(handle) => {
                 debug!(%handle, reason = error.label(), "seat ended: the client broke the protocol");
                 let connection = link.id.connection(self.worker);
-                self.shared.seats.end_connection(handle, connection, EndReason::Misbehaved);
+                self.shared
+                    .seats
+                    .end_connection(handle, connection, EndReason::Misbehaved);
                 self.close_link(link, now, error.close_code());
             }
             _ => self.refuse_link(link, now, error.close_code(), error.label()),
@@ -212,7 +224,13 @@ impl Core {
     }
 
     /// As [`refuse_link`](Self::refuse_link), by id.
-    pub(super) fn refuse(&mut self, now: Instant, id: LinkId, code: CloseCode, label: &'static str) {
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        code: CloseCode,
+        label: &'static str,
+    ) {
         if let Some(mut link) = self.take(id) {
             self.refuse_link(&mut link, now, code, label);
             self.queue_dirty(&mut link);
@@ -235,7 +253,9 @@ impl Core {
         self.leave_rooms(link);
         if let Stage::Seated(handle) = link.stage {
             let end = match reason {
-                ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == CloseCode::Left.number() => {
+                ConnectionError::ApplicationClosed(close)
+                    if close.error_code.into_inner() == CloseCode::Left.number() =>
+                {
                     EndReason::Left
                 }
                 _ => EndReason::Lost,

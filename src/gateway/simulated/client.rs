@@ -81,7 +81,10 @@ impl Client {
         pin: [u8; 32],
         opening: Opening,
     ) -> Self {
-        let keys = TransportKeys { reset: [1; 32], retry: [2; 32] };
+        let keys = TransportKeys {
+            reset: [1; 32],
+            retry: [2; 32],
+        };
         let config = endpoint_config(0, &keys, Arc::clone(&entropy), Some(seed));
         let mut endpoint = Endpoint::new(Arc::new(config), None, false, None);
         let mut config = client_config(pin);
@@ -90,7 +93,9 @@ impl Client {
             entropy(&mut id);
             quinn_proto::ConnectionId::new(&id)
         }));
-        let (handle, quic) = endpoint.connect(now, config, gateway, "gateway.test").unwrap();
+        let (handle, quic) = endpoint
+            .connect(now, config, gateway, "gateway.test")
+            .unwrap();
         Self {
             address,
             endpoint,
@@ -114,7 +119,9 @@ impl Client {
             return;
         }
         let mut response = Vec::new();
-        let event = self.endpoint.handle(now, from, None, None, BytesMut::from(bytes), &mut response);
+        let event =
+            self.endpoint
+                .handle(now, from, None, None, BytesMut::from(bytes), &mut response);
         if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
             self.quic.handle_event(event);
         }
@@ -142,7 +149,11 @@ impl Client {
         if self.vanished {
             return;
         }
-        if self.quic.poll_timeout().is_some_and(|timeout| timeout <= now) {
+        if self
+            .quic
+            .poll_timeout()
+            .is_some_and(|timeout| timeout <= now)
+        {
             self.quic.handle_timeout(now);
         }
         loop {
@@ -175,7 +186,8 @@ impl Client {
                 self.next_input = None;
                 self.end = Some(match reason {
                     ConnectionError::ApplicationClosed(close) => End::Closed(
-                        CloseCode::from_number(close.error_code.into_inner()).expect("a known code"),
+                        CloseCode::from_number(close.error_code.into_inner())
+                            .expect("a known code"),
                     ),
                     _ => End::Lost,
                 });
@@ -194,19 +206,29 @@ impl Client {
             Some(Opening::Garbage(bytes)) => bytes,
             Some(Opening::Silence) | None => return,
         };
-        let stream = self.quic.streams().open(Dir::Bi).expect("one stream is allowed");
+        let stream = self
+            .quic
+            .streams()
+            .open(Dir::Bi)
+            .expect("one stream is allowed");
         self.quic.send_stream(stream).write(&bytes).unwrap();
         self.stream = Some(stream);
     }
 
     fn read(&mut self, now: Instant, id: StreamId) {
         let mut stream = self.quic.recv_stream(id);
-        let Ok(mut chunks) = stream.read(true) else { return };
+        let Ok(mut chunks) = stream.read(true) else {
+            return;
+        };
         while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
             self.reader.push(&chunk.bytes);
         }
         let _ = chunks.finalize();
-        while let Some(frame) = self.reader.next(MAX_MESSAGE).expect("the gateway's frames are well formed") {
+        while let Some(frame) = self
+            .reader
+            .next(MAX_MESSAGE)
+            .expect("the gateway's frames are well formed")
+        {
             match frame {
                 Frame::Welcome(welcome) => {
                     assert!(self.welcome.is_none(), "welcomed twice");
@@ -232,7 +254,10 @@ impl Client {
             crate::wire::encode_message(&payload, &mut frame).unwrap();
             let _ = self.quic.send_stream(stream).write(&frame);
         } else {
-            let _ = self.quic.datagrams().send(Bytes::copy_from_slice(&payload), true);
+            let _ = self
+                .quic
+                .datagrams()
+                .send(Bytes::copy_from_slice(&payload), true);
         }
         self.next_input = Some(now + Duration::from_millis(50));
     }

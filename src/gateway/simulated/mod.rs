@@ -36,9 +36,18 @@ fn seeds_keep_the_rules() {
         return;
     }
     // The schedules must reach what they are there to check.
-    assert!(total.joined > 0 && total.moved > 0 && total.revoked_live > 0, "{total:?}");
-    assert!(total.refused_used > 0 && total.refused_revoked > 0 && total.timed_out > 0, "{total:?}");
-    assert!(total.lost_links > 0 && total.inputs > 0 && total.packets_lost > 0, "{total:?}");
+    assert!(
+        total.joined > 0 && total.moved > 0 && total.revoked_live > 0,
+        "{total:?}"
+    );
+    assert!(
+        total.refused_used > 0 && total.refused_revoked > 0 && total.timed_out > 0,
+        "{total:?}"
+    );
+    assert!(
+        total.lost_links > 0 && total.inputs > 0 && total.packets_lost > 0,
+        "{total:?}"
+    );
 }
 
 #[test]

@@ -54,16 +54,32 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(conditions: Conditions) -> Self {
-        Self { conditions, flying: BinaryHeap::new(), order: 0, lost: 0 }
+        Self {
+            conditions,
+            flying: BinaryHeap::new(),
+            order: 0,
+            lost: 0,
+        }
     }
 
     /// Sends a packet, on its way or into the void.
-    pub(super) fn send(&mut self, rng: &mut ChaCha8Rng, now: Instant, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    pub(super) fn send(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        now: Instant,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &[u8],
+    ) {
         if rng.random_range(0..1_000) < self.conditions.loss {
             self.lost += 1;
             return;
         }
-        let copies = if rng.random_range(0..1_000) < self.conditions.duplication { 2 } else { 1 };
+        let copies = if rng.random_range(0..1_000) < self.conditions.duplication {
+            2
+        } else {
+            1
+        };
         for _ in 0..copies {
             let jitter = self.conditions.jitter.mul_f64(rng.random::<f64>());
             self.order += 1;

@@ -40,7 +40,8 @@ const TICK: Duration = Duration::from_millis(20);
 const COURSE: Duration = Duration::from_secs(4);
 /// Everything has come to its end by then.
 const END: Duration = Duration::from_secs(9);
-const GATEWAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7_777);
+const GATEWAY: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7_777);
 
 /// What a seed led to, for the whole run to add up.
 #[derive(Debug, Default)]
@@ -112,7 +113,10 @@ fn identity() -> Identity {
     let (certificate, key) = IDENTITY.get_or_init(|| {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let parameters = rcgen::CertificateParams::new(vec!["gateway.test".to_owned()]).unwrap();
-        (parameters.self_signed(&key).unwrap().der().to_vec(), key.serialize_der())
+        (
+            parameters.self_signed(&key).unwrap().der().to_vec(),
+            key.serialize_der(),
+        )
     });
     Identity {
         chain: vec![certificate.clone().into()],
@@ -136,16 +140,28 @@ impl World {
             hello_timeout: Duration::from_secs(1),
             ..Limits::default()
         };
-        let seats = SeatTable::new(SeatConfig { capacity: 8, ..SeatConfig::default() });
+        let seats = SeatTable::new(SeatConfig {
+            capacity: 8,
+            ..SeatConfig::default()
+        });
         let shared = Arc::new(Shared::new(id, limits, clock.clone(), seats));
         let exchange = Arc::new(WorkerExchange::new(shared.limits.seat, Box::new(|| {})));
         let entropy = seeded_entropy(&mut rng);
-        let keys = TransportKeys { reset: rng.random(), retry: rng.random() };
+        let keys = TransportKeys {
+            reset: rng.random(),
+            retry: rng.random(),
+        };
         let identity = identity();
         let tls = tls::quic_server_config(&identity).unwrap();
         let server = server_config(tls, &keys, &shared.limits, clock.clone()).unwrap();
         let endpoint = endpoint_config(0, &keys, Arc::clone(&entropy), Some(rng.random()));
-        let core = Core::new(0, endpoint, server, Arc::clone(&shared), Arc::clone(&exchange));
+        let core = Core::new(
+            0,
+            endpoint,
+            server,
+            Arc::clone(&shared),
+            Arc::clone(&exchange),
+        );
         let workers: Arc<[Arc<WorkerExchange>]> = Arc::new([exchange]);
         let host = Host {
             shared: Arc::clone(&shared),
@@ -188,7 +204,10 @@ impl World {
     /// Draws who comes and what happens.
     fn cast(&mut self) {
         let key = TransportKey::from_bytes(&self.rng.random());
-        let carried = CarriedKey { epoch: 1, key: key.expose().to_vec().into() };
+        let carried = CarriedKey {
+            epoch: 1,
+            key: key.expose().to_vec().into(),
+        };
         self.host.attached(START, Duration::from_secs(3_600));
         self.host.install_keys(&[carried]);
         self.host.reset_log(Lineage(1), Revision(0), &[]);
@@ -224,7 +243,10 @@ impl World {
                 }
                 4 => {
                     let at = self.moment();
-                    self.plan(at, Happening::Revoke(Revocation::Player(player, PlayerGeneration(1))));
+                    self.plan(
+                        at,
+                        Happening::Revoke(Revocation::Player(player, PlayerGeneration(1))),
+                    );
                 }
                 5 => {
                     let later = at + self.moment();
@@ -302,7 +324,11 @@ impl World {
         self.core.close_all(self.now, EndReason::Drained);
         self.tick();
         self.tick();
-        assert!(self.live.is_empty(), "seats whose end was never told: {:?}", self.live);
+        assert!(
+            self.live.is_empty(),
+            "seats whose end was never told: {:?}",
+            self.live
+        );
         assert_eq!(self.shared.seats.len(), 0);
         self.check_clients();
         self.outcome.packets_lost = self.network.lost;
@@ -311,12 +337,22 @@ impl World {
 
     fn next(&mut self) -> Option<Instant> {
         let course = self.course.keys().next().map(|(at, _)| self.start + *at);
-        let clients = self.clients.iter_mut().filter_map(Client::next_wakeup).min();
-        [Some(self.next_tick), self.core.next_timeout(), self.network.next(), course, clients]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|at| at.max(self.now))
+        let clients = self
+            .clients
+            .iter_mut()
+            .filter_map(Client::next_wakeup)
+            .min();
+        [
+            Some(self.next_tick),
+            self.core.next_timeout(),
+            self.network.next(),
+            course,
+            clients,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map(|at| at.max(self.now))
     }
 
     fn step(&mut self) {
@@ -328,10 +364,25 @@ impl World {
             self.happen(happening);
         }
         while let Some(packet) = self.network.arrived(self.now) {
-            self.note(|| format!("{} -> {}: {} bytes", packet.from, packet.to, packet.bytes.len()));
+            self.note(|| {
+                format!(
+                    "{} -> {}: {} bytes",
+                    packet.from,
+                    packet.to,
+                    packet.bytes.len()
+                )
+            });
             if packet.to == GATEWAY {
                 let data = packet.bytes.as_slice().into();
-                self.core.receive(self.now, Packet { remote: packet.from, local_ip: None, ecn: None, data });
+                self.core.receive(
+                    self.now,
+                    Packet {
+                        remote: packet.from,
+                        local_ip: None,
+                        ecn: None,
+                        data,
+                    },
+                );
             } else if let Some(client) = self.clients.iter_mut().find(|c| c.address == packet.to) {
                 client.receive(self.now, packet.from, &packet.bytes);
             }
@@ -339,13 +390,25 @@ impl World {
         if self.next_tick <= self.now {
             self.tick();
             self.next_tick += TICK;
-            if self.now.duration_since(self.start).as_millis().is_multiple_of(1_000) {
-                self.host.heartbeat(self.shared.clock.wall(), Revision(self.revision));
+            if self
+                .now
+                .duration_since(self.start)
+                .as_millis()
+                .is_multiple_of(1_000)
+            {
+                self.host
+                    .heartbeat(self.shared.clock.wall(), Revision(self.revision));
             }
         }
         self.drive_gateway();
         for index in 0..self.clients.len() {
-            let Self { clients, network, rng, now, .. } = self;
+            let Self {
+                clients,
+                network,
+                rng,
+                now,
+                ..
+            } = self;
             let client = &mut clients[index];
             let from = client.address;
             client.drive(*now, |bytes| network.send(rng, *now, from, GATEWAY, bytes));
@@ -361,7 +424,13 @@ impl World {
             self.core.process(self.now);
             while let Some(transmit) = self.core.poll_transmit(self.now, 1, &mut buffer) {
                 let bytes = &buffer[..transmit.size];
-                self.network.send(&mut self.rng, self.now, GATEWAY, transmit.destination, bytes);
+                self.network.send(
+                    &mut self.rng,
+                    self.now,
+                    GATEWAY,
+                    transmit.destination,
+                    bytes,
+                );
                 buffer.clear();
             }
             if self.core.is_settled() {
@@ -382,7 +451,9 @@ impl World {
                 });
                 let entropy = Arc::clone(&self.entropy);
                 let seed = self.rng.random();
-                self.clients.push(Client::connect(self.now, seed, entropy, address, GATEWAY, self.pin, opening));
+                self.clients.push(Client::connect(
+                    self.now, seed, entropy, address, GATEWAY, self.pin, opening,
+                ));
             }
             Happening::Revoke(revocation) => self.revoke(revocation),
             Happening::Leave(index) => {
@@ -402,16 +473,26 @@ impl World {
     fn revoke(&mut self, revocation: Revocation) {
         let sessions: Vec<SessionId> = match revocation {
             Revocation::Session(session) => vec![session],
-            Revocation::Player(player, _) => {
-                self.players.iter().filter(|(_, p)| **p == player).map(|(s, _)| *s).collect()
-            }
+            Revocation::Player(player, _) => self
+                .players
+                .iter()
+                .filter(|(_, p)| **p == player)
+                .map(|(s, _)| *s)
+                .collect(),
         };
-        let live = sessions.iter().filter(|s| self.shared.seats.is_session_authorized(**s)).count();
+        let live = sessions
+            .iter()
+            .filter(|s| self.shared.seats.is_session_authorized(**s))
+            .count();
         self.outcome.revoked_live += live as u64;
         let from = Revision(self.revision);
         self.revision += 1;
         let to = Revision(self.revision);
-        self.host.apply_revocations(&RevocationRange { from, to, events: vec![revocation] });
+        self.host.apply_revocations(&RevocationRange {
+            from,
+            to,
+            events: vec![revocation],
+        });
         self.revoked.extend(sessions);
         // The very next verify refuses.
         self.check_revoked();
@@ -420,11 +501,18 @@ impl World {
     /// No seat for a revoked session, from the moment on that the revocation was applied.
     fn check_revoked(&self) {
         for session in &self.revoked {
-            assert!(!self.shared.seats.is_session_authorized(*session), "{session} is revoked and seated");
+            assert!(
+                !self.shared.seats.is_session_authorized(*session),
+                "{session} is revoked and seated"
+            );
         }
         for (handle, session) in &self.live {
             if self.revoked.contains(session) {
-                assert_ne!(self.shared.seats.verify(*handle), Verdict::Live, "{handle} is revoked and live");
+                assert_ne!(
+                    self.shared.seats.verify(*handle),
+                    Verdict::Live,
+                    "{handle} is revoked and live"
+                );
             }
         }
     }
@@ -432,21 +520,41 @@ impl World {
     /// The game: every change is told once, every input comes from a seat that was told, and is answered.
     fn tick(&mut self) {
         let mut notes = Vec::new();
-        let Exchange { changes, inputs, mut out, .. } = self.simulation.tick();
+        let Exchange {
+            changes,
+            inputs,
+            mut out,
+            ..
+        } = self.simulation.tick();
         for change in changes {
             notes.push(format!("{change:?}"));
             match *change {
                 SeatChange::Joined(joined) => {
-                    assert!(!self.ended.contains(&joined.handle), "a handle was used again");
-                    assert!(self.live.insert(joined.handle, joined.session).is_none(), "joined twice");
+                    assert!(
+                        !self.ended.contains(&joined.handle),
+                        "a handle was used again"
+                    );
+                    assert!(
+                        self.live.insert(joined.handle, joined.session).is_none(),
+                        "joined twice"
+                    );
                     self.outcome.joined += 1;
                 }
                 SeatChange::Moved { handle, .. } => {
                     assert!(self.live.contains_key(&handle), "moved before it joined");
                     self.outcome.moved += 1;
                 }
-                SeatChange::Ended { handle, session, reason, .. } => {
-                    assert_eq!(self.live.remove(&handle), Some(session), "ended without a join, or twice");
+                SeatChange::Ended {
+                    handle,
+                    session,
+                    reason,
+                    ..
+                } => {
+                    assert_eq!(
+                        self.live.remove(&handle),
+                        Some(session),
+                        "ended without a join, or twice"
+                    );
                     assert!(self.ended.insert(handle));
                     if reason == EndReason::Lost {
                         self.outcome.lost_links += 1;
@@ -473,14 +581,19 @@ impl World {
         let mut welcomed: BTreeMap<&str, usize> = BTreeMap::new();
         for (client, token) in self.clients.iter().zip(&self.presented) {
             if client.welcome.is_some() {
-                *welcomed.entry(token.as_deref().expect("welcomed without a token")).or_default() += 1;
+                *welcomed
+                    .entry(token.as_deref().expect("welcomed without a token"))
+                    .or_default() += 1;
             }
             let order: Vec<u32> = client
                 .messages_received
                 .iter()
                 .map(|payload| u32::from_be_bytes(payload.as_ref().try_into().unwrap()))
                 .collect();
-            assert!(order.is_sorted_by(|a, b| a + 10 == *b), "messages out of order or lost: {order:?}");
+            assert!(
+                order.is_sorted_by(|a, b| a + 10 == *b),
+                "messages out of order or lost: {order:?}"
+            );
             match &client.end {
                 Some(End::Closed(CloseCode::TokenUsed)) => self.outcome.refused_used += 1,
                 Some(End::Closed(CloseCode::SessionRevoked)) if client.welcome.is_none() => {
@@ -500,21 +613,36 @@ impl World {
                 Some(End::Left | End::Lost) | None => {}
             }
         }
-        assert!(welcomed.values().all(|count| *count == 1), "a token let two in");
-        let valid = self.presented.iter().flatten().collect::<BTreeSet<_>>().len() as u64;
-        assert!(self.outcome.joined + self.outcome.moved <= valid, "more admissions than tokens");
+        assert!(
+            welcomed.values().all(|count| *count == 1),
+            "a token let two in"
+        );
+        let valid = self
+            .presented
+            .iter()
+            .flatten()
+            .collect::<BTreeSet<_>>()
+            .len() as u64;
+        assert!(
+            self.outcome.joined + self.outcome.moved <= valid,
+            "more admissions than tokens"
+        );
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
         let at = self.now.duration_since(self.start);
-        self.outcome.trace.push(format!("{:>10.6} {}", at.as_secs_f64(), what()));
+        self.outcome
+            .trace
+            .push(format!("{:>10.6} {}", at.as_secs_f64(), what()));
     }
 }
 
 /// Tokens differ from run to run in their random nonce, so they have no place in a trace.
 fn happening_label(happening: &Happening) -> String {
     match happening {
-        Happening::Connect(Opening::Token(token)) => format!("connects with {} bytes of token", token.len()),
+        Happening::Connect(Opening::Token(token)) => {
+            format!("connects with {} bytes of token", token.len())
+        }
         other => format!("{other:?}"),
     }
 }
