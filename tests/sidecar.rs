@@ -181,7 +181,10 @@ impl GatewayHost for Puppet {
     fn heartbeat(&self, _: Timestamp, _: Revision) {}
 
     fn take_report(&self, report: &mut SeatReport) {
-        *report = std::mem::take(&mut *self.report.lock().unwrap());
+        let mut next = self.report.lock().unwrap();
+        let seats = next.seats;
+        *report = std::mem::take(&mut *next);
+        next.seats = seats;
     }
 
     fn report_ready(&self) -> Arc<Notify> {
@@ -514,6 +517,21 @@ async fn a_revocation_waits_for_gateways() {
     sidecar.shutdown().await.unwrap();
 }
 
+/// Has the gateway report, and waits until the sidecar has its count of seats.
+async fn reported(gateway: &Attached, admin: &mut AdminServiceClient<Channel>, seats: u32) {
+    gateway.host.ready.notify_one();
+    let arrived = async {
+        loop {
+            let listed = admin.list_gateways(proto::ListGatewaysRequest {}).await;
+            if listed.unwrap().into_inner().gateways[0].seats == seats {
+                return;
+            }
+        }
+    };
+    let deadline = Duration::from_secs(10);
+    tokio::time::timeout(deadline, arrived).await.unwrap();
+}
+
 #[tokio::test]
 async fn activity_at_a_gateway_keeps_a_session_alive() {
     let world = World::new();
@@ -539,18 +557,10 @@ async fn activity_at_a_gateway_keeps_a_session_alive() {
         active: vec![id],
         seats: 1,
     };
-    gateway.host.ready.notify_one();
-    // The heartbeat that carries the count comes after the report, on the same stream.
-    tokio::time::timeout(Duration::from_secs(10), async {
-        loop {
-            let listed = admin.list_gateways(proto::ListGatewaysRequest {}).await;
-            if listed.unwrap().into_inner().gateways[0].seats == 1 {
-                break;
-            }
-        }
-    })
-    .await
-    .unwrap();
+    reported(&gateway, &mut admin, 1).await;
+    // A count follows the reports that were taken before it.
+    gateway.host.report.lock().unwrap().seats = 2;
+    reported(&gateway, &mut admin, 2).await;
     world.time.advance(half_an_hour + Duration::from_secs(60));
     let issue = || proto::AdminIssueConnectTokenRequest {
         session_id: session.session_id.clone(),
