@@ -470,7 +470,7 @@ mod tests {
         let layout = Layout::new(&directory);
         assert_eq!(
             crate::tls::load_certificates(&layout.ca()).unwrap(),
-            [certs.ca.clone()]
+            std::slice::from_ref(&certs.ca)
         );
         let gateway = &certs.gateways[1];
         for (files, made) in [

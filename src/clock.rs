@@ -81,6 +81,10 @@ pub trait TimeSource: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemTimeSource;
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is where everybody else's time comes from"
+)]
 impl TimeSource for SystemTimeSource {
     fn monotonic(&self) -> Instant {
         Instant::now()
@@ -220,6 +224,10 @@ pub struct ManualTime {
 
 impl ManualTime {
     /// Time that stands still at `wall`.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant can be had in no other way; only its distance from itself counts"
+    )]
     pub fn starting_at(wall: Timestamp) -> Self {
         Self {
             start: Instant::now(),

@@ -17,12 +17,14 @@ pub mod certs;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
-#[cfg(feature = "sidecar")]
+#[cfg(all(feature = "gateway", feature = "sidecar"))]
 pub mod config;
 #[cfg(feature = "rpc")]
 pub mod control;
 #[cfg(all(feature = "gateway", feature = "client"))]
 pub mod demo;
+#[cfg(all(feature = "gateway", feature = "client", feature = "sidecar"))]
+pub mod dev;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod id;
@@ -38,3 +40,5 @@ pub mod store;
 pub mod tls;
 pub mod token;
 pub mod wire;
+#[cfg(all(feature = "gateway", feature = "client", feature = "sidecar"))]
+pub mod role;

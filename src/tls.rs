@@ -386,7 +386,8 @@ impl ServerCertVerifier for PinnedServer {
     }
 }
 
-#[cfg(all(test, feature = "certs"))]
+#[cfg(test)]
+#[cfg(feature = "certs")]
 mod tests {
     use rustls::{ClientConnection, ProtocolVersion, ServerConnection};
 

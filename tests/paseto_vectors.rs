@@ -3,6 +3,11 @@
 //! tests/data/paseto-v4-local.json is the part of <https://github.com/paseto-standard/test-vectors> (v4.json) that has a symmetric
 //! key: all of 4-E, and 4-F-2 to 4-F-5. (4-S and 4-F-1 are about v4.public, which is not used here.)
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests, but not in what their functions share"
+)]
+
 use rusty_paseto::core::{
     Footer, ImplicitAssertion, Key, Local, Paseto, PasetoNonce, PasetoSymmetricKey, Payload, V4,
 };

@@ -450,3 +450,6 @@ impl Attachment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

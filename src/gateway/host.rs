@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 use super::{exchange::WorkerExchange, shared::Shared};
@@ -25,6 +25,7 @@ pub(super) struct Host {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) server_name: String,
     pub(super) certificate_sha256: [u8; 32],
+    pub(super) is_attached: watch::Sender<bool>,
 }
 
 impl Host {
@@ -66,11 +67,13 @@ impl GatewayHost for Host {
         self.shared.clock.observe(time);
         self.shared.seats.set_idle(idle_timeout);
         self.shared.heard_of_sidecar(self.shared.clock.wall());
+        self.is_attached.send_replace(true);
         info!(gateway = %self.shared.id, "attached to the sidecar");
     }
 
     fn detached(&self) {
         self.shared.journal.set_attached(false);
+        self.is_attached.send_replace(false);
         warn!(gateway = %self.shared.id, "detached from the sidecar; seats in play go on");
     }
 

@@ -32,6 +32,7 @@ use std::{
 
 use mio::{Poll, Waker};
 use thiserror::Error;
+use tokio::sync::watch;
 
 pub use self::{
     admit::Refusal,
@@ -51,7 +52,7 @@ use self::{
 use crate::{
     clock::Clock,
     control::GatewayHost,
-    id::Incarnation,
+    id::{GatewayId, Incarnation},
     seat::SeatTable,
     tls::{self, TlsError},
     wire::CloseCode,
@@ -188,6 +189,7 @@ impl Gateway {
             },
             server_name,
             certificate_sha256: identity.fingerprint(),
+            is_attached: watch::Sender::new(false),
         });
         let gateway = Self {
             host,
@@ -201,6 +203,16 @@ impl Gateway {
     /// The address bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The gateway's id.
+    pub fn id(&self) -> &GatewayId {
+        &self.host.shared.id
+    }
+
+    /// Whether the control channel is up, and when it comes up and goes down.
+    pub fn watch_attached(&self) -> watch::Receiver<bool> {
+        self.host.is_attached.subscribe()
     }
 
     /// This process's name, drawn at its start.

@@ -82,5 +82,6 @@ pub fn peer<T>(request: &tonic::Request<T>) -> Option<Peer> {
     request.extensions().get().cloned()
 }
 
-#[cfg(all(test, feature = "certs"))]
+#[cfg(test)]
+#[cfg(feature = "certs")]
 mod tests;

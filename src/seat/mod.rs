@@ -14,6 +14,8 @@
 //!
 //! Nothing here reads a clock: the time is passed in, and never steps back.
 
+#[cfg(test)]
+mod behaviour;
 mod books;
 mod change;
 mod closings;

@@ -187,9 +187,8 @@ fn a_token_of_one_purpose_never_opens_under_the_key_of_another() {
 
 #[test]
 fn a_connect_token_opens_at_its_gateway_and_process_only() {
-    let other: GatewayId = "eu-2.arena".parse().unwrap();
     let for_other = ConnectClaims {
-        gateway: other.clone(),
+        gateway: "eu-2.arena".parse().unwrap(),
         ..connect_claims()
     };
     // Another gateway, even if it held the same key.

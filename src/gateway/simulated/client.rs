@@ -131,6 +131,7 @@ impl Client {
         if self.end.is_none() {
             self.quic.close(now, VarInt::from_u32(0), Bytes::new());
             self.end = Some(End::Left);
+            self.next_input = None;
         }
     }
 
@@ -241,6 +242,14 @@ impl Client {
         }
     }
 
+    /// Tells clients apart.
+    pub(super) fn number(&self) -> u32 {
+        match self.address.ip() {
+            std::net::IpAddr::V4(ip) => u32::from(ip),
+            std::net::IpAddr::V6(_) => 0,
+        }
+    }
+
     /// An admitted client sends an input every 50 ms, and every tenth as a message.
     fn play(&mut self, now: Instant) {
         let due = self.next_input.is_some_and(|at| at <= now) && self.end.is_none();
@@ -248,7 +257,10 @@ impl Client {
             return;
         };
         self.inputs_sent += 1;
-        let payload = self.inputs_sent.to_be_bytes();
+        // Its number tells a client's echoes from those of the connection whose seat it took over.
+        let mut payload = [0; 8];
+        payload[..4].copy_from_slice(&self.number().to_be_bytes());
+        payload[4..].copy_from_slice(&self.inputs_sent.to_be_bytes());
         if self.inputs_sent.is_multiple_of(10) {
             let mut frame = Vec::new();
             crate::wire::encode_message(&payload, &mut frame).unwrap();

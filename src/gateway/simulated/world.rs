@@ -170,6 +170,7 @@ impl World {
             addresses: vec![GATEWAY],
             server_name: "gateway.test".to_owned(),
             certificate_sha256: identity.fingerprint(),
+            is_attached: tokio::sync::watch::Sender::new(false),
         };
         let simulation = Simulation::new(Arc::clone(&shared), workers);
         let now = clock.now();
@@ -564,7 +565,7 @@ impl World {
         }
         for input in inputs.iter() {
             self.outcome.inputs += 1;
-            assert_eq!(input.payload.len(), 4);
+            assert_eq!(input.payload.len(), 8);
             match input.channel {
                 Channel::Datagram => assert!(out.datagram(input.handle, input.payload)),
                 Channel::Message => assert!(out.message(input.handle, input.payload)),
@@ -588,7 +589,8 @@ impl World {
             let order: Vec<u32> = client
                 .messages_received
                 .iter()
-                .map(|payload| u32::from_be_bytes(payload.as_ref().try_into().unwrap()))
+                .filter_map(|payload| payload.strip_prefix(&client.number().to_be_bytes()))
+                .map(|sequence| u32::from_be_bytes(sequence.try_into().unwrap()))
                 .collect();
             assert!(
                 order.is_sorted_by(|a, b| a + 10 == *b),

@@ -1,0 +1,121 @@
+//! How the program fails: an exit code, the chain of causes, and what to do.
+
+use std::{fmt, process::ExitCode};
+
+use tickgate::{
+    config::{ConfigError, KeyError},
+    role::RoleError,
+};
+
+/// Why a subcommand failed, as it is told on standard error.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: u8,
+    error: anyhow::Error,
+    advice: Option<String>,
+}
+
+impl Failure {
+    /// It failed while running: exit code 1.
+    pub(super) fn runtime(error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            code: 1,
+            error: error.into(),
+            advice: None,
+        }
+    }
+
+    /// What was asked for cannot be done: exit code 2.
+    pub(super) fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            code: 2,
+            ..Self::runtime(error)
+        }
+    }
+
+    /// Says what to do about it.
+    pub(super) fn advise(self, advice: impl Into<String>) -> Self {
+        Self {
+            advice: Some(advice.into()),
+            ..self
+        }
+    }
+
+    pub(super) fn exit_code(&self) -> ExitCode {
+        self.code.into()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.error)?;
+        for cause in self.error.chain().skip(1) {
+            write!(f, "\n  because: {cause}")?;
+        }
+        if let Some(advice) = &self.advice {
+            write!(f, "\n  what to do: {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::runtime(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::runtime(error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let advice = match &error {
+            ConfigError::Unreadable { .. } => {
+                "say where the configuration is with --config PATH, or leave it out to run with the defaults"
+            }
+            _ => "mend the lines named above; `tickgate check-config` says when all is well",
+        };
+        Self::usage(error).advise(advice)
+    }
+}
+
+impl From<RoleError> for Failure {
+    fn from(error: RoleError) -> Self {
+        match error {
+            RoleError::Key(error) => error.into(),
+            RoleError::Tls(_) => Self::usage(error)
+                .advise("`tickgate certs` makes certificates for development; in production, name yours in the configuration"),
+            RoleError::NotAttached(_) => Self::runtime(error)
+                .advise("look for the lines of tickgate::control in the log; --log debug says more"),
+            _ => Self::runtime(error),
+        }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        let advice = match &error {
+            KeyError::Missing { purpose, place } => match place.file() {
+                Some(path) => format!(
+                    "make it with `tickgate keys generate {purpose} --out {}`, or copy it from the other sidecars",
+                    path.display()
+                ),
+                None => format!(
+                    "set the variable to a key as `tickgate keys generate {purpose}` prints it"
+                ),
+            },
+            KeyError::Invalid { purpose, .. } => format!(
+                "put a key there as `tickgate keys generate {purpose}` prints it: one line that starts with k4.local."
+            ),
+            KeyError::Unreadable { .. } | KeyError::NotWritten { .. } => {
+                "check the path and who may read and write there".to_owned()
+            }
+            _ => "make another key with `tickgate keys generate` for one of the two".to_owned(),
+        };
+        Self::usage(error).advise(advice)
+    }
+}

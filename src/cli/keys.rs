@@ -1,0 +1,129 @@
+//! `tickgate keys`: makes the sidecar's secret keys.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand, ValueEnum};
+use tickgate::{
+    config::write_key_file,
+    token::{KeyId, SessionKey, TransportMasterKey},
+};
+use zeroize::Zeroizing;
+
+use super::failure::Failure;
+
+/// Make the secret keys that tokens are sealed with
+#[derive(Debug, Args)]
+pub(super) struct Keys {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(Generate),
+}
+
+/// Make a new key
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Makes a new key of 32 random bytes and writes it as PASERK text (k4.local.…): to standard output, or to a file that \
+        its owner alone can read (mode 0600). An existing file is never overwritten. The key's id (k4.lid.…), which is no secret \
+        and stands in every token, goes to standard error.\n\n\
+        A sidecar needs two keys, and refuses to start when both are the same. The session key seals session tokens; the \
+        transport key is the master from which every gateway process is given a key of its own for connect tokens. Gateways \
+        need neither of them in a file.",
+    after_long_help = "Examples:\n  \
+        tickgate keys generate session --out certs/session.key\n  \
+        tickgate keys generate transport --out certs/transport.key\n  \
+        export SESSION_KEY=$(tickgate keys generate session)\n\n\
+        What to do next: name the file or the environment variable in config.toml, [sidecar] session_key and transport_key. \
+        Several sidecars share the same two keys. `tickgate dev` needs none of this: it makes its own."
+)]
+struct Generate {
+    /// What the key is for
+    #[arg(value_enum, default_value_t = For::Session)]
+    purpose: For,
+
+    /// Write the key to this new file, not to standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum For {
+    /// Seals session tokens
+    Session,
+    /// Master of the keys for connect tokens
+    Transport,
+}
+
+impl fmt::Display for For {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Session => "session",
+            Self::Transport => "transport",
+        })
+    }
+}
+
+impl For {
+    fn generate(self) -> (Zeroizing<String>, KeyId) {
+        match self {
+            Self::Session => {
+                let key = SessionKey::generate();
+                (key.to_paserk(), key.id())
+            }
+            Self::Transport => {
+                let key = TransportMasterKey::generate();
+                (key.to_paserk(), key.id())
+            }
+        }
+    }
+}
+
+impl Keys {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Command::Generate(generate) = self.command;
+        generate.run()
+    }
+}
+
+impl Generate {
+    fn run(self) -> Result<(), Failure> {
+        let Self { purpose, out } = self;
+        let (paserk, id) = purpose.generate();
+        match &out {
+            Some(path) => {
+                write_key_file(path, &paserk).map_err(|error| not_written(path, error))?;
+                writeln!(
+                    io::stderr(),
+                    "{purpose} key {id} written to {}",
+                    path.display()
+                )?;
+            }
+            None => {
+                writeln!(io::stdout(), "{}", *paserk)?;
+                writeln!(io::stderr(), "{purpose} key {id}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_written(path: &Path, error: io::Error) -> Failure {
+    let exists = error.kind() == io::ErrorKind::AlreadyExists;
+    let error =
+        anyhow::Error::new(error).context(format!("no key was written to {}", path.display()));
+    if exists {
+        Failure::usage(error).advise(
+            "choose another file, or move the old key away first: every token under it dies with it",
+        )
+    } else {
+        Failure::runtime(error).advise("check the path and who may write there")
+    }
+}

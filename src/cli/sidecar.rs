@@ -1,0 +1,45 @@
+//! `tickgate sidecar`: the authority.
+
+use clap::Args;
+use tickgate::{clock::Clock, config::Config, role::start_sidecar};
+use tokio_util::sync::CancellationToken;
+
+use super::{Global, failure::Failure, role};
+
+/// Run the authority: logs players in, mints tokens, revokes
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Runs the sidecar: it logs players in, owns their sessions, mints session and connect tokens, and revokes. It has three \
+        listeners: AuthService for game clients (TLS), ControlService for gateways and AdminService for operators and the game's \
+        backend (mutual TLS; a certificate's URI SAN says who its holder is).\n\n\
+        Sessions and revocations are on disk before they are acknowledged; after a crash or a kill it goes on where it was, and \
+        players in play notice nothing.\n\n\
+        It reads [session] and [sidecar] of the configuration. It needs a certificate, the CA of its callers, and two secret keys; \
+        without them it does not start, and says what is missing. Development conveniences need environment = \"development\" and \
+        loopback addresses.",
+    after_long_help = "Examples:\n  \
+        tickgate sidecar\n  \
+        tickgate sidecar --config /etc/tickgate.toml --log info,tickgate::sidecar=debug\n\n\
+        Before the first run:\n  \
+        tickgate certs\n  \
+        tickgate keys generate session --out certs/session.key\n  \
+        tickgate keys generate transport --out certs/transport.key\n\n\
+        What to do next: start a gateway with `tickgate gateway`. SIGINT or SIGTERM ends it in good order."
+)]
+pub(super) struct Sidecar {}
+
+impl Sidecar {
+    pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
+        let Self {} = self;
+        let config = global.config()?;
+        let log = config.log.clone();
+        role::run(&log, |cancel| start(config, cancel))
+    }
+}
+
+/// Runs the sidecar until `cancel`.
+async fn start(config: Config, cancel: CancellationToken) -> Result<(), Failure> {
+    let sidecar = start_sidecar(&config, Clock::system()).await?;
+    cancel.cancelled().await;
+    sidecar.shutdown().await.map_err(Failure::runtime)
+}

@@ -1,0 +1,224 @@
+//! Getting in, again and again for as long as that is sensible: a ticket, an attempt, and what its failure advises.
+
+use std::{future::Future, time::Duration};
+
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
+
+use super::{CallError, ConnectError, Connection, Endpoint, Ticket};
+use crate::wire::Advice;
+
+/// How long to keep trying, and how fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// When to give up, counted from the first attempt. Default 30 s: a gateway that restarts is back by then.
+    pub total: Duration,
+    /// The pause after the first failure; it doubles with every further one. Default 250 ms.
+    pub first_pause: Duration,
+    /// The longest pause. Default 5 s.
+    pub longest_pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            total: Duration::from_secs(30),
+            first_pause: Duration::from_millis(250),
+            longest_pause: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why the client did not get in: the last failure.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// No ticket was to be had.
+    #[error(transparent)]
+    Ticket(#[from] CallError),
+    /// The gateway did not let the client in.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Time ran out within the first attempt.
+    #[error("no answer in time; try again later")]
+    OutOfTime,
+}
+
+impl JoinError {
+    /// The error as a fixed label.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Ticket(error) => error.label(),
+            Self::Connect(error) => error.label(),
+            Self::OutOfTime => "out_of_time",
+        }
+    }
+
+    /// What the client should do now.
+    pub const fn advice(&self) -> Advice {
+        match self {
+            Self::Ticket(error) => error.advice(),
+            Self::Connect(error) => error.advice(),
+            Self::OutOfTime => Advice::RetryLater,
+        }
+    }
+}
+
+/// Gets a ticket from `ticket` and connects with it; does both again, backing off, while the failure advises it and patience lasts.
+///
+/// So a client gets in by itself after a gateway was restarted, which rejects all tokens minted before.
+///
+/// # Errors
+/// The failure that advises against another attempt, or the last one when patience ran out.
+pub async fn join<Tickets, Answer>(
+    endpoint: &Endpoint,
+    patience: Patience,
+    mut ticket: Tickets,
+) -> Result<Connection, JoinError>
+where
+    Tickets: FnMut() -> Answer + Send,
+    Answer: Future<Output = Result<Ticket, CallError>> + Send,
+{
+    persist(patience, || {
+        let ticket = ticket();
+        async move { Ok(endpoint.connect(&ticket.await?).await?) }
+    })
+    .await
+}
+
+async fn persist<T, Attempts, Attempt>(
+    patience: Patience,
+    mut attempt: Attempts,
+) -> Result<T, JoinError>
+where
+    Attempts: FnMut() -> Attempt,
+    Attempt: Future<Output = Result<T, JoinError>>,
+{
+    let mut last = JoinError::OutOfTime;
+    let attempts = async {
+        let mut pauses = Pauses::new(patience);
+        loop {
+            match attempt().await {
+                Ok(got) => return Some(got),
+                Err(error) => last = error,
+            }
+            let pause = pauses.after(last.advice(), getrandom::u32().unwrap_or(0))?;
+            tracing::debug!(error = %last, ?pause, "not in; trying again");
+            sleep(pause).await;
+        }
+    };
+    match timeout(patience.total, attempts).await {
+        Ok(Some(got)) => Ok(got),
+        Ok(None) | Err(_) => Err(last),
+    }
+}
+
+/// The pauses between attempts: doubling, up to the longest, and spread, so that all the clients of a restarted gateway do not come back
+/// at the same instant.
+#[derive(Debug)]
+struct Pauses {
+    next: Duration,
+    longest: Duration,
+    /// The first *new token* is taken at once, as it advises.
+    new_token_was_due: bool,
+}
+
+impl Pauses {
+    fn new(patience: Patience) -> Self {
+        Self {
+            next: patience.first_pause,
+            longest: patience.longest_pause,
+            new_token_was_due: false,
+        }
+    }
+
+    /// The pause before the next attempt, between half and all of what is due; none when there is to be no attempt.
+    fn after(&mut self, advice: Advice, random: u32) -> Option<Duration> {
+        match advice {
+            Advice::Nothing | Advice::LogIn | Advice::GiveUp => return None,
+            Advice::NewToken if !self.new_token_was_due => {
+                self.new_token_was_due = true;
+                return Some(Duration::ZERO);
+            }
+            Advice::NewToken | Advice::RetryLater => {}
+        }
+        let due = self.next.min(self.longest);
+        self.next = due.saturating_mul(2);
+        let share = 0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX);
+        Some(due.mul_f64(share))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn unavailable<T>() -> Result<T, JoinError> {
+        Err(CallError::Unavailable("down".into()).into())
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut pauses = Pauses::new(Patience::default());
+        let ms = |pause: Option<Duration>| pause.unwrap().as_millis();
+        assert_eq!(ms(pauses.after(Advice::NewToken, 0)), 0);
+        assert_eq!(ms(pauses.after(Advice::NewToken, u32::MAX)), 250);
+        assert_eq!(ms(pauses.after(Advice::RetryLater, 0)), 250);
+        for _ in 0..10 {
+            pauses.after(Advice::RetryLater, 0).unwrap();
+        }
+        assert_eq!(ms(pauses.after(Advice::RetryLater, u32::MAX)), 5_000);
+        assert_eq!(pauses.after(Advice::LogIn, 0), None);
+        assert_eq!(pauses.after(Advice::GiveUp, 0), None);
+    }
+
+    /// No pauses between attempts.
+    const HASTE: Patience = Patience {
+        total: Duration::from_secs(30),
+        first_pause: Duration::ZERO,
+        longest_pause: Duration::ZERO,
+    };
+
+    #[tokio::test]
+    async fn it_tries_until_it_is_in() {
+        let attempts = Cell::new(0);
+        let outcome = persist(HASTE, || {
+            attempts.set(attempts.get() + 1);
+            let attempt = attempts.get();
+            async move {
+                if attempt < 4 {
+                    unavailable()
+                } else {
+                    Ok(attempt)
+                }
+            }
+        });
+        assert_eq!(outcome.await.unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn patience_ends_and_tells_the_last_failure() {
+        let patience = Patience {
+            total: Duration::from_millis(20),
+            ..Patience::default()
+        };
+        let outcome: Result<(), _> = persist(patience, || async { unavailable() }).await;
+        assert_eq!(outcome.unwrap_err().label(), "unavailable");
+        let outcome: Result<(), _> = persist(patience, std::future::pending).await;
+        assert_eq!(outcome.unwrap_err().label(), "out_of_time");
+    }
+
+    #[tokio::test]
+    async fn a_final_failure_is_final() {
+        let attempts = Cell::new(0);
+        let outcome: Result<(), _> = persist(HASTE, || {
+            attempts.set(attempts.get() + 1);
+            async { Err(CallError::Ended("revoked".into()).into()) }
+        })
+        .await;
+        assert_eq!(outcome.unwrap_err().advice(), Advice::LogIn);
+        assert_eq!(attempts.get(), 1);
+    }
+}

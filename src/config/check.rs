@@ -1,0 +1,370 @@
+//! The rules about values: what each key allows, and what must hold between keys.
+
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+
+use super::{Config, Environment, KeySource, Size, schema};
+use crate::token::MAX_CONNECT_LIFE;
+
+/// A value that breaks a rule.
+pub(super) struct Fault {
+    /// The key, with its sections.
+    pub(super) key: &'static str,
+    /// What is wrong with its value.
+    pub(super) what: String,
+}
+
+const PATH: &str = "a path; a relative one counts from the directory of the configuration";
+const LISTEN: &str = "an IP address and a port (0: the system chooses)";
+const BOOLEAN: &str = "true or false; true only in development, on loopback addresses";
+const KEY_SOURCE: &str = "{ file = \"path\" } or { env = \"NAME\" }, never the key itself";
+
+/// Every key and what it allows; `config.toml` says the same in its comments.
+pub(super) const KEYS: &[(&str, &str)] = &[
+    ("environment", "\"production\" or \"development\""),
+    (
+        "log.filter",
+        "a level (error, warn, info, debug, trace) or target=level, separated by commas",
+    ),
+    ("log.format", "\"text\" or \"json\""),
+    ("session.idle", "1s to 30d, no longer than session.absolute"),
+    ("session.absolute", "1s to 365d"),
+    (
+        "session.token_life",
+        "1s to 24h, no longer than session.absolute",
+    ),
+    ("session.connect_life", "1s to 5m"),
+    ("sidecar.auth_listen", LISTEN),
+    ("sidecar.control_listen", LISTEN),
+    ("sidecar.admin_listen", LISTEN),
+    ("sidecar.certificate", PATH),
+    ("sidecar.key", PATH),
+    ("sidecar.client_ca", PATH),
+    ("sidecar.session_key", KEY_SOURCE),
+    ("sidecar.transport_key", KEY_SOURCE),
+    ("sidecar.generate_keys", BOOLEAN),
+    (
+        "sidecar.store",
+        "\"embedded\" (.tickgate/store.redb) or the path of the store's file",
+    ),
+    ("sidecar.dev_login", BOOLEAN),
+    ("sidecar.plain_text", BOOLEAN),
+    (
+        "gateway.id",
+        "1 to 63 lower-case letters, digits, '-' and '.'",
+    ),
+    ("gateway.listen", LISTEN),
+    (
+        "gateway.advertise",
+        "up to 16 IP addresses with ports that clients can reach",
+    ),
+    ("gateway.server_name", "a DNS name"),
+    ("gateway.certificate", PATH),
+    ("gateway.key", PATH),
+    ("gateway.capacity", "1 to 1000000"),
+    ("gateway.workers", "1"),
+    ("gateway.max_handshakes", "1 to 65536"),
+    ("gateway.max_awaiting_hello", "1 to 65536"),
+    ("gateway.hello_timeout", "100ms to 1m"),
+    ("gateway.idle_timeout", "1s to 10m"),
+    ("gateway.socket_buffer", "64KiB to 1GiB"),
+    ("gateway.message_backlog", "64KiB to 16MiB"),
+    ("gateway.single_use_capacity", "1024 to 16777216"),
+    ("gateway.control.sidecar", "https://host:port"),
+    ("gateway.control.ca", PATH),
+    ("gateway.control.certificate", PATH),
+    ("gateway.control.key", PATH),
+    ("gateway.control.admit_while_stale", "5s to 1h"),
+    ("seat.activity", "\"input\" or \"verify\""),
+    (
+        "seat.activity_window",
+        "50ms to 1m, at most half of session.idle",
+    ),
+    ("demo.tick_hz", "1 to 1000"),
+];
+
+/// What `key` allows; empty for a key that does not exist.
+pub(super) fn allowed(key: &str) -> &'static str {
+    KEYS.iter()
+        .find(|(name, _)| *name == key)
+        .map_or("", |(_, allowed)| allowed)
+}
+
+/// Everything that is wrong with `config`.
+pub(super) fn faults(config: &Config) -> Vec<Fault> {
+    // Taken apart to the last section: a new one does not compile until somebody has thought about its rules.
+    let Config {
+        environment,
+        log,
+        session,
+        sidecar,
+        gateway,
+        seat,
+        demo,
+    } = config;
+    let mut check = Check(Vec::new());
+    check.log(log);
+    check.session(session);
+    check.sidecar(sidecar);
+    check.conveniences(*environment, sidecar);
+    check.gateway(gateway);
+    check.seat(seat, session);
+    check.range("demo.tick_hz", demo.tick_hz, 1..=1_000);
+    check.0
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+struct Check(Vec<Fault>);
+
+impl Check {
+    fn fault(&mut self, key: &'static str, what: impl Into<String>) {
+        let what = what.into();
+        self.0.push(Fault { key, what });
+    }
+
+    fn must(&mut self, holds: bool, key: &'static str, otherwise: impl Display) {
+        if !holds {
+            self.fault(key, otherwise.to_string());
+        }
+    }
+
+    fn range<T: PartialOrd + Display + Copy>(
+        &mut self,
+        key: &'static str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) {
+        self.must(
+            range.contains(&value),
+            key,
+            format_args!("{value} is out of range"),
+        );
+    }
+
+    /// Whether `value` is in the range; a fault if it is not.
+    fn duration(
+        &mut self,
+        key: &'static str,
+        value: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> bool {
+        let within = range.contains(&value);
+        let value = humantime::format_duration(value);
+        self.must(within, key, format_args!("{value} is out of range"));
+        within
+    }
+
+    fn log(&mut self, log: &schema::Log) {
+        let filter = tracing_subscriber::EnvFilter::try_new(&log.filter);
+        self.must(
+            filter.is_ok(),
+            "log.filter",
+            format_args!("{:?} is no filter", log.filter),
+        );
+    }
+
+    fn session(&mut self, session: &schema::Session) {
+        let absolute = session.absolute;
+        let human = humantime::format_duration(absolute);
+        self.duration("session.absolute", absolute, SECOND..=365 * DAY);
+        for (key, value, most) in [
+            ("session.idle", session.idle, 30 * DAY),
+            ("session.token_life", session.token_life, DAY),
+        ] {
+            if self.duration(key, value, SECOND..=most) && value > absolute {
+                let value = humantime::format_duration(value);
+                self.fault(
+                    key,
+                    format!("{value} is longer than session.absolute ({human})"),
+                );
+            }
+        }
+        self.duration(
+            "session.connect_life",
+            session.connect_life,
+            SECOND..=MAX_CONNECT_LIFE,
+        );
+    }
+
+    fn sidecar(&mut self, sidecar: &schema::Sidecar) {
+        let listeners = [
+            ("sidecar.auth_listen", sidecar.auth_listen),
+            ("sidecar.control_listen", sidecar.control_listen),
+            ("sidecar.admin_listen", sidecar.admin_listen),
+        ];
+        let mut earlier = Vec::new();
+        for (key, address) in listeners {
+            let twin = earlier.iter().find(|(_, taken)| *taken == address);
+            if let Some((other, _)) = twin.filter(|_| address.port() != 0) {
+                self.fault(key, format!("{address} is the address of {other} already"));
+            }
+            earlier.push((key, address));
+        }
+        for (key, path) in [
+            ("sidecar.certificate", &sidecar.certificate),
+            ("sidecar.key", &sidecar.key),
+            ("sidecar.client_ca", &sidecar.client_ca),
+        ] {
+            self.must(!path.as_os_str().is_empty(), key, "empty");
+        }
+        self.must(
+            sidecar.session_key != sidecar.transport_key,
+            "sidecar.transport_key",
+            "the same source as sidecar.session_key; each purpose has a key of its own",
+        );
+        for (key, source) in [
+            ("sidecar.session_key", &sidecar.session_key),
+            ("sidecar.transport_key", &sidecar.transport_key),
+        ] {
+            let fits = !sidecar.generate_keys || matches!(source, KeySource::File(_));
+            self.must(
+                fits,
+                key,
+                "sidecar.generate_keys makes files; an environment variable is given from outside",
+            );
+        }
+    }
+
+    /// What makes development easy would let anybody in: it takes both the word for it and addresses that nobody else reaches.
+    fn conveniences(&mut self, environment: Environment, sidecar: &schema::Sidecar) {
+        let exposed = [
+            ("sidecar.auth_listen", sidecar.auth_listen),
+            ("sidecar.control_listen", sidecar.control_listen),
+            ("sidecar.admin_listen", sidecar.admin_listen),
+        ]
+        .into_iter()
+        .find(|(_, address)| !address.ip().is_loopback());
+        for (key, on) in [
+            ("sidecar.generate_keys", sidecar.generate_keys),
+            ("sidecar.dev_login", sidecar.dev_login),
+            ("sidecar.plain_text", sidecar.plain_text),
+        ] {
+            if !on {
+                continue;
+            }
+            if environment != Environment::Development {
+                self.fault(
+                    key,
+                    "a development convenience, and environment is \"production\"",
+                );
+            }
+            if let Some((listener, address)) = exposed {
+                self.fault(key, format!("a development convenience, and {listener} ({address}) is not a loopback address"));
+            }
+        }
+    }
+
+    fn gateway(&mut self, gateway: &schema::Gateway) {
+        self.range("gateway.capacity", gateway.capacity, 1..=1_000_000);
+        self.range("gateway.workers", gateway.workers, 1..=1);
+        self.range("gateway.max_handshakes", gateway.max_handshakes, 1..=65_536);
+        self.range(
+            "gateway.max_awaiting_hello",
+            gateway.max_awaiting_hello,
+            1..=65_536,
+        );
+        self.range(
+            "gateway.single_use_capacity",
+            gateway.single_use_capacity,
+            1_024..=16_777_216,
+        );
+        self.range(
+            "gateway.socket_buffer",
+            gateway.socket_buffer,
+            Size(64 << 10)..=Size(1 << 30),
+        );
+        self.range(
+            "gateway.message_backlog",
+            gateway.message_backlog,
+            Size(64 << 10)..=Size(16 << 20),
+        );
+        self.duration(
+            "gateway.control.admit_while_stale",
+            gateway.control.admit_while_stale,
+            5 * SECOND..=60 * MINUTE,
+        );
+        self.duration(
+            "gateway.hello_timeout",
+            gateway.hello_timeout,
+            SECOND / 10..=MINUTE,
+        );
+        self.duration(
+            "gateway.idle_timeout",
+            gateway.idle_timeout,
+            SECOND..=10 * MINUTE,
+        );
+
+        let listen = gateway.listen;
+        let known = listen.port() != 0 || !listen.ip().is_unspecified();
+        self.must(
+            known,
+            "gateway.listen",
+            format_args!("{listen} leaves open what to tell clients: name the port or the address"),
+        );
+        let few = gateway.advertise.len() <= 16;
+        self.must(
+            few,
+            "gateway.advertise",
+            format_args!("{} addresses", gateway.advertise.len()),
+        );
+        for address in &gateway.advertise {
+            let reachable = !address.ip().is_unspecified() && address.port() != 0;
+            self.must(
+                reachable,
+                "gateway.advertise",
+                format_args!("nobody can reach {address}"),
+            );
+        }
+        let name = rustls::pki_types::DnsName::try_from(gateway.server_name.as_str());
+        self.must(
+            name.is_ok(),
+            "gateway.server_name",
+            format_args!("{:?} is no DNS name", gateway.server_name),
+        );
+        self.gateway_files(gateway);
+    }
+
+    fn gateway_files(&mut self, gateway: &schema::Gateway) {
+        let control = &gateway.control;
+        for (key, path) in [
+            ("gateway.certificate", &gateway.certificate),
+            ("gateway.key", &gateway.key),
+            ("gateway.control.ca", &control.ca),
+            ("gateway.control.certificate", &control.certificate),
+            ("gateway.control.key", &control.key),
+        ] {
+            self.must(!path.as_os_str().is_empty(), key, "empty");
+        }
+        // Every client is shown the QUIC certificate; the control certificate is what the sidecar believes.
+        for (key, path, other, other_path) in [
+            (
+                "gateway.certificate",
+                &gateway.certificate,
+                "gateway.control.certificate",
+                &control.certificate,
+            ),
+            (
+                "gateway.key",
+                &gateway.key,
+                "gateway.control.key",
+                &control.key,
+            ),
+        ] {
+            let what = format!(
+                "the same file as {other}; players and sidecar are shown different certificates"
+            );
+            self.must(path != other_path, key, what);
+        }
+    }
+
+    fn seat(&mut self, seat: &schema::Seat, session: &schema::Session) {
+        let (key, window) = ("seat.activity_window", seat.activity_window);
+        // A session that is active must not look idle for want of writing it down.
+        if self.duration(key, window, SECOND / 20..=MINUTE) && window > session.idle / 2 {
+            let idle = humantime::format_duration(session.idle);
+            self.fault(key, format!("more than half of session.idle ({idle})"));
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Reads the sidecar's keys from where the configuration says they are, and writes key files.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::{KeySource, Sidecar};
+use crate::token::{self, InvalidKey, SessionKey, SharedKey, TransportMasterKey};
+
+/// The keys that a sidecar seals tokens with.
+#[derive(Debug)]
+pub struct SidecarKeys {
+    /// Seals session tokens.
+    pub session: SessionKey,
+    /// Every gateway process's connect-token key is derived from it.
+    pub transport: TransportMasterKey,
+}
+
+/// Why a sidecar has no keys. Says where a key was looked for, never what was found there.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// There is no such file or environment variable.
+    #[error("the {purpose} key is missing: no {place}")]
+    Missing {
+        /// Which key: `session` or `transport`.
+        purpose: &'static str,
+        /// Where it should be.
+        place: KeySource,
+    },
+    /// The file or variable is there and cannot be read.
+    #[error("the {purpose} key cannot be read from {place}")]
+    Unreadable {
+        /// Which key.
+        purpose: &'static str,
+        /// Where it is.
+        place: KeySource,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is there is no key.
+    #[error("{place} holds no {purpose} key")]
+    Invalid {
+        /// Which key.
+        purpose: &'static str,
+        /// Where the text is.
+        place: KeySource,
+        /// Why not.
+        source: InvalidKey,
+    },
+    /// A key was to be made and could not be written.
+    #[error("a new {purpose} key cannot be written to {place}")]
+    NotWritten {
+        /// Which key.
+        purpose: &'static str,
+        /// Where it was to be.
+        place: KeySource,
+        /// Why.
+        source: io::Error,
+    },
+    /// Both purposes have the same key bytes: each must have its own.
+    #[error(transparent)]
+    Shared(#[from] SharedKey),
+}
+
+impl KeyError {
+    /// A fixed name of the kind of error.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "key_missing",
+            Self::Unreadable { .. } => "key_unreadable",
+            Self::Invalid { .. } => "key_invalid",
+            Self::NotWritten { .. } => "key_not_written",
+            Self::Shared(shared) => shared.label(),
+        }
+    }
+}
+
+impl Sidecar {
+    /// Reads both keys; with `generate_keys` those whose file is not there are made, and written there.
+    ///
+    /// # Errors
+    /// [`KeyError`]; nothing was started and nothing needs undoing.
+    pub fn load_keys(&self) -> Result<SidecarKeys, KeyError> {
+        let session = Loader {
+            purpose: "session",
+            place: &self.session_key,
+            generate: self
+                .generate_keys
+                .then_some(|| SessionKey::generate().to_paserk()),
+        };
+        let transport = Loader {
+            purpose: "transport",
+            place: &self.transport_key,
+            generate: self
+                .generate_keys
+                .then_some(|| TransportMasterKey::generate().to_paserk()),
+        };
+        let keys = SidecarKeys {
+            session: session.load(SessionKey::from_paserk)?,
+            transport: transport.load(TransportMasterKey::from_paserk)?,
+        };
+        token::ensure_unshared(&[
+            (SessionKey::PURPOSE, keys.session.id()),
+            (TransportMasterKey::PURPOSE, keys.transport.id()),
+        ])?;
+        Ok(keys)
+    }
+}
+
+/// How one key is found.
+struct Loader<'a> {
+    purpose: &'static str,
+    place: &'a KeySource,
+    generate: Option<fn() -> Zeroizing<String>>,
+}
+
+impl Loader<'_> {
+    fn load<K>(self, parse: fn(&str) -> Result<K, InvalidKey>) -> Result<K, KeyError> {
+        let Self { purpose, place, .. } = self;
+        let text = self.text()?;
+        // Editors and shells end a file with a newline.
+        parse(text.trim()).map_err(|source| KeyError::Invalid {
+            purpose,
+            place: place.clone(),
+            source,
+        })
+    }
+
+    fn text(&self) -> Result<Zeroizing<String>, KeyError> {
+        let (purpose, place) = (self.purpose, self.place.clone());
+        match (read(&place), &place, self.generate) {
+            (Ok(text), ..) => Ok(text),
+            (Err(error), KeySource::File(path), Some(generate)) if is_absent(&error) => {
+                let text = generate();
+                match write_key_file(path, &text) {
+                    Ok(()) => Ok(text),
+                    Err(source) => Err(KeyError::NotWritten {
+                        purpose,
+                        place,
+                        source,
+                    }),
+                }
+            }
+            (Err(error), ..) if is_absent(&error) => Err(KeyError::Missing { purpose, place }),
+            (Err(source), ..) => Err(KeyError::Unreadable {
+                purpose,
+                place,
+                source,
+            }),
+        }
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// Far more than any key's text; whoever names a huge file learns soon that it is no key.
+const MAX_KEY_TEXT: u64 = 4_096;
+
+fn read(place: &KeySource) -> io::Result<Zeroizing<String>> {
+    match place {
+        KeySource::File(path) => {
+            let file = File::open(path)?;
+            warn_if_open_to_others(path, &file);
+            let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_TEXT as usize));
+            file.take(MAX_KEY_TEXT).read_to_string(&mut text)?;
+            Ok(text)
+        }
+        KeySource::Env(name) => match std::env::var(name) {
+            Ok(text) => Ok(Zeroizing::new(text)),
+            Err(std::env::VarError::NotPresent) => Err(io::ErrorKind::NotFound.into()),
+            // The error itself would quote the variable.
+            Err(std::env::VarError::NotUnicode(_)) => Err(io::ErrorKind::InvalidData.into()),
+        },
+    }
+}
+
+#[cfg(unix)]
+fn warn_if_open_to_others(path: &Path, file: &File) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = file.metadata().map_or(0, |file| file.permissions().mode());
+    // A warning and no refusal: orchestrators mount secrets readable for all inside a container.
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            mode = format_args!("{:03o}", mode & 0o777),
+            "others on this machine can read this key file; `chmod 600` it",
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_open_to_others(_: &Path, _: &File) {}
+
+/// Writes a key to a new file that its owner alone can read (mode 0600), with the directories above it.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if the file is there: a key is never overwritten, for every token under it would die.
+pub fn write_key_file(path: &Path, paserk: &str) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    let text = Zeroizing::new(format!("{paserk}\n"));
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sidecar(directory: &Path) -> Sidecar {
+        Sidecar {
+            session_key: KeySource::File(directory.join("keys/session.key")),
+            transport_key: KeySource::File(directory.join("keys/transport.key")),
+            ..Sidecar::default()
+        }
+    }
+
+    #[test]
+    fn a_missing_key_is_an_error_unless_it_may_be_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sidecar = sidecar(directory.path());
+        let missing = sidecar.load_keys().unwrap_err();
+        assert_eq!(missing.label(), "key_missing");
+        assert!(missing.to_string().contains("session.key"), "{missing}");
+
+        sidecar.generate_keys = true;
+        let made = sidecar.load_keys().unwrap();
+        let found = sidecar.load_keys().unwrap();
+        assert_eq!(made.session.id(), found.session.id());
+        assert_eq!(made.transport.id(), found.transport.id());
+    }
+
+    #[test]
+    fn two_purposes_never_share_a_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let sidecar = sidecar(directory.path());
+        let key = SessionKey::generate().to_paserk();
+        for place in [&sidecar.session_key, &sidecar.transport_key] {
+            write_key_file(place.file().unwrap(), &key).unwrap();
+        }
+        assert_eq!(sidecar.load_keys().unwrap_err().label(), "shared_key");
+    }
+
+    #[test]
+    fn what_is_no_key_is_not_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        let sidecar = sidecar(directory.path());
+        write_key_file(sidecar.session_key.file().unwrap(), "hunter2").unwrap();
+        let error = sidecar.load_keys().unwrap_err();
+        assert_eq!(error.label(), "key_invalid");
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_key_file_is_its_owners_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/down.key");
+        write_key_file(&path, "k").unwrap();
+        let again = write_key_file(&path, "other").unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "k\n");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(
+                std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
+        }
+    }
+}

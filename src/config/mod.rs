@@ -1,0 +1,179 @@
+//! The configuration: TOML read once into one checked [`Config`].
+//!
+//! Every key has a default and stands in `config.toml` at the root of the repository, with that default and a comment. What is
+//! wrong is told with the key, the line and what is allowed there; nothing starts on half of a configuration.
+//!
+//! ```
+//! use tickgate::config::Config;
+//!
+//! let config = Config::parse("[session]\nidle = \"30m\"")?;
+//! assert_eq!(config.session.idle.as_secs(), 1_800);
+//!
+//! let refused = Config::parse("[session]\nconnect_life = \"10m\"").unwrap_err();
+//! assert_eq!(
+//!     refused.to_string(),
+//!     "line 2, column 16: session.connect_life: 10m is out of range; allowed: 1s to 5m"
+//! );
+//! # Ok::<(), tickgate::config::ConfigError>(())
+//! ```
+
+mod check;
+mod error;
+mod keys;
+mod locate;
+mod schema;
+mod values;
+
+use std::path::{Path, PathBuf};
+
+use crate::certs::Layout;
+
+pub use error::{ConfigError, Position, Problem};
+pub use keys::{KeyError, SidecarKeys, write_key_file};
+pub use schema::{
+    Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, Seat, Session, Sidecar,
+};
+pub use values::{KeySource, SidecarUrl, Size, Store};
+
+/// Where the configuration is looked for when nobody says where it is.
+pub const DEFAULT_PATH: &str = "config.toml";
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it count from the directory that it stands in.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`], or [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut config = Self::parse(&text).map_err(|error| error.in_file(path))?;
+        if let Some(directory) = path.parent() {
+            config.rebase(directory);
+        }
+        Ok(config)
+    }
+
+    /// Reads and checks the text of a configuration. Paths stay as they are written.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::invalid(vec![locate::problem(text, &error)]))?;
+        let faults = check::faults(&config);
+        if faults.is_empty() {
+            return Ok(config);
+        }
+        let lines = locate::Lines::of(text);
+        let problems = faults.into_iter().map(|fault| {
+            let position = lines.position_of(fault.key);
+            Problem::new(fault.key, position, &fault.what, check::allowed(fault.key))
+        });
+        Err(ConfigError::invalid(problems.collect()))
+    }
+
+    /// The configuration in force as TOML. Keys of the sidecar stand there by their source, never by their value.
+    pub fn to_toml(&self) -> String {
+        // Only values that TOML cannot hold fail here, and the schema has none: a test writes the default one.
+        toml::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// This configuration as a whole development stack in one process runs it: loopback addresses, the development login, and
+    /// everything that is made on the spot (certificates, keys, store) under `state`. With `ephemeral_ports` the system chooses
+    /// every port.
+    #[must_use]
+    pub fn into_development(mut self, state: &Path, ephemeral_ports: bool) -> Self {
+        let on_loopback = |address: std::net::SocketAddr| {
+            let port = if ephemeral_ports { 0 } else { address.port() };
+            std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port))
+        };
+        let certs = Layout::new(state.join("certs"));
+        let of_sidecar = certs.sidecar();
+        let to_sidecar = certs.gateway(&self.gateway.id);
+        let to_players = certs.gateway_quic(&self.gateway.id);
+
+        self.environment = Environment::Development;
+
+        let sidecar = &mut self.sidecar;
+        sidecar.auth_listen = on_loopback(sidecar.auth_listen);
+        sidecar.control_listen = on_loopback(sidecar.control_listen);
+        sidecar.admin_listen = on_loopback(sidecar.admin_listen);
+        sidecar.certificate = of_sidecar.certificate;
+        sidecar.key = of_sidecar.key;
+        sidecar.client_ca = certs.ca();
+        sidecar.session_key = KeySource::File(state.join("session.key"));
+        sidecar.transport_key = KeySource::File(state.join("transport.key"));
+        sidecar.generate_keys = true;
+        sidecar.store = Store::Embedded(state.join("store.redb"));
+        sidecar.dev_login = true;
+
+        let gateway = &mut self.gateway;
+        gateway.listen = on_loopback(gateway.listen);
+        gateway.advertise.clear();
+        gateway.certificate = to_players.certificate;
+        gateway.key = to_players.key;
+        gateway.control.sidecar = SidecarUrl::loopback(sidecar.control_listen.port());
+        gateway.control.ca = certs.ca();
+        gateway.control.certificate = to_sidecar.certificate;
+        gateway.control.key = to_sidecar.key;
+        self
+    }
+
+    /// The files that must be there before the roles start, in the order of the keys that name them.
+    pub fn input_files(&self) -> impl Iterator<Item = &Path> {
+        let (sidecar, gateway) = (&self.sidecar, &self.gateway);
+        let certificates = [&sidecar.certificate, &sidecar.key, &sidecar.client_ca];
+        let keys = [&sidecar.session_key, &sidecar.transport_key];
+        let control = &gateway.control;
+        certificates
+            .into_iter()
+            .map(PathBuf::as_path)
+            .chain(
+                keys.into_iter()
+                    .filter(|_| !sidecar.generate_keys)
+                    .filter_map(KeySource::file),
+            )
+            .chain([&*gateway.certificate, &gateway.key])
+            .chain([&*control.ca, &control.certificate, &control.key])
+    }
+
+    /// Every file and directory that the configuration names.
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let Sidecar {
+            certificate,
+            key,
+            client_ca,
+            session_key,
+            transport_key,
+            store: Store::Embedded(store),
+            ..
+        } = &mut self.sidecar;
+        let gateway = &mut self.gateway;
+        [certificate, key, client_ca, store]
+            .into_iter()
+            .chain(
+                [session_key, transport_key]
+                    .into_iter()
+                    .filter_map(KeySource::file_mut),
+            )
+            .chain([&mut gateway.certificate, &mut gateway.key])
+            .chain([
+                &mut gateway.control.ca,
+                &mut gateway.control.certificate,
+                &mut gateway.control.key,
+            ])
+    }
+
+    /// Makes relative paths relative to `directory`.
+    fn rebase(&mut self, directory: &Path) {
+        for path in self.paths_mut() {
+            // Joining an absolute path yields that path.
+            *path = directory.join(&*path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

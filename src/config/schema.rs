@@ -1,0 +1,302 @@
+//! The shape of the configuration file: its sections, keys and defaults. `check` holds the rules about their values.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{self, KeySource, SidecarUrl, Size, Store};
+use crate::id::GatewayId;
+
+/// A whole configuration, checked.
+///
+/// Made by [`Config::load`], [`Config::parse`] and [`Config::default`], which is what the repository's `config.toml` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether development conveniences may be switched on at all.
+    pub environment: Environment,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How long sessions and their tokens live.
+    pub session: Session,
+    /// The authority.
+    pub sidecar: Sidecar,
+    /// The QUIC gateway.
+    pub gateway: Gateway,
+    /// Seats and what keeps them.
+    pub seat: Seat,
+    /// The demo world.
+    pub demo: Demo,
+}
+
+/// What the process runs for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// Real players: no development convenience is allowed.
+    #[default]
+    Production,
+    /// A developer's machine: conveniences are allowed on loopback addresses.
+    Development,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Which events: a `tracing` filter.
+    pub filter: String,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// How long sessions and their tokens live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Session {
+    /// A session without activity anywhere for this long ends.
+    #[serde(with = "values::duration")]
+    pub idle: Duration,
+    /// A session ends this long after its login, whatever happens.
+    #[serde(with = "values::duration")]
+    pub absolute: Duration,
+    /// How long a session token (the bearer for calls to the sidecar) lives.
+    #[serde(with = "values::duration")]
+    pub token_life: Duration,
+    /// How long a connect token lives when nobody asks for another life.
+    #[serde(with = "values::duration")]
+    pub connect_life: Duration,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60 * 60),
+            absolute: Duration::from_secs(24 * 60 * 60),
+            token_life: Duration::from_secs(15 * 60),
+            connect_life: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The authority: logs players in, mints tokens, revokes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sidecar {
+    /// Where `AuthService` listens, for clients.
+    #[serde(with = "values::address")]
+    pub auth_listen: SocketAddr,
+    /// Where `ControlService` listens, for gateways.
+    #[serde(with = "values::address")]
+    pub control_listen: SocketAddr,
+    /// Where `AdminService` listens, for operators and backends.
+    #[serde(with = "values::address")]
+    pub admin_listen: SocketAddr,
+    /// The sidecar's certificate chain (PEM), for all three listeners.
+    pub certificate: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// Certificates (PEM) of who signs those of gateways, operators and backends.
+    pub client_ca: PathBuf,
+    /// The key that seals session tokens.
+    pub session_key: KeySource,
+    /// The master key from which each gateway process's connect-token key is derived.
+    pub transport_key: KeySource,
+    /// Development: makes those of the two keys whose file is not there yet.
+    pub generate_keys: bool,
+    /// Where sessions and revocations are kept.
+    pub store: Store,
+    /// Development: login by name alone.
+    pub dev_login: bool,
+    /// Development: `AuthService` without TLS.
+    pub plain_text: bool,
+}
+
+impl Default for Sidecar {
+    fn default() -> Self {
+        Self {
+            auth_listen: (Ipv4Addr::LOCALHOST, 7800).into(),
+            control_listen: (Ipv4Addr::LOCALHOST, 7801).into(),
+            admin_listen: (Ipv4Addr::LOCALHOST, 7802).into(),
+            certificate: "certs/sidecar.pem".into(),
+            key: "certs/sidecar.key".into(),
+            client_ca: "certs/ca.pem".into(),
+            session_key: KeySource::File("certs/session.key".into()),
+            transport_key: KeySource::File("certs/transport.key".into()),
+            generate_keys: false,
+            store: Store::default(),
+            dev_login: false,
+            plain_text: false,
+        }
+    }
+}
+
+/// The QUIC gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gateway {
+    /// Its name: in its control certificate, and what connect tokens are bound to.
+    #[serde(with = "values::gateway_id")]
+    pub id: GatewayId,
+    /// Where it listens for clients (UDP).
+    #[serde(with = "values::address")]
+    pub listen: SocketAddr,
+    /// Where clients reach it; empty when that is where it listens.
+    #[serde(with = "values::addresses")]
+    pub advertise: Vec<SocketAddr>,
+    /// The TLS server name that clients use.
+    pub server_name: String,
+    /// The QUIC certificate chain (PEM), which clients pin.
+    pub certificate: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// How many seats it has.
+    pub capacity: u32,
+    /// How many worker threads serve connections.
+    pub workers: u16,
+    /// Handshakes in flight at most; then the oldest unfinished one is dropped.
+    pub max_handshakes: u32,
+    /// Connections that have yet to say Hello at most; then the oldest goes.
+    pub max_awaiting_hello: u32,
+    /// How long after the handshake Hello must have arrived.
+    #[serde(with = "values::duration")]
+    pub hello_timeout: Duration,
+    /// A connection from which nothing arrives for this long is lost.
+    #[serde(with = "values::duration")]
+    pub idle_timeout: Duration,
+    /// What each socket's kernel buffers are asked to hold, in bytes, per direction.
+    pub socket_buffer: Size,
+    /// What may wait for one client in messages, in bytes; then it is closed.
+    pub message_backlog: Size,
+    /// How many presented tokens are remembered at once.
+    pub single_use_capacity: u32,
+    /// The control channel to the sidecar.
+    pub control: Control,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            id: values::default_gateway_id(),
+            listen: (Ipv4Addr::UNSPECIFIED, 7777).into(),
+            advertise: Vec::new(),
+            server_name: "tickgate.local".to_owned(),
+            certificate: "certs/gateway-gateway-1-quic.pem".into(),
+            key: "certs/gateway-gateway-1-quic.key".into(),
+            capacity: 4_096,
+            workers: 1,
+            max_handshakes: 1_024,
+            max_awaiting_hello: 1_024,
+            hello_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(10),
+            socket_buffer: Size(4 * 1024 * 1024),
+            message_backlog: Size(256 * 1024),
+            single_use_capacity: 65_536,
+            control: Control::default(),
+        }
+    }
+}
+
+/// A gateway's control channel to its sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// The sidecar's control listener.
+    pub sidecar: SidecarUrl,
+    /// Certificates (PEM) of who signs the sidecar's.
+    pub ca: PathBuf,
+    /// The gateway's control certificate chain (PEM): its identity to the sidecar.
+    pub certificate: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// How long after the sidecar's last heartbeat new clients are admitted.
+    #[serde(with = "values::duration")]
+    pub admit_while_stale: Duration,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            sidecar: SidecarUrl::loopback(7801),
+            ca: "certs/ca.pem".into(),
+            certificate: "certs/gateway-gateway-1.pem".into(),
+            key: "certs/gateway-gateway-1.key".into(),
+            admit_while_stale: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Seats and what keeps them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Seat {
+    /// What counts as activity of a session.
+    pub activity: Activity,
+    /// A session's activity is written at most once in this time.
+    #[serde(with = "values::duration")]
+    pub activity_window: Duration,
+}
+
+impl Seat {
+    /// The activity window in ticks of a loop that ticks `hz` times a second; at least 1.
+    pub fn window_ticks(&self, hz: u32) -> u32 {
+        let ticks = self.activity_window.as_millis() * u128::from(hz) / 1_000;
+        u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+impl Default for Seat {
+    fn default() -> Self {
+        Self {
+            activity: Activity::Input,
+            activity_window: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What counts as activity of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    /// Datagrams and messages of the game; not pings or keep-alives.
+    Input,
+    /// Being checked by the simulation.
+    Verify,
+}
+
+/// The demo world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Demo {
+    /// Ticks a second.
+    pub tick_hz: u32,
+}
+
+impl Default for Demo {
+    fn default() -> Self {
+        Self { tick_hz: 60 }
+    }
+}

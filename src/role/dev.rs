@@ -1,0 +1,196 @@
+//! The development stack: a sidecar, a gateway with the demo world and a second, idle one, in one process on loopback.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{GatewayRole, RoleError, start_sidecar};
+use crate::{
+    certs::{DEV_SERVER_NAME, DevCerts, Layout},
+    clock::Clock,
+    config::{Config, SidecarUrl},
+    id::GatewayId,
+    sidecar::Sidecar,
+};
+
+/// How long the gateways may take to attach; on one machine it takes milliseconds.
+const ATTACH_DEADLINE: Duration = Duration::from_secs(10);
+/// The idle gateway's ticks a second: enough to be a gateway that would admit.
+const IDLE_TICK_HZ: u32 = 10;
+
+/// What a development stack is started with.
+#[derive(Debug, Clone)]
+pub struct DevOptions {
+    /// Where it keeps certificates, keys, store and `dev.json`.
+    pub state_dir: PathBuf,
+    /// Whether the system chooses every port; else those of `config`.
+    pub ephemeral_ports: bool,
+    /// The configuration that lifetimes, limits, ports and the demo world come from; the stack's own addresses and files replace its.
+    pub config: Config,
+}
+
+impl DevOptions {
+    /// The default configuration, with its state in `state_dir`.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            ephemeral_ports: false,
+            config: Config::default(),
+        }
+    }
+}
+
+/// What `dev.json` says: where everything listens, and the files to call it with.
+#[derive(Debug, Serialize)]
+struct DevJson {
+    auth_url: String,
+    admin_url: String,
+    control_url: String,
+    ca: PathBuf,
+    backend_certificate: PathBuf,
+    backend_key: PathBuf,
+    admin_certificate: PathBuf,
+    admin_key: PathBuf,
+    gateways: Vec<DevGateway>,
+    pid: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct DevGateway {
+    id: String,
+    address: String,
+    /// Whether it plays the demo world for players; the other is there to have tokens of.
+    demo: bool,
+}
+
+/// Runs the stack until `cancel`; writes `dev.json` into the state directory once everything listens and both gateways are
+/// attached, and removes it at the end. Needs a multi-threaded tokio runtime.
+///
+/// # Errors
+/// [`RoleError`] when it cannot start.
+pub async fn run(options: DevOptions, cancel: CancellationToken) -> Result<(), RoleError> {
+    let DevOptions { state_dir, ephemeral_ports, config } = options;
+    let written = state_dir.join("dev.json");
+    make_private_directory(&state_dir).map_err(|source| RoleError::State { path: state_dir.clone(), source })?;
+    // One that a killed stack left behind would lie until this one is up.
+    remove(&written)?;
+
+    let mut config = config.into_development(&state_dir, ephemeral_ports);
+    config.gateway.server_name = DEV_SERVER_NAME.to_owned();
+    let idle_id = idle_gateway_id(&config.gateway.id);
+    let certs = Layout::new(state_dir.join("certs"));
+    if !certs.ca().exists() {
+        DevCerts::generate(&[config.gateway.id.clone(), idle_id.clone()])?.write_to(&state_dir.join("certs"))?;
+    }
+
+    let sidecar = start_sidecar(&config, Clock::system()).await?;
+    config.gateway.control.sidecar = SidecarUrl::loopback(sidecar.addresses().control.port());
+    let idle = idle_config(&config, &certs, idle_id);
+    let played = GatewayRole::start(&config, Clock::system())?;
+    let idle = GatewayRole::start(&idle, Clock::system())?;
+    for gateway in [&played, &idle] {
+        attached(gateway).await?;
+    }
+    write_json(&written, &describe(&sidecar, &certs, &played, &idle))?;
+    tracing::info!(dev_json = %written.display(), "the development stack is up");
+
+    cancel.cancelled().await;
+    remove(&written)?;
+    tokio::join!(played.shutdown(), idle.shutdown());
+    if let Err(error) = sidecar.shutdown().await {
+        tracing::error!(%error, "the store did not close well");
+    }
+    Ok(())
+}
+
+fn idle_gateway_id(played: &GatewayId) -> GatewayId {
+    let idle = if played.as_str() == "gateway-2" { "gateway-1" } else { "gateway-2" };
+    // Both are valid ids; the fallback is never taken.
+    idle.parse().unwrap_or_else(|_| played.clone())
+}
+
+/// The idle gateway's: another id, its own certificates, the next port.
+fn idle_config(config: &Config, certs: &Layout, id: GatewayId) -> Config {
+    let mut idle = config.clone();
+    let gateway = &mut idle.gateway;
+    let (to_sidecar, to_players) = (certs.gateway(&id), certs.gateway_quic(&id));
+    gateway.id = id;
+    gateway.control.certificate = to_sidecar.certificate;
+    gateway.control.key = to_sidecar.key;
+    gateway.certificate = to_players.certificate;
+    gateway.key = to_players.key;
+    let port = gateway.listen.port();
+    gateway.listen.set_port(if port == 0 { 0 } else { port.wrapping_add(1) });
+    idle.demo.tick_hz = IDLE_TICK_HZ;
+    idle
+}
+
+async fn attached(role: &GatewayRole) -> Result<(), RoleError> {
+    let mut attached = role.gateway().watch_attached();
+    let up = attached.wait_for(|attached| *attached);
+    match tokio::time::timeout(ATTACH_DEADLINE, up).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(RoleError::NotAttached(role.gateway().id().clone())),
+    }
+}
+
+fn describe(sidecar: &Sidecar, certs: &Layout, played: &GatewayRole, idle: &GatewayRole) -> DevJson {
+    let addresses = sidecar.addresses();
+    let (backend, admin) = (certs.backend(), certs.admin());
+    let gateway = |role: &GatewayRole, demo| DevGateway {
+        id: role.gateway().id().to_string(),
+        address: role.gateway().local_addr().to_string(),
+        demo,
+    };
+    DevJson {
+        auth_url: format!("https://{}", addresses.auth),
+        admin_url: format!("https://{}", addresses.admin),
+        control_url: format!("https://{}", addresses.control),
+        ca: absolute(certs.ca()),
+        backend_certificate: absolute(backend.certificate),
+        backend_key: absolute(backend.key),
+        admin_certificate: absolute(admin.certificate),
+        admin_key: absolute(admin.key),
+        gateways: vec![gateway(played, true), gateway(idle, false)],
+        pid: std::process::id(),
+    }
+}
+
+/// `dev.json` is read from other directories too.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+#[cfg(unix)]
+fn make_private_directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(not(unix))]
+fn make_private_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+fn remove(path: &Path) -> Result<(), RoleError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(RoleError::State { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the file whole or not at all: whoever waits for it reads it at once.
+fn write_json(path: &Path, json: &DevJson) -> Result<(), RoleError> {
+    let state = |source| RoleError::State { path: path.to_owned(), source };
+    let text = serde_json::to_string_pretty(json).map_err(|error| state(error.into()))?;
+    let unfinished = path.with_extension("json.tmp");
+    fs::write(&unfinished, text + "\n").map_err(state)?;
+    fs::rename(&unfinished, path).map_err(state)
+}

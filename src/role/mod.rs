@@ -1,0 +1,72 @@
+//! One role from its configuration: what stands between a checked [`Config`](crate::config::Config) and a running sidecar, gateway
+//! or development stack.
+
+pub mod dev;
+mod gateway;
+mod sidecar;
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+pub use self::{gateway::GatewayRole, sidecar::start_sidecar};
+use crate::{certs::CertsError, config::KeyError, gateway as gw, rpc::RpcError, sidecar as sc, tls::TlsError};
+
+/// Why a role did not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RoleError {
+    /// The sidecar did not start.
+    #[error(transparent)]
+    Sidecar(#[from] sc::StartError),
+    /// The gateway did not start.
+    #[error(transparent)]
+    Gateway(#[from] gw::StartError),
+    /// A certificate or key file cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A token key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Development certificates cannot be made.
+    #[error(transparent)]
+    Certs(#[from] CertsError),
+    /// The sidecar's URL cannot be used.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    /// The demo world's thread cannot be made.
+    #[error("cannot start the demo world's thread")]
+    World(#[source] io::Error),
+    /// This machine's address on the way to the sidecar is not to be found.
+    #[error("cannot find the address to advertise; set gateway.advertise")]
+    Advertise(#[source] io::Error),
+    /// A file of the state directory cannot be written.
+    #[error("cannot write {}", .path.display())]
+    State {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A gateway of the development stack was not attached in time.
+    #[error("gateway {0} was not attached to the sidecar within 10 s; the log says why")]
+    NotAttached(crate::id::GatewayId),
+}
+
+impl RoleError {
+    /// The error as a fixed label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Sidecar(error) => error.label(),
+            Self::Gateway(error) => error.label(),
+            Self::Tls(error) => error.label(),
+            Self::Key(error) => error.label(),
+            Self::Certs(error) => error.label(),
+            Self::Rpc(error) => error.label(),
+            Self::World(_) => "world",
+            Self::Advertise(_) => "advertise",
+            Self::State { .. } => "state",
+            Self::NotAttached(_) => "not_attached",
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The sidecar from its configuration.
+
+use super::RoleError;
+use crate::{
+    clock::Clock,
+    config::{Config, Environment, Store},
+    sidecar::{self, MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice},
+    tls::{self, Identity},
+};
+
+/// The master transport key's number as long as keys are not rotated.
+const FIRST_EPOCH: u32 = 1;
+
+/// Starts a sidecar from `[session]` and `[sidecar]`, with the keys and certificates that these name.
+///
+/// # Errors
+/// [`RoleError`]; nothing runs then.
+pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, RoleError> {
+    let (session, sidecar) = (&config.session, &config.sidecar);
+    let keys = sidecar.load_keys()?;
+    let Store::Embedded(path) = &sidecar.store;
+    let started = Sidecar::start(SidecarConfig {
+        environment: match config.environment {
+            Environment::Production => sidecar::Environment::Production,
+            Environment::Development => sidecar::Environment::Development,
+        },
+        auth_listen: sidecar.auth_listen,
+        control_listen: sidecar.control_listen,
+        admin_listen: sidecar.admin_listen,
+        identity: Identity::load(&sidecar.certificate, &sidecar.key)?,
+        client_ca: tls::load_certificates(&sidecar.client_ca)?,
+        plain_text: sidecar.plain_text,
+        session_key: keys.session,
+        previous_session_key: None,
+        transport_key: MasterKey { epoch: FIRST_EPOCH, key: keys.transport },
+        previous_transport_key: None,
+        lives: SessionLives {
+            idle: session.idle,
+            absolute: session.absolute,
+            session_token: session.token_life,
+            connect_token: session.connect_life,
+        },
+        store: StoreChoice::Embedded(path.clone()),
+        clock,
+        dev_login: sidecar.dev_login,
+    })
+    .await?;
+    Ok(started)
+}
