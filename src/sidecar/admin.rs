@@ -170,7 +170,11 @@ impl AdminService for AdminApi {
         let patience = patience(wait, wait_ms)?;
         let id = session_id(&id)?;
         let Sessions { store, clock, .. } = &*self.sessions;
-        let (ended, revision) = match store.revoke_session(id, clock.wall()).await.map_err(Refusal::from)? {
+        let (ended, revision) = match store
+            .revoke_session(id, clock.wall())
+            .await
+            .map_err(Refusal::from)?
+        {
             SessionRevocation::Ended(revision) => {
                 tracing::info!(session = %id, %revision, by, "session revoked");
                 (1, revision)
@@ -194,14 +198,20 @@ impl AdminService for AdminApi {
         let patience = patience(wait, wait_ms)?;
         let id = player_id(&id)?;
         let Sessions { store, clock, .. } = &*self.sessions;
-        match store.revoke_player(id, clock.wall()).await.map_err(Refusal::from)? {
+        match store
+            .revoke_player(id, clock.wall())
+            .await
+            .map_err(Refusal::from)?
+        {
             PlayerRevocation::Ended {
                 generation: _,
                 revision,
                 sessions,
             } => {
                 tracing::info!(player = %id, %revision, sessions, by, "player revoked");
-                Ok(Response::new(self.revoked(sessions, revision, patience).await))
+                Ok(Response::new(
+                    self.revoked(sessions, revision, patience).await,
+                ))
             }
             PlayerRevocation::Unknown => Err(Refusal::NoSuchPlayer.into()),
         }

@@ -34,7 +34,9 @@ impl AuthApi {
         match method {
             Some(Method::Dev(login)) => {
                 let method = self.dev_login.ok_or(Refusal::MethodOff("dev login"))?;
-                self.sessions.log_in(method.prove(login)?, dev::METHOD).await
+                self.sessions
+                    .log_in(method.prove(login)?, dev::METHOD)
+                    .await
             }
             None => Err(Refusal::Argument {
                 field: "method",

@@ -63,11 +63,14 @@ impl Mint {
         life: Duration,
     ) -> Result<proto::ConnectTicket, Refusal> {
         let target = parse_target(target)?;
-        let gateway = self.registry.choose(&target).map_err(|reason| match (reason, target) {
-            (NotFound::NotThat, Target::Gateway(id)) => Refusal::NoSuchGateway(id),
-            (NotFound::NotThat, Target::Address(_)) => Refusal::NoSuchAddress,
-            (NotFound::Nothing, _) | (NotFound::NotThat, Target::Any) => Refusal::NoGateway,
-        })?;
+        let gateway = self
+            .registry
+            .choose(&target)
+            .map_err(|reason| match (reason, target) {
+                (NotFound::NotThat, Target::Gateway(id)) => Refusal::NoSuchGateway(id),
+                (NotFound::NotThat, Target::Address(_)) => Refusal::NoSuchAddress,
+                (NotFound::Nothing, _) | (NotFound::NotThat, Target::Any) => Refusal::NoGateway,
+            })?;
         let now = self.clock.wall();
         let claims = connect_claims(found, gateway.id.clone(), client_id()?, now, life);
         let Timestamp(expires_at_ms) = claims.expires_at;
@@ -84,7 +87,11 @@ impl Mint {
             token: seal_connect(&key, &claims),
             expires_at_ms,
             gateway_id: gateway.id.to_string(),
-            addresses: gateway.addresses.iter().map(SocketAddr::to_string).collect(),
+            addresses: gateway
+                .addresses
+                .iter()
+                .map(SocketAddr::to_string)
+                .collect(),
             server_name: gateway.server_name,
             certificate_sha256: gateway
                 .certificate_sha256
@@ -100,15 +107,22 @@ fn parse_target(target: Option<proto::GatewayTarget>) -> Result<Target, Refusal>
     use gateway_target::Target as Asked;
     let target = target.and_then(|target| target.target);
     match target {
-        Some(Asked::GatewayId(id)) => id.parse().map(Target::Gateway).map_err(|source| Refusal::Id {
-            field: "target.gateway_id",
-            source,
-        }),
+        Some(Asked::GatewayId(id)) => {
+            id.parse()
+                .map(Target::Gateway)
+                .map_err(|source| Refusal::Id {
+                    field: "target.gateway_id",
+                    source,
+                })
+        }
         Some(Asked::Address(address)) => {
-            address.parse().map(Target::Address).map_err(|_| Refusal::Argument {
-                field: "target.address",
-                allowed: "an IP address and a port, as 192.0.2.1:7777 or [2001:db8::1]:7777",
-            })
+            address
+                .parse()
+                .map(Target::Address)
+                .map_err(|_| Refusal::Argument {
+                    field: "target.address",
+                    allowed: "an IP address and a port, as 192.0.2.1:7777 or [2001:db8::1]:7777",
+                })
         }
         Some(Asked::Any(true)) => Ok(Target::Any),
         Some(Asked::Any(false)) | None => Err(Refusal::Argument {

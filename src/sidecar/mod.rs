@@ -56,7 +56,9 @@ const GRACE: Duration = Duration::from_secs(2);
 #[non_exhaustive]
 pub enum StartError {
     /// A development convenience outside development.
-    #[error("{convenience} needs environment = \"development\": it lets anybody in or shows everything to everybody")]
+    #[error(
+        "{convenience} needs environment = \"development\": it lets anybody in or shows everything to everybody"
+    )]
     ConvenienceInProduction {
         /// Which one.
         convenience: &'static str,
@@ -281,9 +283,8 @@ async fn open(choice: StoreChoice, lives: SessionLives) -> Result<Arc<dyn Store>
     match choice {
         StoreChoice::Embedded(path) => {
             let for_error = path.clone();
-            let opened = tokio::task::spawn_blocking(move || {
-                EmbeddedStore::open(&path, lives.for_store())
-            });
+            let opened =
+                tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, lives.for_store()));
             let opened = opened.await.unwrap_or_else(|panicked| {
                 Err(OpenError::Damaged {
                     path: for_error,

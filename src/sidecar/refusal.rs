@@ -12,7 +12,9 @@ use crate::{
 /// A call that is refused. The message says what to do, and holds nothing secret.
 #[derive(Debug, Clone, Error)]
 pub(super) enum Refusal {
-    #[error("send the session token as metadata `authorization: Bearer v4.local.…`; Login gives one")]
+    #[error(
+        "send the session token as metadata `authorization: Bearer v4.local.…`; Login gives one"
+    )]
     NoBearer,
     #[error("the session token has expired: log in again")]
     BearerExpired,
@@ -22,9 +24,13 @@ pub(super) enum Refusal {
     BearerEnded(EndedBy),
     #[error("the session does not exist any more: log in again")]
     BearerUnknown,
-    #[error("this needs a client certificate with the role tickgate://backend/<name> or tickgate://admin/<name>")]
+    #[error(
+        "this needs a client certificate with the role tickgate://backend/<name> or tickgate://admin/<name>"
+    )]
     Role,
-    #[error("{0} is switched off here: use another login method, or a development sidecar on loopback")]
+    #[error(
+        "{0} is switched off here: use another login method, or a development sidecar on loopback"
+    )]
     MethodOff(&'static str),
     #[error("{field}: {allowed}")]
     Argument {
@@ -44,7 +50,9 @@ pub(super) enum Refusal {
     SessionEnded(EndedBy),
     #[error("gateway {0} is not attached: see ListGateways for those that are")]
     NoSuchGateway(GatewayId),
-    #[error("no attached gateway advertises that address: see ListGateways for those that are attached")]
+    #[error(
+        "no attached gateway advertises that address: see ListGateways for those that are attached"
+    )]
     NoSuchAddress,
     #[error("no gateway is attached now: try again when one has started or come back")]
     NoGateway,

@@ -350,7 +350,11 @@ impl State {
     }
 
     fn detach_current(&mut self, gateway: &GatewayId) {
-        let Some(old) = self.gateways.get_mut(gateway).and_then(|g| g.attached.take()) else {
+        let Some(old) = self
+            .gateways
+            .get_mut(gateway)
+            .and_then(|g| g.attached.take())
+        else {
             return;
         };
         self.by_attachment.remove(&old.id);
@@ -370,3 +374,6 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,12 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tonic::{
-    server::NamedService,
-    service::{LayerExt, Routes, RoutesBuilder},
+    service::{Routes, RoutesBuilder},
     transport::Server,
 };
 use tonic_health::{
     ServingStatus,
+    pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
 
@@ -19,8 +19,10 @@ use crate::{
     clock::Clock,
     control,
     proto::{
-        DESCRIPTORS, admin_service_server::AdminServiceServer,
-        auth_service_server::AuthServiceServer,
+        self,
+        admin_service_server::{self, AdminServiceServer},
+        auth_service_server::{self, AuthServiceServer},
+        control_service_server,
     },
     rpc, tls,
 };
@@ -32,3 +34,170 @@ use super::{
     host::Host,
     severed::Severable,
 };
+
+/// The longest request of auth and admin: the longest fields are a token in metadata, which is not part of it, and a subject of
+/// 256 bytes. Longer ones are answered OUT_OF_RANGE before they are read.
+const MAX_REQUEST: usize = 16 << 10;
+
+/// All headers of one request: a session token has 1,024 bytes at most.
+const MAX_HEADERS: u32 = 8 << 10;
+
+/// Calls at once on one connection, of which as many wait for the store as it takes; more of them wait their turn. A backend that
+/// wants more opens another connection.
+const MAX_STREAMS: u32 = 256;
+
+/// How long a call may take: the store answers in milliseconds, or its disk is broken.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A silent connection is asked for a sign of life this often, and given up if none comes for as long.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Whether the services are fit to be called, as the health service tells it.
+#[derive(Clone)]
+pub(super) struct Health(HealthReporter);
+
+impl Health {
+    pub(super) fn new() -> Self {
+        Self(HealthReporter::new())
+    }
+
+    pub(super) async fn serving(&self, serving: bool) {
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        // The empty name is the sidecar as a whole (gRPC health checking protocol).
+        for name in [
+            "",
+            auth_service_server::SERVICE_NAME,
+            control_service_server::SERVICE_NAME,
+            admin_service_server::SERVICE_NAME,
+        ] {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+
+    fn service(&self) -> HealthServer<HealthService> {
+        HealthServer::new(HealthService::from_health_reporter(self.0.clone()))
+    }
+}
+
+type Tls = Arc<ArcSwap<rustls::ServerConfig>>;
+
+/// The listeners, bound, and not serving yet.
+pub(super) struct Listeners {
+    pub(super) addresses: Addresses,
+    auth: (TcpListener, Option<Tls>),
+    control: (TcpListener, Tls),
+    admin: (TcpListener, Tls),
+}
+
+impl Listeners {
+    pub(super) async fn bind(config: &SidecarConfig) -> Result<Self, StartError> {
+        let with = |client_ca| {
+            let tls = tls::rpc_server_config(&config.identity, client_ca)?;
+            Ok::<_, StartError>(Arc::new(ArcSwap::from_pointee(tls)))
+        };
+        let auth_tls = if config.plain_text {
+            None
+        } else {
+            Some(with(None)?)
+        };
+        let mutual = with(Some(&config.client_ca))?;
+        let (auth, auth_address) = bind("AuthService", config.auth_listen).await?;
+        let (control, control_address) = bind("ControlService", config.control_listen).await?;
+        let (admin, admin_address) = bind("AdminService", config.admin_listen).await?;
+        Ok(Self {
+            addresses: Addresses {
+                auth: auth_address,
+                control: control_address,
+                admin: admin_address,
+            },
+            auth: (auth, auth_tls),
+            control: (control, Arc::clone(&mutual)),
+            admin: (admin, mutual),
+        })
+    }
+
+    /// Spawns the servers.
+    pub(super) fn serve(self, auth: AuthApi, host: Host, admin: AdminApi, running: &Running) {
+        let mut routes = common(&running.health);
+        routes.add_service(AuthServiceServer::new(auth).max_decoding_message_size(MAX_REQUEST));
+        let (listener, tls) = self.auth;
+        serve(listener, tls, routes.routes(), CALL_TIMEOUT, running);
+
+        let mut routes = common(&running.health);
+        // Heartbeats go by the system's clock, as tokio's timers do, even when a test moves the sidecar's time by hand.
+        routes.add_service(control::sidecar::service_until(
+            Arc::new(host),
+            Clock::system(),
+            running.stop.clone(),
+        ));
+        let (listener, tls) = self.control;
+        serve(listener, Some(tls), routes.routes(), CALL_TIMEOUT, running);
+
+        let mut routes = common(&running.health);
+        routes.add_service(AdminServiceServer::new(admin).max_decoding_message_size(MAX_REQUEST));
+        let (listener, tls) = self.admin;
+        let timeout = LONGEST_WAIT + CALL_TIMEOUT;
+        serve(listener, Some(tls), routes.routes(), timeout, running);
+    }
+}
+
+async fn bind(
+    listener: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind {
+        listener,
+        address,
+        source,
+    };
+    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
+}
+
+/// What every listener serves: health and reflection.
+fn common(health: &Health) -> RoutesBuilder {
+    let mut routes = Routes::builder();
+    routes.add_service(health.service());
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    match reflection {
+        Ok(reflection) => {
+            routes.add_service(reflection);
+        }
+        // The descriptors are compiled in, so a test would have seen it; and the services work without it.
+        Err(error) => tracing::error!(%error, "no reflection service"),
+    }
+    routes
+}
+
+fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    routes: Routes,
+    timeout: Duration,
+    running: &Running,
+) {
+    let sever = running.sever.clone();
+    let incoming = rpc::listen(listener, tls)
+        .map(move |stream| stream.map(|stream| Severable::new(stream, sever.clone())));
+    let server = Server::builder()
+        .timeout(timeout)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, running.stop.clone().cancelled_owned());
+    running.tasks.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "a listener has failed");
+        }
+    });
+}
