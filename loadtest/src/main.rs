@@ -4,7 +4,7 @@
 //! cli ─► run ─► target (stack: a child process, or a running one)
 //!         │
 //!         ├──► plan ─► fleet ─► fleet_thread × cores ─► players ─► measure
-//!         │              due_timer ┘        demo_input ┘ in_flight ┘
+//!         │              due_timer ┘                in_flight ┘
 //!         ├──► villains, revocations
 //!         └──► assemble (guard) ─► report ─► table, JSON
 //! ```
@@ -12,7 +12,6 @@
 mod assemble;
 mod cli;
 mod cores;
-mod demo_input;
 mod due_timer;
 mod fleet;
 mod fleet_thread;

@@ -169,13 +169,20 @@ impl Run<'_> {
             generator: played.generator,
             udp_drops,
             generator_cores: confined.then_some(division.generator).unwrap_or_default(),
-            server: played.server.map(|[before, after]| [usage_before, before, after]),
-            server_cores: (is_own && confined).then_some(division.server).unwrap_or_default(),
+            server: played
+                .server
+                .map(|[before, after]| [usage_before, before, after]),
+            server_cores: (is_own && confined)
+                .then_some(division.server)
+                .unwrap_or_default(),
             interrupted: self.stop.is_cancelled(),
             stack_ended: own_stack.as_mut().is_some_and(OwnStack::has_ended),
         };
         let report = assemble(findings);
-        if let Some(stack) = own_stack.as_mut().filter(|_| report.verdict.exit_code() != 0) {
+        if let Some(stack) = own_stack
+            .as_mut()
+            .filter(|_| report.verdict.exit_code() != 0)
+        {
             let log = stack.keep_log();
             tracing::error!("the stack's log is {}", log.display());
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -434,7 +434,10 @@ mod tests {
 
     #[test]
     fn a_footer_can_be_borrowed() {
-        assert_eq!(with_footer_of("v4.local.forged.mine", "v4.local.x.theirs"), "v4.local.forged.theirs");
+        assert_eq!(
+            with_footer_of("v4.local.forged.mine", "v4.local.x.theirs"),
+            "v4.local.forged.theirs"
+        );
     }
 
     #[test]
@@ -445,7 +448,10 @@ mod tests {
             (VillainKind::Replayed, refused("token_used", true)),
             (VillainKind::Replayed, refused("server_full", false)),
             (VillainKind::Forged, Met::LetIn),
-            (VillainKind::Expired, Met::NotPlayed("no gateway".to_owned())),
+            (
+                VillainKind::Expired,
+                Met::NotPlayed("no gateway".to_owned()),
+            ),
         ]);
         let replayed = &outcome.by_kind["replayed"];
         assert_eq!((replayed.tried, replayed.refused), (3, 3));
