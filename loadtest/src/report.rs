@@ -222,6 +222,11 @@ pub(crate) struct Server {
 
 #[cfg(test)]
 #[path = "../tests/schema/mod.rs"]
+#[allow(
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "shared with the tests in tests/, where it is the only way"
+)]
 mod schema;
 
 #[cfg(test)]

@@ -1,5 +1,13 @@
 //! What `loadtest` says when it cannot do what it is asked: exit code 2, within 2 s, with a message that names the way out.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::{
     fs,
     net::TcpListener,
