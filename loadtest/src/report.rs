@@ -222,11 +222,7 @@ pub(crate) struct Server {
 
 #[cfg(test)]
 #[path = "../tests/schema/mod.rs"]
-#[allow(
-    clippy::expect_used,
-    unreachable_pub,
-    reason = "shared with the tests in tests/, where it is the only way"
-)]
+#[allow(clippy::expect_used, reason = "a test fails by panicking")]
 mod schema;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 /// What in `report` is not as the schema says, as "path: what"; empty if nothing.
-pub fn violations(report: &Value) -> Vec<String> {
+pub(crate) fn violations(report: &Value) -> Vec<String> {
     let schema: Value =
         serde_json::from_str(include_str!("../../report.schema.json")).expect("the schema is JSON");
     let mut found = Vec::new();
