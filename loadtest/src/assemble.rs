@@ -100,11 +100,13 @@ pub(crate) fn assemble(found: Findings<'_>) -> Report {
         revoke_to_close_us: found.revocations.latency,
         loss: recorder.measured,
         warmup: recorder.warmup,
-        stray_acks: recorder.stray_acks,
+        stale_snapshots: recorder.stale_snapshots,
         generator: Generator {
             lag_us,
             lag_p99_us: lag_us.p99,
-            cpu_seconds: found.generator.map_or(0.0, |[before, after]| cpu(before, after)),
+            cpu_seconds: found
+                .generator
+                .map_or(0.0, |[before, after]| cpu(before, after)),
             rss_bytes: found.generator.map_or(0, |[_, after]| after.rss_bytes),
             threads: u32::try_from(found.thread_times.len()).unwrap_or(u32::MAX),
             busiest_thread: busiest_thread.map(rounded),

@@ -36,9 +36,12 @@ impl DueTimer {
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
-        Ok(Self {
-            fd: AsyncFd::with_interest(fd, Interest::READABLE)?,
-        })
+        #[allow(
+            deprecated,
+            reason = "its successor is unsafe, for types that may close their descriptor early; an OwnedFd cannot"
+        )]
+        let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
+        Ok(Self { fd })
     }
 
     /// Waits until `due`; returns at once when that has passed.

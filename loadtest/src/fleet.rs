@@ -110,7 +110,8 @@ impl Fleet {
             match (&mut thread.ready).await {
                 Ok(connected) => {
                     let with_id = |client: u32| Some((client, *ids.get(&client)?));
-                    self.connected.extend(connected.into_iter().filter_map(with_id));
+                    self.connected
+                        .extend(connected.into_iter().filter_map(with_id));
                 }
                 // It ended without a word: its outcome says why.
                 Err(_) => {

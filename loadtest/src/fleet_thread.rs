@@ -99,7 +99,8 @@ impl FleetThread {
         let (outcome_sender, outcome) = oneshot::channel();
         let body = move || {
             // Nobody waits for the outcome any more when the run has been given up.
-            let _ = outcome_sender.send(play_on_this_thread(orders, members, &locals, ready_sender));
+            let _ =
+                outcome_sender.send(play_on_this_thread(orders, members, &locals, ready_sender));
         };
         let handle = std::thread::Builder::new()
             .name(format!("fleet-{number}"))

@@ -3,21 +3,21 @@
 //! ```text
 //! cli ─► run ─► target (stack: a child process, or a running one)
 //!         │
-//!         ├──► plan ─► fleet ─► fleet_thread × cores ─► players ─► measure
-//!         │              due_timer ┘        demo_input ┘ in_flight ┘
-//!         ├──► villains, revocations
+//!         ├──► logins, plan ─► fleet ─► fleet_thread × cores ─► players ─► measure
+//!         │                      due_timer ┘                in_flight ┘
+//!         ├──► villains (scene), revocations
 //!         └──► assemble (guard) ─► report ─► table, JSON
 //! ```
 
 mod assemble;
 mod cli;
 mod cores;
-mod demo_input;
 mod due_timer;
 mod fleet;
 mod fleet_thread;
 mod guard;
 mod in_flight;
+mod logins;
 mod measure;
 mod output;
 mod plan;
@@ -27,6 +27,7 @@ mod progress;
 mod report;
 mod revocations;
 mod run;
+mod scene;
 mod stack;
 mod table;
 mod target;

@@ -108,8 +108,8 @@ pub(crate) struct Recorder {
     pub(crate) measured: InputCounts,
     /// Inputs of the warm-up.
     pub(crate) warmup: InputCounts,
-    /// Snapshots that acknowledge an input which was acknowledged before, or given up long ago.
-    pub(crate) stray_acks: u64,
+    /// Snapshots that acknowledged nothing new: duplicated, overtaken by a later one, or come too late.
+    pub(crate) stale_snapshots: u64,
 }
 
 impl Recorder {
@@ -125,7 +125,7 @@ impl Recorder {
             lag: Latencies::new()?,
             measured: InputCounts::default(),
             warmup: InputCounts::default(),
-            stray_acks: 0,
+            stale_snapshots: 0,
         })
     }
 
@@ -138,7 +138,7 @@ impl Recorder {
             lag,
             measured,
             warmup,
-            stray_acks,
+            stale_snapshots,
         } = other;
         self.admission.merge(admission);
         self.intended.merge(intended);
@@ -146,7 +146,7 @@ impl Recorder {
         self.lag.merge(lag);
         self.measured.add(measured);
         self.warmup.add(warmup);
-        self.stray_acks += stray_acks;
+        self.stale_snapshots += stale_snapshots;
     }
 
     /// The counts that an input belongs to.

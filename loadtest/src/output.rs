@@ -55,8 +55,11 @@ fn try_to(args: &RunArgs) -> anyhow::Result<u8> {
         ended
     })?;
     match ended {
-        Ended::Reported(report) => {
+        Ended::Reported { report, stack_log } => {
             write(&report, args.quiet, json)?;
+            if let Some(log) = stack_log {
+                writeln!(io::stderr(), "The stack's log is {}", log.display())?;
+            }
             Ok(report.verdict.exit_code())
         }
         Ended::Interrupted => {

@@ -7,16 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use hdrhistogram::CreationError;
 use tickgate::{
     client::{Closed, ConnectError, Connection},
     clock::Clock,
+    demo::protocol::{Input, Snapshot},
     wire::CloseCode,
 };
 use tokio::sync::mpsc;
 
 use crate::{
-    demo_input,
     in_flight::{InFlight, Sent},
     measure::{Latencies, Recorder},
     plan::{Due, Plan},
@@ -55,7 +56,7 @@ struct Slot {
     state: State,
     connection: Option<Rc<Connection>>,
     in_flight: InFlight,
-    /// Of the next input: counts from 1, since the demo world's snapshots say 0 for "none yet".
+    /// Of the next input.
     next_sequence: u32,
 }
 
@@ -121,6 +122,25 @@ pub(crate) fn merge_by_name(into: &mut ByName, other: &ByName) {
     }
 }
 
+/// How many inputs before the newest one a snapshot acknowledges.
+const ACKNOWLEDGED_BEFORE: u32 = 32;
+
+/// An input that steers one way for some two seconds and then another: what the demo world does with it is not measured.
+fn input(sequence: u32) -> Bytes {
+    let (right, up) = match (sequence >> 5) & 3 {
+        0 => (64, 0),
+        1 => (0, 64),
+        2 => (-64, 0),
+        _ => (0, -64),
+    };
+    let input = Input {
+        sequence,
+        right,
+        up,
+    };
+    Bytes::copy_from_slice(&input.encode())
+}
+
 impl Players {
     /// Nobody is admitted yet.
     ///
@@ -140,7 +160,7 @@ impl Players {
                     state: State::Absent,
                     connection: None,
                     in_flight: InFlight::new(plan.settings.hz),
-                    next_sequence: 1,
+                    next_sequence: 0,
                 })
             })
             .collect();
@@ -218,7 +238,7 @@ impl Players {
         };
         let at = self.clock.now().saturating_duration_since(start);
         let sequence = slot.next_sequence;
-        if connection.send_datagram(demo_input::encode(sequence)).is_err() {
+        if connection.send_datagram(input(sequence)).is_err() {
             return;
         }
         slot.next_sequence = sequence.wrapping_add(1);
@@ -242,20 +262,33 @@ impl Players {
         let (Some(slot), Some(start)) = (self.slots.get(member), self.start.get()) else {
             return;
         };
-        let Some(sequence) = demo_input::acknowledged(datagram) else {
-            return;
-        };
-        let mut tally = self.tally.borrow_mut();
-        let Some(sent) = slot.borrow_mut().in_flight.acknowledged(sequence) else {
-            tally.recorder.stray_acks += 1;
+        let Ok(snapshot) = Snapshot::decode(datagram) else {
             return;
         };
         let now = self.clock.now().saturating_duration_since(start);
-        let since_due = now.saturating_sub(sent.due);
-        let since_sent = now.saturating_sub(sent.at);
-        tally.recorder.acknowledged(sent.measured, since_due, since_sent);
-        tally.recent.record(since_due);
-        count(&self.live.acked);
+        let mut slot = slot.borrow_mut();
+        let mut tally = self.tally.borrow_mut();
+        let mut new = false;
+        for behind in 0..=ACKNOWLEDGED_BEFORE {
+            let sequence = snapshot.received.newest.wrapping_sub(behind);
+            if !snapshot.received.contains(sequence) {
+                continue;
+            }
+            let Some(sent) = slot.in_flight.acknowledged(sequence) else {
+                continue;
+            };
+            new = true;
+            let since_due = now.saturating_sub(sent.due);
+            let since_sent = now.saturating_sub(sent.at);
+            tally
+                .recorder
+                .acknowledged(sent.measured, since_due, since_sent);
+            tally.recent.record(since_due);
+            count(&self.live.acked);
+        }
+        if !new {
+            tally.recorder.stale_snapshots += 1;
+        }
     }
 
     /// A member's connection has ended.

@@ -210,6 +210,9 @@ mod tests {
         assert!(!line.contains("LET IN"), "{line}");
         count(&live.wrongly_admitted);
         let line = Line::of(Phase::Playing, &live, 1_000, &mut last).to_string();
-        assert!(line.contains("p99 0 µs") && line.contains("1 LET IN"), "{line}");
+        assert!(
+            line.contains("p99 0 µs") && line.contains("1 LET IN"),
+            "{line}"
+        );
     }
 }

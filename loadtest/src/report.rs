@@ -85,8 +85,8 @@ pub(crate) struct Report {
     pub(crate) loss: InputCounts,
     /// Inputs of the warm-up, which no latency contains.
     pub(crate) warmup: InputCounts,
-    /// Snapshots that acknowledge an input that was answered before, or was given up long ago.
-    pub(crate) stray_acks: u64,
+    /// Snapshots that acknowledged nothing new: duplicated, overtaken by a later one, or come too late.
+    pub(crate) stale_snapshots: u64,
     /// This process.
     pub(crate) generator: Generator,
     /// The stack's process; null if it is not on this machine.
@@ -222,6 +222,7 @@ pub(crate) struct Server {
 
 #[cfg(test)]
 #[path = "../tests/schema/mod.rs"]
+#[allow(clippy::expect_used, reason = "a test fails by panicking")]
 mod schema;
 
 #[cfg(test)]
@@ -301,7 +302,7 @@ pub(crate) mod tests {
             revoke_to_close_us: latency,
             loss: inputs,
             warmup: inputs,
-            stray_acks: 0,
+            stale_snapshots: 0,
             generator: Generator {
                 lag_us: latency,
                 lag_p99_us: latency.p99,

@@ -327,6 +327,11 @@ mod tests {
         assert!(!ledger.sent(1, start));
         let outcome = ledger.settle().unwrap();
         assert_eq!(outcome.counts.failed, 1);
-        assert!(outcome.not_as_planned.iter().any(|what| what.contains("had not revoked")));
+        assert!(
+            outcome
+                .not_as_planned
+                .iter()
+                .any(|what| what.contains("had not revoked"))
+        );
     }
 }

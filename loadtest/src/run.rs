@@ -1,18 +1,15 @@
 //! One run from end to end: a stack, players logged in and connected, play with villains and revocations, the report.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use tickgate::{
-    client::{Endpoint, Session},
-    clock::Clock,
-};
+use tickgate::{client::Endpoint, clock::Clock};
 use tokio::{
-    sync::{Semaphore, watch},
-    task::JoinSet,
+    sync::{mpsc, watch},
     time::{sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -20,21 +17,22 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     assemble::{Findings, assemble},
     cli::RunArgs,
-    cores,
+    cores::Cores,
     fleet::{Fleet, Muster},
     fleet_thread::local_address,
+    logins,
     plan::{Plan, Settings},
+    players::Close,
     procfs::{self, ProcessUsage},
-    progress::{self, Live, Phase, Progress, count},
-    report::{Phases, Report},
+    progress::{self, Live, Phase, Progress},
+    report::{Phases, Report, Verdict},
     revocations::{self, Revoker},
+    scene::Scene,
     stack::OwnStack,
     target::{self, Target},
-    villains::{self, Scene, Villainy},
+    villains::{self, Villainy},
 };
 
-/// How many logins run at once: the store commits them in groups.
-const LOGINS_AT_ONCE: usize = 64;
 /// Villains of each kind: enough that every variation comes more than once.
 const VILLAINS_OF_EACH_KIND: u32 = 8;
 /// The number of the villains' endpoint: none of the players' (they have at most 1,024).
@@ -47,7 +45,12 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How a run ended.
 pub(crate) enum Ended {
     /// With a report.
-    Reported(Box<Report>),
+    Reported {
+        /// The report.
+        report: Box<Report>,
+        /// The log of a stack of our own, kept because something went wrong.
+        stack_log: Option<PathBuf>,
+    },
     /// By Ctrl-C, before there was anything to report.
     Interrupted,
 }
@@ -57,21 +60,20 @@ pub(crate) enum Ended {
 /// # Errors
 /// When the target cannot be used at all: no report could be made.
 pub(crate) async fn run(args: &RunArgs, stop: CancellationToken) -> anyhow::Result<Ended> {
-    let clock = Clock::system();
     let live = Arc::new(Live::default());
     let (phase, phases) = watch::channel(Phase::Starting);
     let progress = Progress::new(live.clone(), args.clients, args.quiet);
     let told = tokio::spawn(tell(progress, phases));
-    let ended = Run {
+    let run = Run {
         args,
-        clock,
+        clock: Clock::system(),
         live,
         phase,
         stop,
-    }
-    .from_end_to_end()
-    .await;
+    };
+    let ended = run.through().await;
     // The sender of phases is gone: the progress line ends.
+    drop(run);
     let _ = told.await;
     ended
 }
@@ -98,69 +100,70 @@ struct Run<'a> {
     stop: CancellationToken,
 }
 
+/// What play came to, beside what the players saw.
+struct Played {
+    took: Duration,
+    revocations: revocations::Outcome,
+    villains: villains::Outcome,
+    /// This process and the stack's, at the start and at the end of play.
+    generator: Option<[ProcessUsage; 2]>,
+    server: Option<[ProcessUsage; 2]>,
+}
+
 impl Run<'_> {
-    async fn from_end_to_end(self) -> anyhow::Result<Ended> {
-        let mut took = Phases::default();
+    /// Goes through all phases.
+    async fn through(&self) -> anyhow::Result<Ended> {
         let begun = self.clock.now();
-        let division = cores::divide(&cores::available());
-        let confined = cores::confine_to(&division.generator);
+        let cores = Cores::divide();
         // A seat for each client and each owner of a replayed token, and some to spare.
         let seats = self.args.clients + 4 * VILLAINS_OF_EACH_KIND;
         let dev_json = self.args.dev_json.as_deref();
         let (mut own_stack, target) =
-            target::find(dev_json, seats, &division.server, &self.clock).await?;
-        took.start_s = self.seconds_since(begun);
+            target::find(dev_json, seats, &cores.server, &self.clock).await?;
+        let start_s = self.seconds_since(begun);
 
         let plan = Arc::new(Plan::new(self.settings()));
-        let usage_before = procfs::process(target.pid).unwrap_or_default();
+        let first_usage = procfs::process(target.pid).unwrap_or_default();
         let villainy = self.prepare_villains(&plan, &target).await?;
 
         let begun = self.clock.now();
         self.phase.send_replace(Phase::LoggingIn);
-        let sessions = self.log_in(&target).await?;
-        took.log_in_s = self.seconds_since(begun);
+        let sessions = logins::log_in(
+            &target.account,
+            &self.name_prefix(),
+            self.args.clients,
+            &self.live,
+            &self.stop,
+        )
+        .await?;
+        let log_in_s = self.seconds_since(begun);
         let logged_in = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
 
         let begun = self.clock.now();
         self.phase.send_replace(Phase::Connecting);
-        let muster = Muster {
-            plan: plan.clone(),
-            clock: self.clock.clone(),
-            account: target.account.clone(),
-            gateway: target.gateway.clone(),
-            address: target.address,
-            endpoints: self.args.endpoint_count(),
-            threads: division.generator.len(),
-            live: self.live.clone(),
-            stop: self.stop.clone(),
-        };
-        let (mut fleet, closes) = Fleet::connect(muster, sessions).await?;
-        took.connect_s = self.seconds_since(begun);
+        let muster = self.muster(&plan, &target, cores.generator.len());
+        let (fleet, closes) = Fleet::connect(muster, sessions).await?;
+        let connect_s = self.seconds_since(begun);
         if self.stop.is_cancelled() {
             fleet.end().await?;
             return Ok(Ended::Interrupted);
         }
 
-        let revoker = Revoker {
-            clock: self.clock.clone(),
-            backend: target.backend.clone(),
-            planned: plan.revocations.clone(),
-            sessions: std::mem::take(&mut fleet.connected),
-            closes,
-            live: self.live.clone(),
-            stop: self.stop.clone(),
-        };
+        let revoker = self.revoker(&plan, &target, &fleet, closes);
         let played = self.play(&plan, &target, &fleet, revoker, villainy).await?;
-        took.play_s = played.took.as_secs_f64();
+        // Before the sockets are closed: the kernel counts by socket.
         let udp_drops = procfs::own_udp_drops();
         let (tally, thread_times) = fleet.end().await?;
-
-        let is_own = own_stack.is_some();
-        let findings = Findings {
+        let report = assemble(Findings {
             target: target.name,
             endpoints: self.args.endpoint_count(),
             plan: &plan,
-            phases: took,
+            phases: Phases {
+                start_s,
+                log_in_s,
+                connect_s,
+                play_s: played.took.as_secs_f64(),
+            },
             logged_in,
             tally,
             thread_times,
@@ -168,18 +171,22 @@ impl Run<'_> {
             villains: played.villains,
             generator: played.generator,
             udp_drops,
-            generator_cores: confined.then_some(division.generator).unwrap_or_default(),
-            server: played.server.map(|[before, after]| [usage_before, before, after]),
-            server_cores: (is_own && confined).then_some(division.server).unwrap_or_default(),
+            generator_cores: cores.generator,
+            server: played
+                .server
+                .map(|[before, after]| [first_usage, before, after]),
+            server_cores: own_stack.as_ref().map(|_| cores.server).unwrap_or_default(),
             interrupted: self.stop.is_cancelled(),
             stack_ended: own_stack.as_mut().is_some_and(OwnStack::has_ended),
-        };
-        let report = assemble(findings);
-        if let Some(stack) = own_stack.as_mut().filter(|_| report.verdict.exit_code() != 0) {
-            let log = stack.keep_log();
-            tracing::error!("the stack's log is {}", log.display());
-        }
-        Ok(Ended::Reported(Box::new(report)))
+        });
+        let failed = report.verdict != Verdict::Pass;
+        Ok(Ended::Reported {
+            report: Box::new(report),
+            stack_log: own_stack
+                .as_mut()
+                .filter(|_| failed)
+                .map(OwnStack::keep_log),
+        })
     }
 
     fn seconds_since(&self, begun: Instant) -> f64 {
@@ -202,6 +209,38 @@ impl Run<'_> {
                 VILLAINS_OF_EACH_KIND
             },
             seed: self.args.seed,
+        }
+    }
+
+    fn muster(&self, plan: &Arc<Plan>, target: &Target, threads: usize) -> Muster {
+        Muster {
+            plan: plan.clone(),
+            clock: self.clock.clone(),
+            account: target.account.clone(),
+            gateway: target.gateway.clone(),
+            address: target.address,
+            endpoints: self.args.endpoint_count(),
+            threads,
+            live: self.live.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    fn revoker(
+        &self,
+        plan: &Plan,
+        target: &Target,
+        fleet: &Fleet,
+        closes: mpsc::Receiver<Close>,
+    ) -> Revoker {
+        Revoker {
+            clock: self.clock.clone(),
+            backend: target.backend.clone(),
+            planned: plan.revocations.clone(),
+            sessions: fleet.connected.clone(),
+            closes,
+            live: self.live.clone(),
+            stop: self.stop.clone(),
         }
     }
 
@@ -230,43 +269,6 @@ impl Run<'_> {
     /// What all names of this run begin with, so that two runs against one stack do not share players.
     fn name_prefix(&self) -> String {
         format!("loadtest-{}-{}", self.args.seed, std::process::id())
-    }
-
-    /// Logs all players in. Those that cannot be are missing from the answer.
-    async fn log_in(&self, target: &Target) -> anyhow::Result<Vec<(u32, Session)>> {
-        let at_once = Arc::new(Semaphore::new(LOGINS_AT_ONCE));
-        let prefix = self.name_prefix();
-        let mut logins = JoinSet::new();
-        for client in 0..self.args.clients {
-            let permit = at_once.clone().acquire_owned().await?;
-            let (account, live) = (target.account.clone(), self.live.clone());
-            let name = format!("{prefix}-{client}");
-            logins.spawn(async move {
-                let session = account.login_dev(&name).await;
-                drop(permit);
-                count(&live.logged_in);
-                (client, session)
-            });
-            if self.stop.is_cancelled() {
-                break;
-            }
-        }
-        let mut sessions = Vec::new();
-        let mut failure = None;
-        for (client, login) in logins.join_all().await {
-            match login {
-                Ok(session) => sessions.push((client, session)),
-                Err(error) => failure = Some(error),
-            }
-        }
-        match failure {
-            Some(error) if sessions.is_empty() => Err(error).context("no player could log in"),
-            Some(error) => {
-                tracing::warn!(%error, "some players could not log in");
-                Ok(sessions)
-            }
-            None => Ok(sessions),
-        }
     }
 
     async fn play(
@@ -311,13 +313,4 @@ impl Run<'_> {
             server: before.1.zip(after.1).map(<[_; 2]>::from),
         })
     }
-}
-
-/// What play came to, beside what the players saw.
-struct Played {
-    took: Duration,
-    revocations: revocations::Outcome,
-    villains: villains::Outcome,
-    generator: Option<[ProcessUsage; 2]>,
-    server: Option<[ProcessUsage; 2]>,
 }

@@ -64,7 +64,10 @@ impl DevJson {
             )
         })?;
         let mut this: Self = serde_json::from_str(&text).with_context(|| {
-            format!("{} is not a dev.json as `tickgate dev` writes it", path.display())
+            format!(
+                "{} is not a dev.json as `tickgate dev` writes it",
+                path.display()
+            )
         })?;
         let directory = path.parent().unwrap_or(Path::new("."));
         for file in [
@@ -86,7 +89,9 @@ impl DevJson {
     /// When there is none, or its id is not valid.
     pub(crate) fn demo_gateway(&self) -> anyhow::Result<GatewayId> {
         let Some(entry) = self.gateways.iter().find(|gateway| gateway.demo) else {
-            bail!("dev.json names no gateway with the demo world: start the stack with `tickgate dev`");
+            bail!(
+                "dev.json names no gateway with the demo world: start the stack with `tickgate dev`"
+            );
         };
         Ok(entry.id.parse()?)
     }

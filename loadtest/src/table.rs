@@ -56,10 +56,18 @@ fn write_clients(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         thousands(clients.revoked.into()),
     )?;
     for (name, count) in &clients.refused {
-        writeln!(out, "             {} not admitted: {name}", thousands(*count))?;
+        writeln!(
+            out,
+            "             {} not admitted: {name}",
+            thousands(*count)
+        )?;
     }
     for (name, count) in &clients.closed {
-        writeln!(out, "             {} ended during play: {name}", thousands(*count))?;
+        writeln!(
+            out,
+            "             {} ended during play: {name}",
+            thousands(*count)
+        )?;
     }
     writeln!(
         out,
@@ -91,8 +99,14 @@ fn write_latencies(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         "latency", "count", "p50", "p99", "p99.9", "max"
     )?;
     let rows: [(&str, &Summary); 5] = [
-        ("input, from the instant it was due", &report.datagram_intended_us),
-        ("input, from the instant it was sent", &report.datagram_sent_us),
+        (
+            "input, from the instant it was due",
+            &report.datagram_intended_us,
+        ),
+        (
+            "input, from the instant it was sent",
+            &report.datagram_sent_us,
+        ),
         ("admission, connect to Welcome", &report.admission_us),
         ("revocation, to the close seen", &report.revoke_to_close_us),
         ("generator lag, due to sent", &report.generator.lag_us),
@@ -167,7 +181,10 @@ fn write_processes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             mebibytes(server.rss_peak_bytes),
             on_cores(&server.cores),
         )?,
-        None => writeln!(out, "server       not on this machine: CPU and memory unknown")?,
+        None => writeln!(
+            out,
+            "server       not on this machine: CPU and memory unknown"
+        )?,
     }
     for rule in &report.unchecked {
         writeln!(out, "not checked  {rule}")?;
@@ -187,7 +204,11 @@ pub(crate) fn write_verdict(report: &Report, out: &mut dyn Write) -> io::Result<
         writeln!(out, "INVALID: {reason}")?;
     }
     if report.verdict == Verdict::Pass {
-        let tried: u64 = report.villains.values().map(|villains| villains.tried).sum();
+        let tried: u64 = report
+            .villains
+            .values()
+            .map(|villains| villains.tried)
+            .sum();
         writeln!(
             out,
             "VALID: {} of {} clients admitted, {} wrongly; {tried} villains refused; {} of {} revoked players gone in time",
@@ -272,7 +293,10 @@ mod tests {
         let mut text = Vec::new();
         write_report(&example(), &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
-        assert!(text.ends_with("INVALID: the generator sent too late\n"), "{text}");
+        assert!(
+            text.ends_with("INVALID: the generator sent too late\n"),
+            "{text}"
+        );
         assert!(!text.contains("\nVALID"), "{text}");
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct Target {
 }
 
 /// How long a running stack may take to answer: a wrong target is told within 2 s.
-const ANSWER_DEADLINE: Duration = Duration::from_millis(1_500);
+const ANSWER_DEADLINE: Duration = Duration::from_millis(1_200);
 /// How long the gateways of a stack that has just been started may take to attach.
 const ATTACH_DEADLINE: Duration = Duration::from_secs(10);
 /// How often it is asked whether they have.

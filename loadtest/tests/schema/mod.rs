@@ -4,9 +4,9 @@
 use serde_json::{Map, Value};
 
 /// What in `report` is not as the schema says, as "path: what"; empty if nothing.
-pub fn violations(report: &Value) -> Vec<String> {
-    let schema: Value = serde_json::from_str(include_str!("../../report.schema.json"))
-        .expect("the schema is JSON");
+pub(crate) fn violations(report: &Value) -> Vec<String> {
+    let schema: Value =
+        serde_json::from_str(include_str!("../../report.schema.json")).expect("the schema is JSON");
     let mut found = Vec::new();
     Checker { root: &schema }.check(&schema, report, "$", &mut found);
     found
@@ -30,7 +30,7 @@ impl Checker<'_> {
                 "enum" if !items(rule).contains(value) => {
                     found.push(format!("{path}: none of {rule}"));
                 }
-                "minimum" if value.as_f64() < rule.as_f64() => {
+                "minimum" if value.is_number() && value.as_f64() < rule.as_f64() => {
                     found.push(format!("{path}: below {rule}"));
                 }
                 "type" | "const" | "enum" | "minimum" => {}
