@@ -23,6 +23,8 @@ pub mod config;
 pub mod control;
 #[cfg(all(feature = "gateway", feature = "client"))]
 pub mod demo;
+#[cfg(all(feature = "gateway", feature = "client", feature = "sidecar"))]
+pub mod dev;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod id;

@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test file: its helpers may fail as its tests do"
 )]
@@ -10,7 +11,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tickgate::{
-    id::ClientId,
+    demo::protocol::{Input, Other, Received, Snapshot},
+    id::{ClientId, Tick},
     wire::{
         CloseCode, Frame, FrameError, FrameReader, Hello, MAX_DATAGRAM, MAX_HELLO, MAX_MESSAGE,
         MAX_TOKEN, MAX_WELCOME, Welcome,
@@ -31,6 +33,8 @@ struct Vectors {
     invalid: Vec<InvalidVector>,
     close_codes: Vec<CloseCodeRow>,
     closes: Vec<CloseVector>,
+    demo: Vec<DemoVector>,
+    demo_invalid: Vec<InvalidDemoVector>,
 }
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -112,6 +116,50 @@ struct CloseVector {
     code: String,
     hex: String,
     reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DemoVector {
+    name: String,
+    hex: String,
+    datagram: DemoFields,
+    canonical: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+enum DemoFields {
+    Input {
+        sequence: u32,
+        right: i8,
+        up: i8,
+    },
+    Snapshot {
+        tick: String,
+        newest: u32,
+        before: u32,
+        x: i32,
+        y: i32,
+        players: u32,
+        others: Vec<OtherFields>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OtherFields {
+    client: String,
+    x: i32,
+    y: i32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InvalidDemoVector {
+    name: String,
+    hex: String,
+    not: String,
 }
 
 fn vectors() -> Vectors {
@@ -321,6 +369,61 @@ fn the_close_codes_are_the_same_everywhere() {
     }
 }
 
+#[test]
+fn demo_datagrams_decode_to_their_fields_and_back() {
+    for vector in vectors().demo {
+        let bytes = unhex(&vector.hex);
+        let mut encoded = Vec::new();
+        match vector.datagram {
+            DemoFields::Input {
+                sequence,
+                right,
+                up,
+            } => {
+                let input = Input {
+                    sequence,
+                    right,
+                    up,
+                };
+                assert_eq!(Input::decode(&bytes), Ok(input), "{}", vector.name);
+                encoded.extend_from_slice(&input.encode());
+            }
+            DemoFields::Snapshot {
+                tick,
+                newest,
+                before,
+                x,
+                y,
+                players,
+                others,
+            } => {
+                let received = Received { newest, before };
+                let tick = Tick(tick.parse().unwrap());
+                let mut snapshot = Snapshot::new(tick, received, (x, y), players);
+                for OtherFields { client, x, y } in others {
+                    let client = ClientId(client.parse().unwrap());
+                    assert!(snapshot.show(Other { client, x, y }));
+                }
+                assert_eq!(Snapshot::decode(&bytes), Ok(snapshot), "{}", vector.name);
+                snapshot.encode(&mut encoded);
+            }
+        }
+        assert_eq!(encoded == bytes, vector.canonical, "{}", vector.name);
+    }
+}
+
+#[test]
+fn invalid_demo_datagrams_are_refused() {
+    for vector in vectors().demo_invalid {
+        let bytes = unhex(&vector.hex);
+        match vector.not.as_str() {
+            "input" => assert!(Input::decode(&bytes).is_err(), "{}", vector.name),
+            "snapshot" => assert!(Snapshot::decode(&bytes).is_err(), "{}", vector.name),
+            other => panic!("{}: no datagram is called {other}", vector.name),
+        }
+    }
+}
+
 /// PROTOCOL.md's examples: the name behind "```hex", and the bytes without what stands behind ";" on each line.
 fn worked_examples() -> Vec<(&'static str, String)> {
     let examples = PROTOCOL.split("```hex ").skip(1);
@@ -344,9 +447,17 @@ fn worked_examples_are_vectors() {
     let frames = vectors.frames.iter().map(|v| (v.name.as_str(), &v.hex));
     let streams = vectors.streams.iter().map(|v| (v.name.as_str(), &v.hex));
     let closes = vectors.closes.iter().map(|v| (v.name.as_str(), &v.hex));
-    let known: BTreeMap<_, _> = frames.chain(streams).chain(closes).collect();
+    let demo = vectors.demo.iter().map(|v| (v.name.as_str(), &v.hex));
+    let known: BTreeMap<_, _> = frames.chain(streams).chain(closes).chain(demo).collect();
     let examples: BTreeMap<_, _> = worked_examples().into_iter().collect();
-    for wanted in ["hello", "welcome", "message", "kicked_for_reason_7"] {
+    for wanted in [
+        "hello",
+        "welcome",
+        "message",
+        "kicked_for_reason_7",
+        "demo_input",
+        "demo_snapshot",
+    ] {
         assert!(examples.contains_key(wanted), "no example of {wanted}");
     }
     for (name, hex) in &examples {
@@ -362,6 +473,8 @@ fn names_of_vectors_are_unique() {
     names.extend(vectors.incomplete.iter().map(|v| &v.name));
     names.extend(vectors.invalid.iter().map(|v| &v.name));
     names.extend(vectors.closes.iter().map(|v| &v.name));
+    names.extend(vectors.demo.iter().map(|v| &v.name));
+    names.extend(vectors.demo_invalid.iter().map(|v| &v.name));
     let count = names.len();
     names.sort();
     names.dedup();

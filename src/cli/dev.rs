@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tickgate::config::Config;
-use tokio_util::sync::CancellationToken;
+use tickgate::role::dev::{self, DevOptions};
 
 use super::{Global, failure::Failure, role};
 
@@ -49,24 +48,15 @@ impl Dev {
             capacity,
             tick_hz,
         } = self;
-        let mut config = global
-            .config()?
-            .into_development(&state_dir, ephemeral_ports);
+        let mut config = global.config()?;
         config.gateway.capacity = capacity.unwrap_or(config.gateway.capacity);
         config.demo.tick_hz = tick_hz.unwrap_or(config.demo.tick_hz);
         let log = config.log.clone();
-        role::run(&log, |cancel| start(config, state_dir, cancel))
+        let options = DevOptions {
+            state_dir,
+            ephemeral_ports,
+            config,
+        };
+        role::run(&log, async |cancel| Ok(dev::run(options, cancel).await?))
     }
-}
-
-/// Runs the stack until `cancel`; writes `dev.json` into `state_dir` once everything listens.
-async fn start(
-    config: Config,
-    state_dir: PathBuf,
-    cancel: CancellationToken,
-) -> Result<(), Failure> {
-    let _ = (config, state_dir, cancel);
-    Err(Failure::runtime(anyhow::anyhow!(
-        "this build has no development stack"
-    )))
 }

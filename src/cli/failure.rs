@@ -121,12 +121,15 @@ impl From<RoleError> for Failure {
             RoleError::Key(error) => error.into(),
             RoleError::Sidecar(error) => error.into(),
             RoleError::Gateway(error) => error.into(),
-            RoleError::Tls(_) | RoleError::Certs(_) => Self::usage(error).advise(CERTIFICATES),
+            RoleError::Tls(_) => Self::usage(error).advise(CERTIFICATES),
             RoleError::Rpc(_) | RoleError::Advertise(_) => {
                 Self::usage(error).advise("mend [gateway] advertise and [gateway.control] sidecar")
             }
-            RoleError::State { .. } => Self::runtime(error)
+            RoleError::State { .. } | RoleError::Certs(_) => Self::runtime(error)
                 .advise("check who may write there, or choose another --state-dir"),
+            RoleError::NotAttached(_) => Self::runtime(error).advise(
+                "look for the lines of tickgate::control in the log; --log debug says more",
+            ),
             _ => Self::runtime(error),
         }
     }

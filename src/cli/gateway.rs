@@ -1,7 +1,7 @@
 //! `tickgate gateway`: a gateway with the demo world.
 
 use clap::Args;
-use tickgate::config::Config;
+use tickgate::{clock::Clock, config::Config, role::GatewayRole};
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, failure::Failure, role};
@@ -37,8 +37,8 @@ impl Gateway {
 
 /// Runs the gateway and the demo world until `cancel`.
 async fn start(config: Config, cancel: CancellationToken) -> Result<(), Failure> {
-    let _ = (config, cancel);
-    Err(Failure::runtime(anyhow::anyhow!(
-        "this build has no gateway"
-    )))
+    let gateway = GatewayRole::start(&config, Clock::system())?;
+    cancel.cancelled().await;
+    gateway.shutdown().await;
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! `tickgate sidecar`: the authority.
 
 use clap::Args;
-use tickgate::config::{Config, SidecarKeys};
+use tickgate::{clock::Clock, config::Config, role::start_sidecar};
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, failure::Failure, role};
@@ -33,21 +33,13 @@ impl Sidecar {
         let Self {} = self;
         let config = global.config()?;
         let log = config.log.clone();
-        role::run(&log, async |cancel| {
-            let keys = config.sidecar.load_keys()?;
-            start(config, keys, cancel).await
-        })
+        role::run(&log, |cancel| start(config, cancel))
     }
 }
 
 /// Runs the sidecar until `cancel`.
-async fn start(
-    config: Config,
-    keys: SidecarKeys,
-    cancel: CancellationToken,
-) -> Result<(), Failure> {
-    let _ = (config, keys, cancel);
-    Err(Failure::runtime(anyhow::anyhow!(
-        "this build has no sidecar"
-    )))
+async fn start(config: Config, cancel: CancellationToken) -> Result<(), Failure> {
+    let sidecar = start_sidecar(&config, Clock::system()).await?;
+    cancel.cancelled().await;
+    sidecar.shutdown().await.map_err(Failure::runtime)
 }

@@ -102,9 +102,7 @@ where
                 Ok(got) => return Some(got),
                 Err(error) => last = error,
             }
-            let Some(pause) = pauses.after(last.advice(), getrandom::u32().unwrap_or(0)) else {
-                return None;
-            };
+            let pause = pauses.after(last.advice(), getrandom::u32().unwrap_or(0))?;
             tracing::debug!(error = %last, ?pause, "not in; trying again");
             sleep(pause).await;
         }

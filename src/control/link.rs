@@ -396,13 +396,14 @@ impl Link {
                 lineage,
                 revision: snapshot.revision,
             });
-            self.outgoing.ack = Some(snapshot.revision);
             self.effects.push_back(Effect::ResetLog {
                 lineage,
                 revision: snapshot.revision,
                 dead: snapshot.dead,
             });
         }
+        // Also when nothing is new: the last acknowledgement may have been lost with its stream, and somebody may be waiting for it.
+        self.outgoing.ack = self.position.map(|p| p.revision);
         self.effects
             .push_back(Effect::Attached { time, idle_timeout });
         self.state = State::Attached(Liveness {

@@ -206,6 +206,10 @@ pub trait SidecarHost: Send + Sync + 'static {
     /// The keys for this gateway process.
     fn keys_for(&self, gateway: &GatewayId, incarnation: Incarnation) -> Vec<CarriedKey>;
     /// The log's lineage, the oldest revision still retained (exclusive: events after it are there) and the head.
+    ///
+    /// An event must be retained for the longest life of a connect token, plus its leeway, plus [`ATTACH_TIMEOUT`]: a token minted
+    /// before the event may take a seat after the gateway has listed its seats for an attach that is still under way, so that only
+    /// the log can end it.
     async fn log_state(&self) -> Result<LogState, AttachRefusal>;
     /// Up to `limit` events after `from`, in order: the range they cover, which starts later than `from` if what came next is no
     /// longer retained.

@@ -14,8 +14,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    ActivitySource, Connection, EndReason, Handle, Installed, SeatChange, SeatConfig, SeatTable,
-    TickReport,
+    ActivitySource, Connection, EndReason, Grant, Handle, Installed, SeatChange, SeatConfig,
+    SeatTable, TableFull, TickReport,
     behaviour::{START, grant},
 };
 use crate::{
@@ -95,20 +95,16 @@ fn unpack(packed: u64) -> Handle {
 
 const SESSIONS: usize = 24;
 const OWNERS: usize = 2;
+const ROUNDS: u32 = 3_000;
 
 impl Arena {
-    /// Seats this owner's sessions and ends them; returns how many.
-    fn seat_and_end(&self, owner: usize, rounds: u32) -> u32 {
+    /// Seats this owner's sessions, `rounds` times, and ends them.
+    fn seat_and_end(&self, owner: usize, rounds: u32) {
         let mut rng = ChaCha8Rng::seed_from_u64(owner as u64);
-        let mut seated = 0;
         for round in 0..rounds {
             let session = rng.random_range(0..SESSIONS / OWNERS) * OWNERS + owner;
             let grant = grant(session as u128, u64::from(round));
-            let Ok(installed) = self.table.install(grant, START) else {
-                // Full until the ticker has freed slots.
-                thread::yield_now();
-                continue;
-            };
+            let installed = self.install(grant);
             let Installed::Fresh(handle) = installed else {
                 panic!("{installed:?}: its last seat was ended");
             };
@@ -127,9 +123,18 @@ impl Arena {
             });
             assert!(!self.table.verify(handle).is_live());
             published.ended.store(pack(handle), Ordering::Release);
-            seated += 1;
         }
-        seated
+    }
+
+    /// Full means: until the ticker has freed slots.
+    fn install(&self, grant: Grant) -> Installed {
+        for _ in 0..10_000_000 {
+            match self.table.install(grant, START) {
+                Ok(installed) => return installed,
+                Err(TableFull) => thread::yield_now(),
+            }
+        }
+        panic!("slots are not freed");
     }
 
     /// Touches and verifies whatever handles there are, stale or not.
@@ -193,15 +198,15 @@ fn nothing_is_lost_or_revived() {
             .map(|seed| scope.spawn(move || arena.touch_and_verify(seed)))
             .collect();
         let owners: Vec<_> = (0..OWNERS)
-            .map(|owner| scope.spawn(move || arena.seat_and_end(owner, 5_000)))
+            .map(|owner| scope.spawn(move || arena.seat_and_end(owner, ROUNDS)))
             .collect();
-        let seated: u32 = owners.into_iter().map(|owner| owner.join().unwrap()).sum();
+        owners.into_iter().for_each(|owner| owner.join().unwrap());
         arena.done.store(true, Ordering::SeqCst);
         verifiers
             .into_iter()
             .for_each(|verifier| verifier.join().unwrap());
+        let seated = OWNERS as u32 * ROUNDS;
         assert_eq!(ticker.join().unwrap(), (seated, seated));
-        assert!(seated > 100, "{seated} seats");
     });
     assert!(arena.table.is_empty());
     assert_eq!(arena.table.used(), 0);

@@ -397,5 +397,11 @@ fn an_attach_outdates_unsent_seat_changes_but_not_activity() {
     sent(&mut link);
     link.received(now, attached(None));
     effects(&mut link);
-    assert_eq!(sent(&mut link), [FromGateway::Activity(vec![SessionId(3)])]);
+    assert_eq!(
+        sent(&mut link),
+        [
+            FromGateway::Ack(Revision(10)),
+            FromGateway::Activity(vec![SessionId(3)])
+        ]
+    );
 }

@@ -1,0 +1,148 @@
+//! A player for a development stack: logs in, connects, flies in circles for ten seconds, and tells what it sees.
+//!
+//! ```text
+//! cargo run --release -- dev                          in one terminal: says where its dev.json is
+//! cargo run --release --example bot -- path/dev.json  in another, as often as you like
+//! ```
+#![allow(clippy::print_stdout)] // It is a program for people to look at.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use tickgate::{
+    client::{Account, Connection, Endpoint, Patience, Target, join},
+    demo::protocol::{Input, Snapshot, WORLD_SIZE},
+    id::GatewayId,
+    tls,
+};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+/// Inputs per second.
+const HZ: u64 = 30;
+const PLAYS_FOR: Duration = Duration::from_secs(10);
+
+/// What this program needs of dev.json.
+#[derive(Deserialize)]
+struct Stack {
+    auth_url: String,
+    ca: PathBuf,
+    gateways: Vec<Gateway>,
+}
+
+#[derive(Deserialize)]
+struct Gateway {
+    id: String,
+    #[serde(default)]
+    demo: bool,
+}
+
+impl Stack {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| {
+            let path = path.display();
+            format!("cannot read {path}: is `tickgate dev` running, and is this its dev.json?")
+        })?;
+        let mut stack: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no dev.json", path.display()))?;
+        // A relative path counts from the file that names it.
+        if let Some(directory) = path.parent() {
+            stack.ca = directory.join(&stack.ca);
+        }
+        Ok(stack)
+    }
+
+    /// The gateway that plays the demo world; the other one of a development stack admits nobody.
+    fn demo_gateway(&self) -> anyhow::Result<GatewayId> {
+        let demo = self.gateways.iter().find(|gateway| gateway.demo);
+        let demo = demo.context("no gateway of this stack plays the demo world")?;
+        Ok(demo.id.parse()?)
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let path = std::env::args_os().nth(1);
+    let path = path.context("usage: bot PATH/TO/dev.json (`tickgate dev` writes it)")?;
+    let stack = Stack::read(Path::new(&path))?;
+    let target = Target::Gateway(stack.demo_gateway()?);
+
+    let account = Account::connect(&stack.auth_url, &tls::load_certificates(&stack.ca)?)?;
+    let session = account
+        .login_dev(&format!("bot-{}", std::process::id()))
+        .await?;
+    println!(
+        "logged in as player {}, session {}",
+        session.player, session.id
+    );
+
+    let endpoint = Endpoint::bind(([0, 0, 0, 0], 0).into())?;
+    let ticket = || account.issue_connect_token(&session, target.clone());
+    let connection = join(&endpoint, Patience::default(), ticket).await?;
+    let client = connection.welcome().client;
+    println!("in at {} as client {client}", connection.remote_address());
+
+    connection.send_message(b"hello, world").await?;
+    let echo = connection.recv_message().await?;
+    println!("the world says: {}", String::from_utf8_lossy(&echo));
+
+    play(&connection).await?;
+    connection.close();
+    endpoint.shutdown().await;
+    Ok(())
+}
+
+/// Steers, and tells once a second what it sees.
+async fn play(connection: &Connection) -> anyhow::Result<()> {
+    let end = sleep_until(Instant::now() + PLAYS_FOR);
+    tokio::pin!(end);
+    let mut inputs = interval(Duration::from_millis(1_000 / HZ));
+    inputs.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut sequence = 0;
+    let mut snapshots = 0;
+    loop {
+        tokio::select! {
+            () = &mut end => return Ok(()),
+            _ = inputs.tick() => {
+                sequence += 1;
+                let (right, up) = heading(sequence);
+                let input = Input { sequence, right, up }.encode();
+                connection.send_datagram(input.to_vec().into())?;
+            }
+            datagram = connection.recv_datagram() => {
+                let datagram = datagram.map_err(|closed| {
+                    let advice = closed.advice().label();
+                    anyhow::Error::new(closed).context(format!("thrown out (advice: {advice})"))
+                })?;
+                snapshots += 1;
+                if snapshots % HZ == 0 {
+                    tell(&Snapshot::decode(&datagram)?, sequence);
+                }
+            }
+        }
+    }
+}
+
+/// Once around in three seconds.
+fn heading(sequence: u32) -> (i8, i8) {
+    let turns = f64::from(sequence) / (3.0 * HZ as f64);
+    let (up, right) = (turns * std::f64::consts::TAU).sin_cos();
+    ((right * 127.0) as i8, (up * 127.0) as i8)
+}
+
+fn tell(snapshot: &Snapshot, sequence: u32) {
+    let per_mille = |position: i32| i64::from(position) * 1_000 / i64::from(WORLD_SIZE);
+    println!(
+        "tick {}: at ({}, {}) of 1000, {} players in the world, {} nearby, {} inputs unanswered",
+        snapshot.tick.0,
+        per_mille(snapshot.x),
+        per_mille(snapshot.y),
+        snapshot.players,
+        snapshot.others().len(),
+        sequence.wrapping_sub(snapshot.received.newest),
+    );
+}

@@ -1,0 +1,259 @@
+//! A gateway and a sidecar to attach to each other: they note what they are told.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::super::{
+    AttachRefusal, AttachmentId, CarriedKey, GatewayDescription, GatewayHost, LiveSeat, LogState,
+    Revocation, RevocationRange, SeatReport, SidecarHost,
+};
+use crate::{
+    clock::Timestamp,
+    id::{GatewayId, Incarnation, Lineage, Revision, SessionId},
+};
+
+pub(super) const LINEAGE: Lineage = Lineage(5);
+
+/// What a gateway was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    Attached(Timestamp, Duration),
+    Detached,
+    Keys(Vec<CarriedKey>),
+    Reset(Lineage, Revision, Vec<SessionId>),
+    Applied(RevocationRange),
+}
+
+pub(super) struct FakeGateway {
+    pub(super) description: GatewayDescription,
+    pub(super) seats: Vec<LiveSeat>,
+    pub(super) report: Mutex<SeatReport>,
+    pub(super) report_ready: Arc<Notify>,
+    told: mpsc::UnboundedSender<Told>,
+}
+
+impl FakeGateway {
+    pub(super) fn new(
+        incarnation: u128,
+        seats: Vec<LiveSeat>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Told>) {
+        let (told, receiver) = mpsc::unbounded_channel();
+        let gateway = Self {
+            description: GatewayDescription {
+                id: "eu-1".parse().unwrap(),
+                incarnation: Incarnation(incarnation),
+                addresses: vec!["127.0.0.1:7777".parse().unwrap()],
+                server_name: "localhost".into(),
+                certificate_sha256: vec![[3; 32]],
+                capacity: 100,
+            },
+            seats,
+            report: Mutex::default(),
+            report_ready: Arc::default(),
+            told,
+        };
+        (Arc::new(gateway), receiver)
+    }
+
+    fn note(&self, told: Told) {
+        // The test may have seen enough.
+        let _ = self.told.send(told);
+    }
+}
+
+impl GatewayHost for FakeGateway {
+    fn describe(&self) -> GatewayDescription {
+        self.description.clone()
+    }
+
+    fn live_seats(&self) -> Vec<LiveSeat> {
+        self.seats.clone()
+    }
+
+    fn attached(&self, time: Timestamp, idle_timeout: Duration) {
+        self.note(Told::Attached(time, idle_timeout));
+    }
+
+    fn detached(&self) {
+        self.note(Told::Detached);
+    }
+
+    fn install_keys(&self, keys: &[CarriedKey]) {
+        self.note(Told::Keys(keys.to_vec()));
+    }
+
+    fn reset_log(&self, lineage: Lineage, revision: Revision, dead: &[SessionId]) {
+        self.note(Told::Reset(lineage, revision, dead.to_vec()));
+    }
+
+    fn apply_revocations(&self, range: &RevocationRange) {
+        self.note(Told::Applied(range.clone()));
+    }
+
+    fn heartbeat(&self, _time: Timestamp, _head: Revision) {}
+
+    fn take_report(&self, report: &mut SeatReport) {
+        *report = std::mem::take(&mut *self.report.lock().unwrap());
+    }
+
+    fn report_ready(&self) -> Arc<Notify> {
+        Arc::clone(&self.report_ready)
+    }
+}
+
+/// What a sidecar was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Heard {
+    Attached(Incarnation, Vec<LiveSeat>),
+    Detached(AttachmentId),
+    Report(SeatReport),
+    Acknowledged(Revision),
+}
+
+pub(super) struct FakeSidecar {
+    pub(super) log: Mutex<Vec<Revocation>>,
+    pub(super) dead: Vec<SessionId>,
+    head: watch::Sender<Revision>,
+    books: Mutex<Books>,
+    heard: mpsc::UnboundedSender<Heard>,
+}
+
+#[derive(Default)]
+struct Books {
+    next: u64,
+    current: Option<(Incarnation, AttachmentId)>,
+    retired: HashSet<Incarnation>,
+    fences: HashMap<AttachmentId, CancellationToken>,
+}
+
+impl FakeSidecar {
+    /// A sidecar that starts with this log.
+    pub(super) fn new(log: Vec<Revocation>) -> (Arc<Self>, mpsc::UnboundedReceiver<Heard>) {
+        let (heard, receiver) = mpsc::unbounded_channel();
+        let sidecar = Self {
+            head: watch::Sender::new(Revision(log.len() as u64)),
+            log: Mutex::new(log),
+            dead: vec![SessionId(13)],
+            books: Mutex::default(),
+            heard,
+        };
+        (Arc::new(sidecar), receiver)
+    }
+
+    pub(super) fn revoke(&self, event: Revocation) {
+        let mut log = self.log.lock().unwrap();
+        log.push(event);
+        self.head.send_replace(Revision(log.len() as u64));
+    }
+
+    fn note(&self, heard: Heard) {
+        let _ = self.heard.send(heard);
+    }
+}
+
+#[tonic::async_trait]
+impl SidecarHost for FakeSidecar {
+    fn time(&self) -> Timestamp {
+        Timestamp(1_000)
+    }
+
+    fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    async fn attach(
+        &self,
+        gateway: &GatewayDescription,
+        seats: &[LiveSeat],
+    ) -> Result<AttachmentId, AttachRefusal> {
+        let mut books = self.books.lock().unwrap();
+        if books.retired.contains(&gateway.incarnation) {
+            return Err(AttachRefusal::Fenced);
+        }
+        books.next += 1;
+        let id = AttachmentId(books.next);
+        if let Some((incarnation, older)) = books.current.replace((gateway.incarnation, id)) {
+            if incarnation != gateway.incarnation {
+                books.retired.insert(incarnation);
+            }
+            if let Some(fence) = books.fences.remove(&older) {
+                fence.cancel();
+            }
+        }
+        books.fences.insert(id, CancellationToken::new());
+        self.note(Heard::Attached(gateway.incarnation, seats.to_vec()));
+        Ok(id)
+    }
+
+    fn keys_for(&self, gateway: &GatewayId, _incarnation: Incarnation) -> Vec<CarriedKey> {
+        assert_eq!(gateway.as_str(), "eu-1");
+        vec![key()]
+    }
+
+    async fn log_state(&self) -> Result<LogState, AttachRefusal> {
+        Ok(LogState {
+            lineage: LINEAGE,
+            tail: Revision(0),
+            head: *self.head.borrow(),
+        })
+    }
+
+    async fn log_after(
+        &self,
+        from: Revision,
+        limit: usize,
+    ) -> Result<RevocationRange, AttachRefusal> {
+        let log = self.log.lock().unwrap();
+        let events = log.iter().skip(usize::try_from(from.0).unwrap());
+        let events: Vec<_> = events.take(limit).copied().collect();
+        Ok(RevocationRange {
+            from,
+            to: Revision(from.0 + events.len() as u64),
+            events,
+        })
+    }
+
+    async fn dead_among(&self, seats: &[LiveSeat]) -> Result<Vec<SessionId>, AttachRefusal> {
+        let sessions = seats.iter().map(|seat| seat.session);
+        Ok(sessions
+            .filter(|session| self.dead.contains(session))
+            .collect())
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Revision> {
+        self.head.subscribe()
+    }
+
+    async fn report(&self, _attachment: AttachmentId, report: SeatReport) {
+        self.note(Heard::Report(report));
+    }
+
+    fn acknowledged(&self, _attachment: AttachmentId, revision: Revision) {
+        self.note(Heard::Acknowledged(revision));
+    }
+
+    fn detach(&self, attachment: AttachmentId) {
+        self.books.lock().unwrap().fences.remove(&attachment);
+        self.note(Heard::Detached(attachment));
+    }
+
+    async fn fenced(&self, attachment: AttachmentId) {
+        let fence = self.books.lock().unwrap().fences.get(&attachment).cloned();
+        if let Some(fence) = fence {
+            fence.cancelled().await;
+        }
+    }
+}
+
+pub(super) fn key() -> CarriedKey {
+    CarriedKey {
+        epoch: 1,
+        key: vec![9; 32].into(),
+    }
+}

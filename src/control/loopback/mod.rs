@@ -1,0 +1,361 @@
+//! Both shells over real gRPC on loopback (plain TCP), between hosts that note what they are told.
+
+mod hosts;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc::UnboundedReceiver, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Request, Status,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint, Server},
+};
+
+use self::hosts::{FakeGateway, FakeSidecar, Heard, LINEAGE, Told, key};
+use super::{
+    GatewayHost, LiveSeat, MAX_MESSAGE_BYTES, Revocation, RevocationRange, SeatReport, SidecarHost,
+    codec::encode_gateway,
+    message::{Attach, FromGateway},
+    sidecar::service_until,
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    id::{Incarnation, PlayerGeneration, PlayerId, Revision, SessionId},
+    proto::{self, control_service_client::ControlServiceClient},
+    rpc::{Peer, Role},
+};
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn seat(n: u128) -> LiveSeat {
+    LiveSeat {
+        session: SessionId(n),
+        player: PlayerId(n),
+        player_generation: PlayerGeneration(1),
+    }
+}
+
+fn range(from: u64, events: &[Revocation]) -> RevocationRange {
+    RevocationRange {
+        from: Revision(from),
+        to: Revision(from + events.len() as u64),
+        events: events.to_vec(),
+    }
+}
+
+/// Awaits the first event that `wanted` maps to something.
+async fn until<T, R>(
+    events: &mut UnboundedReceiver<T>,
+    mut wanted: impl FnMut(T) -> Option<R>,
+) -> R {
+    let search = async {
+        loop {
+            if let Some(found) = wanted(events.recv().await.unwrap()) {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, search).await.unwrap()
+}
+
+/// A sidecar's server in a runtime of its own, so that it can be killed with all its connections.
+struct Process {
+    runtime: Option<Runtime>,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Process {
+    fn start(host: Arc<dyn SidecarHost>, address: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let service = service_until(host, Clock::system(), shutdown.clone());
+        let service = InterceptedService::new(service, as_gateway);
+        let stopped = shutdown.clone().cancelled_owned();
+        let server = runtime.spawn(async move {
+            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming_shutdown(incoming, stopped)
+                .await
+        });
+        Self {
+            runtime: Some(runtime),
+            address,
+            shutdown,
+            server,
+        }
+    }
+
+    fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address))
+            .unwrap()
+            .connect_lazy()
+    }
+
+    fn run_gateway(&self, gateway: &Arc<FakeGateway>) -> (CancellationToken, JoinHandle<()>) {
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(super::gateway::run(
+            self.channel(),
+            Arc::clone(gateway) as Arc<dyn GatewayHost>,
+            Clock::system(),
+            cancel.clone(),
+        ));
+        (cancel, task)
+    }
+
+    fn kill(mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Stands in for the TLS listener: who the caller's certificate says it is.
+fn as_gateway(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let peer = Peer {
+        address: request.remote_addr().unwrap(),
+        role: Some(Role::Gateway("eu-1".parse().unwrap())),
+    };
+    request.extensions_mut().insert(peer);
+    Ok(request)
+}
+
+#[tokio::test]
+async fn a_gateway_attaches_follows_the_log_and_reports() {
+    let old = Revocation::Player(PlayerId(9), PlayerGeneration(4));
+    let (sidecar, mut heard) = FakeSidecar::new(vec![old]);
+    let process = Process::start(sidecar.clone(), "127.0.0.1:0");
+    let (gateway, mut told) = FakeGateway::new(1, vec![seat(12), seat(13)]);
+    let (cancel, task) = process.run_gateway(&gateway);
+
+    let mut first = Vec::new();
+    until(&mut told, |event| {
+        first.push(event);
+        (first.len() == 4).then_some(())
+    })
+    .await;
+    assert_eq!(
+        first,
+        [
+            Told::Keys(vec![key()]),
+            Told::Reset(LINEAGE, Revision(0), vec![SessionId(13)]),
+            Told::Attached(Timestamp(1_000), Duration::from_secs(60)),
+            Told::Applied(range(0, &[old])),
+        ]
+    );
+    let presented = until(&mut heard, |event| match event {
+        Heard::Attached(incarnation, seats) => Some((incarnation, seats)),
+        _ => None,
+    });
+    let (incarnation, seats) = presented.await;
+    assert_eq!(
+        (incarnation, seats),
+        (Incarnation(1), gateway.seats.clone())
+    );
+
+    let revoked = Revocation::Session(SessionId(12));
+    let sent = std::time::Instant::now();
+    sidecar.revoke(revoked);
+    until(&mut told, |event| {
+        (event == Told::Applied(range(1, &[revoked]))).then_some(())
+    })
+    .await;
+    assert!(sent.elapsed() < Duration::from_secs(1));
+    until(&mut heard, |event| {
+        (event == Heard::Acknowledged(Revision(2))).then_some(())
+    })
+    .await;
+
+    *gateway.report.lock().unwrap() = SeatReport {
+        opened: vec![seat(14)],
+        closed: vec![SessionId(12)],
+        active: vec![SessionId(14)],
+        seats: 1,
+    };
+    gateway.report_ready.notify_one();
+    let mut reported = SeatReport::default();
+    until(&mut heard, |event| {
+        if let Heard::Report(part) = event {
+            reported.opened.extend(part.opened);
+            reported.closed.extend(part.closed);
+            reported.active.extend(part.active);
+        }
+        (!reported.opened.is_empty() && !reported.active.is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(reported.opened, [seat(14)]);
+    assert_eq!(reported.closed, [SessionId(12)]);
+    assert_eq!(reported.active, [SessionId(14)]);
+
+    cancel.cancel();
+    task.await.unwrap();
+    until(&mut told, |event| (event == Told::Detached).then_some(())).await;
+    until(&mut heard, |event| {
+        matches!(event, Heard::Detached(_)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revocation_made_while_cut_off_is_applied_on_the_next_attach() {
+    let first = Revocation::Session(SessionId(1));
+    let missed = Revocation::Session(SessionId(2));
+    let (sidecar, _heard) = FakeSidecar::new(vec![first]);
+    let process = Process::start(sidecar, "127.0.0.1:0");
+    let (gateway, mut told) = FakeGateway::new(1, Vec::new());
+    let (_cancel, _task) = process.run_gateway(&gateway);
+    until(&mut told, |event| {
+        (event == Told::Applied(range(0, &[first]))).then_some(())
+    })
+    .await;
+
+    let address = process.address.to_string();
+    process.kill();
+    until(&mut told, |event| (event == Told::Detached).then_some(())).await;
+
+    let (sidecar, mut heard) = FakeSidecar::new(vec![first, missed]);
+    let _process = Process::start(sidecar, &address);
+    // From its position on, so without a snapshot, and what it has is not sent again.
+    until(&mut told, |event| match event {
+        Told::Reset(..) => panic!("the log was continued"),
+        Told::Applied(applied) => {
+            assert_eq!(applied, range(1, &[missed]));
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
+    until(&mut heard, |event| {
+        (event == Heard::Acknowledged(Revision(2))).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_newer_process_fences_off_the_older_one() {
+    let (sidecar, mut heard) = FakeSidecar::new(Vec::new());
+    let process = Process::start(sidecar, "127.0.0.1:0");
+    let (older, mut older_told) = FakeGateway::new(1, Vec::new());
+    let (_cancel, _task) = process.run_gateway(&older);
+    let attached = |event| matches!(event, Told::Attached(..)).then_some(());
+    until(&mut older_told, attached).await;
+    let (newer, mut newer_told) = FakeGateway::new(2, Vec::new());
+    let (_cancel, _task) = process.run_gateway(&newer);
+    until(&mut newer_told, attached).await;
+    until(&mut older_told, |event| {
+        (event == Told::Detached).then_some(())
+    })
+    .await;
+    // The older one's stream leaves, the newer one's stays: its acknowledgements and reports go on.
+    until(&mut heard, |event| match event {
+        Heard::Detached(id) => Some(assert_eq!(id.0, 1)),
+        _ => None,
+    })
+    .await;
+    until(&mut heard, |event| {
+        assert!(!matches!(event, Heard::Detached(_)));
+        matches!(event, Heard::Report(_)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_graceful_shutdown_does_not_wait_for_gateways() {
+    let (sidecar, _heard) = FakeSidecar::new(Vec::new());
+    let mut process = Process::start(sidecar, "127.0.0.1:0");
+    let (gateway, mut told) = FakeGateway::new(1, Vec::new());
+    let (_cancel, _task) = process.run_gateway(&gateway);
+    until(&mut told, |event| {
+        matches!(event, Told::Attached(..)).then_some(())
+    })
+    .await;
+    process.shutdown.cancel();
+    until(&mut told, |event| (event == Told::Detached).then_some(())).await;
+    let served = tokio::time::timeout(PATIENCE, &mut process.server).await;
+    served.unwrap().unwrap().unwrap();
+}
+
+/// The status with which a stream of these messages ends.
+async fn refusal(process: &Process, messages: Vec<proto::GatewayMessage>) -> Status {
+    let mut client = ControlServiceClient::new(process.channel());
+    // Held open: the sidecar has to be the one who ends it.
+    let messages =
+        tokio_stream::StreamExt::chain(tokio_stream::iter(messages), tokio_stream::pending());
+    let ended = async {
+        let mut answers = client.attach(messages).await?.into_inner();
+        while answers.message().await?.is_some() {}
+        Ok(())
+    };
+    let ended: Result<(), Status> = tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    ended.unwrap_err()
+}
+
+#[tokio::test]
+async fn what_does_not_belong_ends_the_stream_with_a_fixed_status() {
+    let (sidecar, _heard) = FakeSidecar::new(Vec::new());
+    let process = Process::start(sidecar, "127.0.0.1:0");
+    let (gateway, _told) = FakeGateway::new(1, Vec::new());
+    let attach = |id: &str| {
+        let mut description = gateway.description.clone();
+        description.id = id.parse().unwrap();
+        encode_gateway(FromGateway::Attach(Box::new(Attach {
+            gateway: description,
+            position: None,
+            seats: Vec::new(),
+        })))
+    };
+    let heartbeat = encode_gateway(FromGateway::Heartbeat { seats: 0 });
+    let empty = proto::GatewayMessage { message: None };
+    let long = encode_gateway(FromGateway::Activity(vec![
+        SessionId(0);
+        MAX_MESSAGE_BYTES / 16 + 1
+    ]));
+    let cases = [
+        (vec![attach("eu-2")], Code::PermissionDenied),
+        (vec![heartbeat], Code::InvalidArgument),
+        (vec![empty.clone()], Code::InvalidArgument),
+        (vec![long.clone()], Code::InvalidArgument),
+        (vec![attach("eu-1"), empty], Code::InvalidArgument),
+        (vec![attach("eu-1"), long], Code::InvalidArgument),
+        (vec![attach("eu-1"), attach("eu-1")], Code::InvalidArgument),
+    ];
+    for (messages, code) in cases {
+        assert_eq!(refusal(&process, messages).await.code(), code);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_without_a_certificate_is_refused() {
+    let (sidecar, _heard) = FakeSidecar::new(Vec::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(
+        Server::builder()
+            .add_service(super::sidecar::service(sidecar, Clock::system()))
+            .serve_with_incoming(TcpListenerStream::new(listener)),
+    );
+    let channel = Endpoint::from_shared(url).unwrap().connect_lazy();
+    let refused = ControlServiceClient::new(channel)
+        .attach(tokio_stream::pending())
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    server.abort();
+}
