@@ -269,18 +269,9 @@ fn a_gateway_without_certificates_says_how_to_make_them() {
     let directory = empty();
     let refused = tickgate(directory.path(), &["gateway"]);
     assert_eq!(refused.code, 2, "{refused:?}");
-    assert!(
-        refused
-            .stderr
-            .contains("error: gateway.control.ca cannot be used\n  because: "),
-        "{}",
-        refused.stderr
-    );
-    assert!(
-        refused.stderr.contains("`tickgate certs` makes them"),
-        "{}",
-        refused.stderr
-    );
+    for part in ["error: ", "certs/ca.pem", "`tickgate certs` makes them"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
 }
 
 #[test]
@@ -409,4 +400,64 @@ fn the_default_configuration_names_the_certificates_that_are_made_by_default() {
     }
     let checked = tickgate(directory.path(), &["check-config"]);
     assert_eq!(checked.stderr, "", "nothing is missing");
+}
+
+/// A `tickgate` process that is killed when the test is done with it.
+#[cfg(unix)]
+struct Running(std::process::Child);
+
+#[cfg(unix)]
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The development stack says when it is up, with lines that a program can read, and ends in good order when it is asked to.
+#[cfg(unix)]
+#[test]
+fn the_development_stack_comes_up_and_ends_in_good_order() {
+    use std::io::{BufRead, BufReader};
+
+    let directory = empty();
+    fs::write(
+        directory.path().join("config.toml"),
+        "[log]\nformat = \"json\"\n",
+    )
+    .unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tickgate"))
+        .args(["dev", "--ephemeral-ports", "--state-dir", "state"])
+        .current_dir(&directory)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut dev = Running(child);
+
+    // The stack gives up by itself, and this reader with it, when it does not come up.
+    let mut log = log.lines().map(|line| line.unwrap());
+    let is_up = |line: &String| {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        event["fields"]["dev_json"].is_string()
+    };
+    assert!(log.any(|line| is_up(&line)), "it did not come up");
+    let written = directory.path().join("state/dev.json");
+    let told: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&written).unwrap()).unwrap();
+    assert_eq!(told["pid"], dev.0.id());
+    assert_eq!(mode(&directory.path().join("state")), 0o700);
+
+    let asked = Command::new("kill")
+        .args(["-TERM", &dev.0.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(asked.success());
+    assert!(
+        log.all(|line| !line.contains("k4.local")),
+        "a key is in the log"
+    );
+    assert_eq!(dev.0.wait().unwrap().code(), Some(0));
+    assert!(!written.exists());
 }

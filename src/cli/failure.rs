@@ -4,7 +4,9 @@ use std::{fmt, process::ExitCode};
 
 use tickgate::{
     config::{ConfigError, KeyError},
+    gateway,
     role::RoleError,
+    sidecar,
 };
 
 /// Why a subcommand failed, as it is told on standard error.
@@ -48,9 +50,15 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.error)?;
+        let mut told = self.error.to_string();
+        write!(f, "error: {told}")?;
         for cause in self.error.chain().skip(1) {
-            write!(f, "\n  because: {cause}")?;
+            let cause = cause.to_string();
+            // Some errors tell their cause in their own words already.
+            if !told.contains(&cause) {
+                write!(f, "\n  because: {cause}")?;
+                told = cause;
+            }
         }
         if let Some(advice) = &self.advice {
             write!(f, "\n  what to do: {advice}")?;
@@ -83,19 +91,6 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<RoleError> for Failure {
-    fn from(error: RoleError) -> Self {
-        match error {
-            RoleError::Key(error) => error.into(),
-            RoleError::Tls(_) => Self::usage(error)
-                .advise("`tickgate certs` makes certificates for development; in production, name yours in the configuration"),
-            RoleError::NotAttached(_) => Self::runtime(error)
-                .advise("look for the lines of tickgate::control in the log; --log debug says more"),
-            _ => Self::runtime(error),
-        }
-    }
-}
-
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         let advice = match &error {
@@ -117,5 +112,53 @@ impl From<KeyError> for Failure {
             _ => "make another key with `tickgate keys generate` for one of the two".to_owned(),
         };
         Self::usage(error).advise(advice)
+    }
+}
+
+impl From<RoleError> for Failure {
+    fn from(error: RoleError) -> Self {
+        match error {
+            RoleError::Key(error) => error.into(),
+            RoleError::Sidecar(error) => error.into(),
+            RoleError::Gateway(error) => error.into(),
+            RoleError::Tls(_) => Self::usage(error).advise(CERTIFICATES),
+            RoleError::Rpc(_) | RoleError::Advertise(_) => {
+                Self::usage(error).advise("mend [gateway] advertise and [gateway.control] sidecar")
+            }
+            RoleError::State { .. } | RoleError::Certs(_) => Self::runtime(error)
+                .advise("check who may write there, or choose another --state-dir"),
+            RoleError::NotAttached(_) => Self::runtime(error).advise(
+                "look for the lines of tickgate::control in the log; --log debug says more",
+            ),
+            _ => Self::runtime(error),
+        }
+    }
+}
+
+const CERTIFICATES: &str = "name the right files in the configuration; `tickgate check-config` says which are missing, and \
+    `tickgate certs` makes them for development";
+const TAKEN: &str = "another process has that address, or it is none of this machine's: end the other one, or choose another address in the configuration";
+
+impl From<sidecar::StartError> for Failure {
+    fn from(error: sidecar::StartError) -> Self {
+        use sidecar::StartError;
+        match error {
+            StartError::Tls(_) => Self::usage(error).advise(CERTIFICATES),
+            StartError::Bind { .. } => Self::runtime(error).advise(TAKEN),
+            StartError::Store(_) => Self::runtime(error)
+                .advise("check the path in [sidecar] store, who may write there, and that no other sidecar has it open"),
+            _ => Self::usage(error).advise("mend [session] and [sidecar] of the configuration"),
+        }
+    }
+}
+
+impl From<gateway::StartError> for Failure {
+    fn from(error: gateway::StartError) -> Self {
+        use gateway::StartError;
+        match error {
+            StartError::Tls(_) => Self::usage(error).advise(CERTIFICATES),
+            StartError::Bind { .. } => Self::runtime(error).advise(TAKEN),
+            _ => Self::runtime(error),
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Sets up logging, once per process: which events, in which form. Always to standard error; standard output is for results.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tickgate::config::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
@@ -19,6 +21,8 @@ pub(super) fn start(log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.filter).context("cannot read the log filter")?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Colours are for terminals; in a file they are noise.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match log.format {
         LogFormat::Text => lines.try_init(),

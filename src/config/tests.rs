@@ -219,6 +219,10 @@ fn rules_between_keys_hold() {
             "line 2, column 7: gateway.key: the same file as gateway.control.key",
         ),
         (
+            "[gateway]\nlisten = \"0.0.0.0:0\"",
+            "line 2, column 10: gateway.listen: 0.0.0.0:0 leaves open what to tell clients",
+        ),
+        (
             "[log]\nfilter = \"tickgate=loud\"",
             "line 2, column 10: log.filter: \"tickgate=loud\" is no filter",
         ),
@@ -318,6 +322,46 @@ fn a_development_stack_keeps_to_loopback_and_its_own_directory() {
         fixed.gateway.control.sidecar.to_string(),
         "https://127.0.0.1:7801"
     );
+}
+
+#[test]
+fn the_defaults_are_those_of_gateway_and_sidecar() {
+    use crate::{gateway::Limits, seat::SeatConfig, sidecar::SessionLives};
+    let Config {
+        gateway,
+        session,
+        seat,
+        demo,
+        ..
+    } = Config::default();
+    let limits = Limits {
+        handshakes: gateway.max_handshakes as usize,
+        awaiting_hello: gateway.max_awaiting_hello as usize,
+        hello_timeout: gateway.hello_timeout,
+        idle_timeout: gateway.idle_timeout,
+        single_use: gateway.single_use_capacity as usize,
+        admit_while_stale: gateway.control.admit_while_stale,
+        message_backlog: gateway.message_backlog.bytes(),
+        ..Limits::default()
+    };
+    assert_eq!(limits, Limits::default());
+    assert_eq!(
+        gateway.socket_buffer.bytes(),
+        crate::gateway::DEFAULT_SOCKET_BUFFER
+    );
+    let seats = SeatConfig::default();
+    assert_eq!(
+        (gateway.capacity, session.idle),
+        (seats.capacity, seats.idle)
+    );
+    assert_eq!(seat.window_ticks(demo.tick_hz), seats.window);
+    let lives = SessionLives {
+        idle: session.idle,
+        absolute: session.absolute,
+        session_token: session.token_life,
+        connect_token: session.connect_life,
+    };
+    assert_eq!(lives, SessionLives::default());
 }
 
 #[test]

@@ -104,6 +104,8 @@ fn gateway_config(config: &Config, clock: Clock) -> Result<GatewayConfig, RoleEr
             hello_timeout: section.hello_timeout,
             idle_timeout: section.idle_timeout,
             single_use: section.single_use_capacity as usize,
+            admit_while_stale: section.control.admit_while_stale,
+            message_backlog: section.message_backlog.bytes(),
             ..Limits::default()
         },
         socket_buffer: usize::try_from(section.socket_buffer.0).unwrap_or(usize::MAX),
