@@ -29,6 +29,8 @@ pub mod gateway;
 pub mod id;
 #[cfg(feature = "rpc")]
 pub mod proto;
+#[cfg(all(feature = "gateway", feature = "client", feature = "sidecar"))]
+pub mod role;
 #[cfg(feature = "rpc")]
 pub mod rpc;
 pub mod seat;
@@ -39,5 +41,3 @@ pub mod store;
 pub mod tls;
 pub mod token;
 pub mod wire;
-#[cfg(all(feature = "gateway", feature = "client", feature = "sidecar"))]
-pub mod role;

@@ -45,12 +45,13 @@ impl Simulation {
         let now = self.shared.clock.wall();
         self.tick.0 += 1;
         self.shared.ticked(now);
-        self.shared.seats.tick(self.tick, now, &mut self.report);
-        self.shared.journal.record(&self.report);
-        note_workers(&mut self.served_by, &self.report.changes);
+        // Inputs before changes: whoever they come from was seated before, so that its join is told now or was told.
         for (worker, inbox) in self.workers.iter().zip(&mut self.inboxes) {
             worker.take_inputs(inbox);
         }
+        self.shared.seats.tick(self.tick, now, &mut self.report);
+        self.shared.journal.record(&self.report);
+        note_workers(&mut self.served_by, &self.report.changes);
         let dropped = self.inboxes.iter().map(Inbox::dropped).sum();
         self.shared
             .counters

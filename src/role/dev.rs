@@ -74,9 +74,16 @@ struct DevGateway {
 /// # Errors
 /// [`RoleError`] when it cannot start.
 pub async fn run(options: DevOptions, cancel: CancellationToken) -> Result<(), RoleError> {
-    let DevOptions { state_dir, ephemeral_ports, config } = options;
+    let DevOptions {
+        state_dir,
+        ephemeral_ports,
+        config,
+    } = options;
     let written = state_dir.join("dev.json");
-    make_private_directory(&state_dir).map_err(|source| RoleError::State { path: state_dir.clone(), source })?;
+    make_private_directory(&state_dir).map_err(|source| RoleError::State {
+        path: state_dir.clone(),
+        source,
+    })?;
     // One that a killed stack left behind would lie until this one is up.
     remove(&written)?;
 
@@ -85,7 +92,8 @@ pub async fn run(options: DevOptions, cancel: CancellationToken) -> Result<(), R
     let idle_id = idle_gateway_id(&config.gateway.id);
     let certs = Layout::new(state_dir.join("certs"));
     if !certs.ca().exists() {
-        DevCerts::generate(&[config.gateway.id.clone(), idle_id.clone()])?.write_to(&state_dir.join("certs"))?;
+        DevCerts::generate(&[config.gateway.id.clone(), idle_id.clone()])?
+            .write_to(&state_dir.join("certs"))?;
     }
 
     let sidecar = start_sidecar(&config, Clock::system()).await?;
@@ -109,7 +117,11 @@ pub async fn run(options: DevOptions, cancel: CancellationToken) -> Result<(), R
 }
 
 fn idle_gateway_id(played: &GatewayId) -> GatewayId {
-    let idle = if played.as_str() == "gateway-2" { "gateway-1" } else { "gateway-2" };
+    let idle = if played.as_str() == "gateway-2" {
+        "gateway-1"
+    } else {
+        "gateway-2"
+    };
     // Both are valid ids; the fallback is never taken.
     idle.parse().unwrap_or_else(|_| played.clone())
 }
@@ -125,7 +137,9 @@ fn idle_config(config: &Config, certs: &Layout, id: GatewayId) -> Config {
     gateway.certificate = to_players.certificate;
     gateway.key = to_players.key;
     let port = gateway.listen.port();
-    gateway.listen.set_port(if port == 0 { 0 } else { port.wrapping_add(1) });
+    gateway
+        .listen
+        .set_port(if port == 0 { 0 } else { port.wrapping_add(1) });
     idle.demo.tick_hz = IDLE_TICK_HZ;
     idle
 }
@@ -139,7 +153,12 @@ async fn attached(role: &GatewayRole) -> Result<(), RoleError> {
     }
 }
 
-fn describe(sidecar: &Sidecar, certs: &Layout, played: &GatewayRole, idle: &GatewayRole) -> DevJson {
+fn describe(
+    sidecar: &Sidecar,
+    certs: &Layout,
+    played: &GatewayRole,
+    idle: &GatewayRole,
+) -> DevJson {
     let addresses = sidecar.addresses();
     let (backend, admin) = (certs.backend(), certs.admin());
     let gateway = |role: &GatewayRole, demo| DevGateway {
@@ -169,7 +188,10 @@ fn absolute(path: PathBuf) -> PathBuf {
 #[cfg(unix)]
 fn make_private_directory(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 #[cfg(not(unix))]
@@ -179,16 +201,20 @@ fn make_private_directory(path: &Path) -> io::Result<()> {
 
 fn remove(path: &Path) -> Result<(), RoleError> {
     match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(RoleError::State { path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RoleError::State {
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }
 
 /// Writes the file whole or not at all: whoever waits for it reads it at once.
 fn write_json(path: &Path, json: &DevJson) -> Result<(), RoleError> {
-    let state = |source| RoleError::State { path: path.to_owned(), source };
+    let state = |source| RoleError::State {
+        path: path.to_owned(),
+        source,
+    };
     let text = serde_json::to_string_pretty(json).map_err(|error| state(error.into()))?;
     let unfinished = path.with_extension("json.tmp");
     fs::write(&unfinished, text + "\n").map_err(state)?;

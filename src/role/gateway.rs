@@ -55,7 +55,12 @@ impl GatewayRole {
             Clock::system(),
             stop.clone(),
         ));
-        Ok(Self { gateway, stop, control, world })
+        Ok(Self {
+            gateway,
+            stop,
+            control,
+            world,
+        })
     }
 
     /// The gateway.
@@ -65,7 +70,12 @@ impl GatewayRole {
 
     /// Closes all connections as drained and returns when everything has stopped.
     pub async fn shutdown(self) {
-        let Self { gateway, stop, control, world } = self;
+        let Self {
+            gateway,
+            stop,
+            control,
+            world,
+        } = self;
         // Closing and joining threads takes a tick at the most, and the control channel goes on meanwhile.
         let closed = tokio::task::spawn_blocking(move || gateway.shutdown());
         if closed.await.is_err() {
@@ -124,5 +134,8 @@ fn advertise(section: &GatewaySection) -> io::Result<Vec<SocketAddr>> {
     // Connecting a UDP socket sends nothing; it asks the routing table.
     let probe = UdpSocket::bind((section.listen.ip(), 0))?;
     probe.connect((host, section.control.sidecar.port()))?;
-    Ok(vec![SocketAddr::new(probe.local_addr()?.ip(), section.listen.port())])
+    Ok(vec![SocketAddr::new(
+        probe.local_addr()?.ip(),
+        section.listen.port(),
+    )])
 }

@@ -10,7 +10,9 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 pub use self::{gateway::GatewayRole, sidecar::start_sidecar};
-use crate::{certs::CertsError, config::KeyError, gateway as gw, rpc::RpcError, sidecar as sc, tls::TlsError};
+use crate::{
+    certs::CertsError, config::KeyError, gateway as gw, rpc::RpcError, sidecar as sc, tls::TlsError,
+};
 
 /// Why a role did not start.
 #[derive(Debug, Error)]

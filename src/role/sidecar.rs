@@ -32,7 +32,10 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
         plain_text: sidecar.plain_text,
         session_key: keys.session,
         previous_session_key: None,
-        transport_key: MasterKey { epoch: FIRST_EPOCH, key: keys.transport },
+        transport_key: MasterKey {
+            epoch: FIRST_EPOCH,
+            key: keys.transport,
+        },
         previous_transport_key: None,
         lives: SessionLives {
             idle: session.idle,
