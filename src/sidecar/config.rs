@@ -8,9 +8,7 @@ use crate::{
     clock::Clock,
     store::StoreLives,
     tls::Identity,
-    token::{
-        MAX_CONNECT_LIFE, Purpose, SessionKey, SessionKeyring, TransportMasterKey, ensure_unshared,
-    },
+    token::{MAX_CONNECT_LIFE, Purpose, SessionKey, TransportMasterKey, ensure_unshared},
 };
 
 use super::StartError;
@@ -164,14 +162,6 @@ impl SidecarConfig {
             }),
             None => Ok(Some(Convenient(()))),
         }
-    }
-
-    /// The session keys, taken out of the configuration.
-    pub(super) fn keyring(
-        session_key: SessionKey,
-        previous_session_key: Option<SessionKey>,
-    ) -> SessionKeyring {
-        SessionKeyring::new(session_key, previous_session_key)
     }
 }
 

@@ -27,6 +27,10 @@ pub(super) struct Host {
 }
 
 /// A gateway cannot mend a store: it tries again later.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "handed to `map_err`, which gives it away"
+)]
 fn not_ready(error: StoreError) -> AttachRefusal {
     tracing::error!(label = error.label(), %error, "the store failed under the control channel");
     AttachRefusal::NotReady

@@ -29,7 +29,7 @@ use crate::{
     clock::Clock,
     store::{EmbeddedStore, OpenError, Store, StoreError},
     tls::TlsError,
-    token::SharedKey,
+    token::{SessionKeyring, SharedKey},
 };
 
 use self::{
@@ -183,7 +183,7 @@ impl Sidecar {
         });
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
-            keyring: SidecarConfig::keyring(session_key, previous_session_key),
+            keyring: SessionKeyring::new(session_key, previous_session_key),
             lives,
             clock: clock.clone(),
         });

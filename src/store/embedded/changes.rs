@@ -122,7 +122,7 @@ impl Changes<'_, '_> {
         if at >= found.session.ends_at {
             return Ok(SessionRevocation::AlreadyEnded(Revision(0)));
         }
-        let revision = self.append(proto::RevocationRecord {
+        let revision = self.append(&proto::RevocationRecord {
             session_id: Bytes::copy_from_slice(&id.to_bytes()),
             at_ms: at.0,
             ..Default::default()
@@ -145,7 +145,7 @@ impl Changes<'_, '_> {
         };
         let sessions = self.live_sessions_of(id, &player, at)?;
         player.generation = player.generation.saturating_add(1);
-        let revision = self.append(proto::RevocationRecord {
+        let revision = self.append(&proto::RevocationRecord {
             player_id: Bytes::copy_from_slice(&id.to_bytes()),
             player_generation: player.generation,
             at_ms: at.0,
@@ -242,9 +242,9 @@ impl Changes<'_, '_> {
         Ok((purged, more))
     }
 
-    fn append(&mut self, record: proto::RevocationRecord) -> Result<Revision, StoreError> {
+    fn append(&mut self, record: &proto::RevocationRecord) -> Result<Revision, StoreError> {
         let revision = self.log.head + 1;
-        let bytes = prost::Message::encode_to_vec(&record);
+        let bytes = prost::Message::encode_to_vec(record);
         self.tables.log.insert(revision, bytes.as_slice())?;
         self.log.head = revision;
         Ok(Revision(revision))

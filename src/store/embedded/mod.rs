@@ -182,18 +182,7 @@ impl Store for EmbeddedStore {
     }
 
     fn dead_among(&self, sessions: Vec<SessionId>, at: Timestamp) -> Answer<'_, Vec<SessionId>> {
-        self.scan(move |read| {
-            let mut dead = Vec::new();
-            for id in sessions {
-                let alive = tables::read_found(read, id)?.is_some_and(|found| {
-                    found.revocation().is_none() && at < found.session.ends_at
-                });
-                if !alive {
-                    dead.push(id);
-                }
-            }
-            Ok(dead)
-        })
+        self.scan(move |read| tables::read_dead(read, &sessions, at))
     }
 
     fn note_activity(&self, sessions: &[SessionId], at: Timestamp) {

@@ -102,13 +102,43 @@ pub(super) fn read_found(
     transaction: &ReadTransaction,
     id: SessionId,
 ) -> Result<Option<Found>, StoreError> {
-    let Some(record) = session(&transaction.open_table(SESSIONS)?, id)? else {
+    let sessions = transaction.open_table(SESSIONS)?;
+    let players = transaction.open_table(PLAYERS)?;
+    let head = read_log_state(transaction)?.head;
+    find(&sessions, &players, head, id)
+}
+
+/// Which of these sessions cannot have a live seat any more.
+pub(super) fn read_dead(
+    transaction: &ReadTransaction,
+    ids: &[SessionId],
+    at: Timestamp,
+) -> Result<Vec<SessionId>, StoreError> {
+    let sessions = transaction.open_table(SESSIONS)?;
+    let players = transaction.open_table(PLAYERS)?;
+    let head = read_log_state(transaction)?.head;
+    let mut dead = Vec::new();
+    for &id in ids {
+        let found = find(&sessions, &players, head, id)?;
+        let lives = |found: &Found| found.revocation().is_none() && at < found.session.ends_at;
+        if !found.as_ref().is_some_and(lives) {
+            dead.push(id);
+        }
+    }
+    Ok(dead)
+}
+
+fn find(
+    sessions: &impl ReadableTable<u128, Bytes>,
+    players: &impl ReadableTable<u128, Bytes>,
+    head: Revision,
+    id: SessionId,
+) -> Result<Option<Found>, StoreError> {
+    let Some(record) = session(sessions, id)? else {
         return Ok(None);
     };
     let owner = player_of(&record)?;
-    let player =
-        player(&transaction.open_table(PLAYERS)?, owner)?.ok_or(StoreError::Record("players"))?;
-    let head = read_log_state(transaction)?.head;
+    let player = player(players, owner)?.ok_or(StoreError::Record("players"))?;
     Ok(Some(found(id, record, owner, player, head)))
 }
 
