@@ -15,7 +15,7 @@ mod support;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use support::{Stack, endpoint, plays, soon};
+use support::{Stack, connect, endpoint, plays, soon};
 use tickgate::{
     client::{Closed, ConnectError, Endpoint, SecretToken, Target, Ticket},
     gateway::Limits,
@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 
 /// The code with which this ticket is refused.
 async fn refused(endpoint: &Endpoint, ticket: &Ticket) -> CloseCode {
-    match soon("a refusal", endpoint.connect(ticket)).await {
+    match connect(endpoint, ticket).await {
         Err(ConnectError::Refused(Closed::Gateway { code, .. })) => code,
         Err(other) => panic!("refused otherwise: {other:?}"),
         Ok(_) => panic!("admitted"),
@@ -96,7 +96,7 @@ async fn a_token_opens_its_own_gateway_process_alone() {
     let one = stack.plain_gateway("one").await;
     let after = stack.ticket(&session, "one").await;
     assert_eq!(refused(&endpoint, &with_token(&after, before.token.expose())).await, CloseCode::TokenRejected);
-    let connection = soon("connect", endpoint.connect(&after)).await.unwrap();
+    let connection = connect(&endpoint, &after).await.unwrap();
     plays(&connection).await;
     assert_eq!((one.joins(), two.joins()), (1, 0));
     one.stop().await;
@@ -137,7 +137,7 @@ async fn tokens_that_are_no_good_are_refused() {
 
     // None of it has used the good one up, or taken a seat.
     assert_eq!(gateway.joins(), 0);
-    let connection = soon("connect", endpoint.connect(&good)).await.unwrap();
+    let connection = connect(&endpoint, &good).await.unwrap();
     plays(&connection).await;
     assert_eq!(refused(&endpoint, &good).await, CloseCode::TokenUsed);
     gateway.stop().await;
@@ -204,7 +204,7 @@ async fn a_hello_that_is_none_is_refused() {
         }
     }
     // The token was in none of them whole, so it still lets its owner in.
-    let connection = soon("connect", endpoint.connect(&ticket)).await.unwrap();
+    let connection = connect(&endpoint, &ticket).await.unwrap();
     plays(&connection).await;
     gateway.stop().await;
 }
@@ -224,13 +224,13 @@ async fn a_full_server_says_so_and_has_room_again() {
 
     // A session that has a seat already takes no other.
     let again = stack.ticket(&bob, "one").await;
-    let bob = soon("connect", endpoint.connect(&again)).await.unwrap();
+    let bob = connect(&endpoint, &again).await.unwrap();
     assert!(bob.welcome().resumed);
 
     // The refusal used nothing up: the same token comes in once there is room.
     ann.close();
     gateway.told("ann's leaving", |change| matches!(change, tickgate::seat::SeatChange::Ended { .. })).await;
-    let cid = soon("connect", endpoint.connect(&ticket)).await.unwrap();
+    let cid = connect(&endpoint, &ticket).await.unwrap();
     plays(&cid).await;
     gateway.stop().await;
 }
@@ -245,7 +245,7 @@ async fn the_same_session_again_takes_its_seat_over() {
     let seat = gateway.seats.find(session.id).unwrap();
 
     let ticket = stack.ticket(&session, "one").await;
-    let second = soon("connect", tablet.connect(&ticket)).await.unwrap();
+    let second = connect(&tablet, &ticket).await.unwrap();
     assert!(second.welcome().resumed);
     assert_eq!(second.welcome().client, first.welcome().client);
     assert_eq!(gateway.seats.find(session.id), Some(seat));

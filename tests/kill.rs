@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use support::{Host, endpoint, plays, soon};
+use support::{Host, connect, endpoint, plays, soon};
 use tickgate::{
     certs::DevCerts,
     client::{Account, Backend, CallError, Closed, Connection, Session, Target, Wait},
@@ -182,7 +182,7 @@ async fn a_killed_sidecar_loses_nothing_and_nobody() {
     for n in 0..PLAYERS {
         let session = first.account.login_dev(&format!("player-{n}")).await.unwrap();
         let ticket = first.account.issue_connect_token(&session, Target::Any).await.unwrap();
-        let connection = soon("connect", socket.connect(&ticket)).await.unwrap();
+        let connection = connect(&socket, &ticket).await.unwrap();
         plays(&connection).await;
         players.push((session, connection));
     }

@@ -15,7 +15,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Stack, endpoint, plays, soon};
+use support::{Stack, connect, endpoint, plays, soon};
 use tickgate::{
     client::{Closed, ConnectError, Connection, Wait},
     seat::{EndReason, SeatChange},
@@ -94,7 +94,7 @@ async fn a_session_revoked_between_mint_and_presentation_does_not_come_in() {
     assert!(stack.backend.revoke_session(session.id, wait).await.unwrap().acknowledged);
     assert!(stack.backend.revoke_player(other.player, wait).await.unwrap().acknowledged);
     for ticket in [by_session, by_player] {
-        match soon("connect", endpoint().connect(&ticket)).await {
+        match connect(&endpoint(), &ticket).await {
             Err(ConnectError::Refused(Closed::Gateway { code, .. })) => {
                 assert_eq!(code, CloseCode::SessionRevoked);
             }
@@ -144,7 +144,7 @@ async fn a_step_of_the_wall_clock_changes_nothing() {
         stack.time.step_wall(step);
         // Nobody is dropped; a token from before the step opens; new ones do; and time goes on as before.
         plays(&before).await;
-        let connection = soon("connect", endpoint.connect(&early)).await.unwrap();
+        let connection = connect(&endpoint, &early).await.unwrap();
         plays(&connection).await;
         let (session, connection) = stack.join(name, "one", &endpoint).await;
         plays(&connection).await;
@@ -157,7 +157,7 @@ async fn a_step_of_the_wall_clock_changes_nothing() {
     let late = stack.ticket(&session, "one").await;
     stack.time.advance(Duration::from_secs(40));
     stack.time.step_wall(-DAY_MS);
-    match soon("connect", endpoint.connect(&late)).await {
+    match connect(&endpoint, &late).await {
         Err(ConnectError::Refused(Closed::Gateway { code, .. })) => assert_eq!(code, CloseCode::TokenExpired),
         other => panic!("{:?}", other.map(|_| "admitted")),
     }

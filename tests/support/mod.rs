@@ -10,7 +10,9 @@ use std::{
 
 use tickgate::{
     certs::DevCerts,
-    client::{Account, Backend, Connection, Endpoint, Session, Target, Ticket},
+    client::{
+        Account, Backend, Closed, ConnectError, Connection, Endpoint, Session, Target, Ticket,
+    },
     clock::{Clock, ManualTime, Timestamp},
     control,
     gateway::{Channel, Exchange, Gateway, GatewayConfig, Simulation},
@@ -20,6 +22,7 @@ use tickgate::{
     sidecar::{Environment, MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice},
     tls,
     token::{SessionKey, TransportMasterKey},
+    wire::CloseCode,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -102,9 +105,25 @@ impl Stack {
     pub async fn join(&self, name: &str, gateway: &str, endpoint: &Endpoint) -> (Session, Connection) {
         let session = self.login(name).await;
         let ticket = self.ticket(&session, gateway).await;
-        let connection = soon("connect", endpoint.connect(&ticket)).await.unwrap();
+        let connection = connect(endpoint, &ticket).await.unwrap();
         (session, connection)
     }
+}
+
+/// Connects; waits as a client does while the gateway is not ready, which it is not for the moment until it has heard of the sidecar
+/// after a leap of time.
+pub async fn connect(endpoint: &Endpoint, ticket: &Ticket) -> Result<Connection, ConnectError> {
+    let attempts = async {
+        loop {
+            match endpoint.connect(ticket).await {
+                Err(ConnectError::Refused(Closed::Gateway { code: CloseCode::GatewayNotReady, .. })) => {
+                    tokio::time::sleep(TICK).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    };
+    soon("connect", attempts).await
 }
 
 pub fn sidecar_config(certs: &DevCerts, store: &Path, clock: Clock) -> SidecarConfig {
