@@ -35,7 +35,10 @@ async fn refused(endpoint: &Endpoint, ticket: &Ticket) -> CloseCode {
 }
 
 fn with_token(ticket: &Ticket, token: &str) -> Ticket {
-    Ticket { token: SecretToken::new(token.to_owned()), ..ticket.clone() }
+    Ticket {
+        token: SecretToken::new(token.to_owned()),
+        ..ticket.clone()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +75,10 @@ async fn one_token_presented_a_thousand_times_at_once_lets_one_in() {
         *outcomes.entry(label).or_default() += 1;
         connections.extend(connection);
     }
-    assert_eq!(outcomes, BTreeMap::from([("admitted", 1), ("token_used", TIMES - 1)]));
+    assert_eq!(
+        outcomes,
+        BTreeMap::from([("admitted", 1), ("token_used", TIMES - 1)])
+    );
     plays(&connections[0]).await;
     assert_eq!(gateway.joins(), 1);
     gateway.stop().await;
@@ -87,7 +93,10 @@ async fn a_token_opens_its_own_gateway_process_alone() {
     let session = stack.login("ann").await;
 
     let for_two = stack.ticket(&session, "two").await;
-    let at_one = Ticket { token: for_two.token.clone(), ..stack.ticket(&session, "one").await };
+    let at_one = Ticket {
+        token: for_two.token.clone(),
+        ..stack.ticket(&session, "one").await
+    };
     assert_eq!(refused(&endpoint, &at_one).await, CloseCode::TokenRejected);
 
     // Before the gateway's restart, and after it.
@@ -95,7 +104,10 @@ async fn a_token_opens_its_own_gateway_process_alone() {
     one.stop().await;
     let one = stack.plain_gateway("one").await;
     let after = stack.ticket(&session, "one").await;
-    assert_eq!(refused(&endpoint, &with_token(&after, before.token.expose())).await, CloseCode::TokenRejected);
+    assert_eq!(
+        refused(&endpoint, &with_token(&after, before.token.expose())).await,
+        CloseCode::TokenRejected
+    );
     let connection = connect(&endpoint, &after).await.unwrap();
     plays(&connection).await;
     assert_eq!((one.joins(), two.joins()), (1, 0));
@@ -127,13 +139,22 @@ async fn tokens_that_are_no_good_are_refused() {
     assert_eq!(refused(&endpoint, &forged).await, CloseCode::TokenRejected);
 
     let home_made = with_token(&good, &home_made(&session, stack.time.clock().wall()));
-    assert_eq!(refused(&endpoint, &home_made).await, CloseCode::TokenRejected);
+    assert_eq!(
+        refused(&endpoint, &home_made).await,
+        CloseCode::TokenRejected
+    );
 
     let session_token = with_token(&good, session.token.expose());
-    assert_eq!(refused(&endpoint, &session_token).await, CloseCode::TokenRejected);
+    assert_eq!(
+        refused(&endpoint, &session_token).await,
+        CloseCode::TokenRejected
+    );
 
     let no_token = with_token(&good, "v4.local.nothing");
-    assert_eq!(refused(&endpoint, &no_token).await, CloseCode::TokenRejected);
+    assert_eq!(
+        refused(&endpoint, &no_token).await,
+        CloseCode::TokenRejected
+    );
 
     // None of it has used the good one up, or taken a seat.
     assert_eq!(gateway.joins(), 0);
@@ -171,7 +192,9 @@ async fn a_hello_that_is_none_is_refused() {
     let session = stack.login("ann").await;
     let ticket = stack.ticket(&session, "one").await;
     let mut hello = Vec::new();
-    Hello::new(ticket.token.expose()).encode(&mut hello).unwrap();
+    Hello::new(ticket.token.expose())
+        .encode(&mut hello)
+        .unwrap();
 
     // Too long by its header alone: the rest is not waited for.
     let length = u32::try_from(MAX_HELLO + 1).unwrap().to_be_bytes();
@@ -184,14 +207,36 @@ async fn a_hello_that_is_none_is_refused() {
     };
     let cases: [(&str, &[u8], bool, CloseCode); 6] = [
         ("oversized", &oversized, false, CloseCode::ProtocolViolation),
-        ("truncated, then finished", truncated, true, CloseCode::ProtocolViolation),
-        ("truncated, then silence", truncated, false, CloseCode::AdmissionTimeout),
-        ("a message first", &[3, 0, 0, 1, 7], false, CloseCode::ProtocolViolation),
-        ("another version", &later_version, false, CloseCode::UnsupportedVersion),
+        (
+            "truncated, then finished",
+            truncated,
+            true,
+            CloseCode::ProtocolViolation,
+        ),
+        (
+            "truncated, then silence",
+            truncated,
+            false,
+            CloseCode::AdmissionTimeout,
+        ),
+        (
+            "a message first",
+            &[3, 0, 0, 1, 7],
+            false,
+            CloseCode::ProtocolViolation,
+        ),
+        (
+            "another version",
+            &later_version,
+            false,
+            CloseCode::UnsupportedVersion,
+        ),
         ("nothing", &[], false, CloseCode::AdmissionTimeout),
     ];
     for (what, bytes, finish, expected) in cases {
-        let mut client = soon("handshake", endpoint.handshake(&ticket)).await.unwrap();
+        let mut client = soon("handshake", endpoint.handshake(&ticket))
+            .await
+            .unwrap();
         if !bytes.is_empty() {
             soon("hello", client.send_hello_bytes(bytes)).await.unwrap();
         }
@@ -213,7 +258,10 @@ async fn a_hello_that_is_none_is_refused() {
 async fn a_full_server_says_so_and_has_room_again() {
     let stack = Stack::start().await;
     let mut config = stack.gateway_config("one");
-    config.seats = SeatConfig { capacity: 2, ..SeatConfig::default() };
+    config.seats = SeatConfig {
+        capacity: 2,
+        ..SeatConfig::default()
+    };
     let gateway = stack.gateway(config).await;
     let endpoint = endpoint();
     let (_, ann) = stack.join("ann", "one", &endpoint).await;
@@ -229,7 +277,11 @@ async fn a_full_server_says_so_and_has_room_again() {
 
     // The refusal used nothing up: the same token comes in once there is room.
     ann.close();
-    gateway.told("ann's leaving", |change| matches!(change, tickgate::seat::SeatChange::Ended { .. })).await;
+    gateway
+        .told("ann's leaving", |change| {
+            matches!(change, tickgate::seat::SeatChange::Ended { .. })
+        })
+        .await;
     let cid = connect(&endpoint, &ticket).await.unwrap();
     plays(&cid).await;
     gateway.stop().await;

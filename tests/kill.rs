@@ -63,11 +63,13 @@ impl Process {
             .expect("the sidecar did not start");
         // Read on, or the sidecar would wait for somebody to.
         std::thread::spawn(move || log.for_each(drop));
-        let address = |name: &str| -> SocketAddr { up["fields"][name].as_str().unwrap().parse().unwrap() };
+        let address =
+            |name: &str| -> SocketAddr { up["fields"][name].as_str().unwrap().parse().unwrap() };
         let ca = std::slice::from_ref(&certs.ca);
         Self {
             account: Account::connect(&format!("https://{}", address("auth")), ca).unwrap(),
-            backend: Backend::connect(&format!("https://{}", address("admin")), ca, &certs.backend).unwrap(),
+            backend: Backend::connect(&format!("https://{}", address("admin")), ca, &certs.backend)
+                .unwrap(),
             control: address("control"),
             child,
         }
@@ -121,7 +123,9 @@ impl Wire {
         let (target, set) = (Arc::clone(&leads_to), Arc::clone(&carried));
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                let Some(target) = *target.lock().unwrap() else { continue };
+                let Some(target) = *target.lock().unwrap() else {
+                    continue;
+                };
                 set.lock().unwrap().spawn(async move {
                     if let Ok(mut far) = TcpStream::connect(target).await {
                         let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
@@ -129,7 +133,11 @@ impl Wire {
                 });
             }
         });
-        Self { address, leads_to, carried }
+        Self {
+            address,
+            leads_to,
+            carried,
+        }
     }
 
     fn cut(&self) {
@@ -143,10 +151,17 @@ impl Wire {
 }
 
 /// Logs in and revokes as fast as it goes until the sidecar is gone, and gives what was acknowledged: sessions, and whether revoked.
-async fn storm(account: Account, backend: Backend, worker: usize, counted: Arc<Mutex<usize>>) -> Vec<(Session, bool)> {
+async fn storm(
+    account: Account,
+    backend: Backend,
+    worker: usize,
+    counted: Arc<Mutex<usize>>,
+) -> Vec<(Session, bool)> {
     let mut acknowledged = Vec::new();
     for n in 0.. {
-        let Ok(session) = account.login_dev(&format!("storm-{worker}-{n}")).await else { break };
+        let Ok(session) = account.login_dev(&format!("storm-{worker}-{n}")).await else {
+            break;
+        };
         *counted.lock().unwrap() += 1;
         let revoke = n % 3 == 0;
         let id = session.id;
@@ -180,8 +195,16 @@ async fn a_killed_sidecar_loses_nothing_and_nobody() {
     let socket = endpoint();
     let mut players: Vec<(Session, Connection)> = Vec::new();
     for n in 0..PLAYERS {
-        let session = first.account.login_dev(&format!("player-{n}")).await.unwrap();
-        let ticket = first.account.issue_connect_token(&session, Target::Any).await.unwrap();
+        let session = first
+            .account
+            .login_dev(&format!("player-{n}"))
+            .await
+            .unwrap();
+        let ticket = first
+            .account
+            .issue_connect_token(&session, Target::Any)
+            .await
+            .unwrap();
         let connection = connect(&socket, &ticket).await.unwrap();
         plays(&connection).await;
         players.push((session, connection));
@@ -191,7 +214,12 @@ async fn a_killed_sidecar_loses_nothing_and_nobody() {
     let counted = Arc::new(Mutex::new(0));
     let mut storms = JoinSet::new();
     for worker in 0..8 {
-        storms.spawn(storm(first.account.clone(), first.backend.clone(), worker, Arc::clone(&counted)));
+        storms.spawn(storm(
+            first.account.clone(),
+            first.backend.clone(),
+            worker,
+            Arc::clone(&counted),
+        ));
     }
     soon("a storm", async {
         while *counted.lock().unwrap() < 100 {
@@ -200,7 +228,11 @@ async fn a_killed_sidecar_loses_nothing_and_nobody() {
     })
     .await;
     first.kill();
-    let acknowledged: Vec<_> = soon("the storm's end", storms.join_all()).await.into_iter().flatten().collect();
+    let acknowledged: Vec<_> = soon("the storm's end", storms.join_all())
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
     assert!(acknowledged.len() >= 80);
 
     gateway.attached(false).await;
@@ -233,7 +265,11 @@ async fn a_killed_sidecar_loses_nothing_and_nobody() {
     wire.cut();
     gateway.attached(false).await;
     let (session, revoked) = players.remove(0);
-    let answer = second.backend.revoke_session(session.id, Wait::Commit).await.unwrap();
+    let answer = second
+        .backend
+        .revoke_session(session.id, Wait::Commit)
+        .await
+        .unwrap();
     assert_eq!(answer.sessions_ended, 1);
     plays(&revoked).await;
     wire.mend(second.control);

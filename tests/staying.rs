@@ -45,13 +45,19 @@ async fn a_revoked_session_is_thrown_out_and_others_are_not() {
     let (ann, anns) = stack.join("ann", "one", &endpoint).await;
     let (_, bobs) = stack.join("bob", "one", &endpoint).await;
 
-    let revoked = stack.backend.revoke_session(ann.id, Wait::Gateways(Duration::from_secs(10))).await.unwrap();
+    let revoked = stack
+        .backend
+        .revoke_session(ann.id, Wait::Gateways(Duration::from_secs(10)))
+        .await
+        .unwrap();
     assert!(revoked.acknowledged);
     assert_eq!(revoked.sessions_ended, 1);
     // The gateways have acknowledged: from here on no verify lets her stay.
     assert!(!gateway.seats(ann.id));
     assert_eq!(closed(&anns).await, CloseCode::SessionRevoked);
-    gateway.told("ann's end", ended(EndReason::SessionRevoked)).await;
+    gateway
+        .told("ann's end", ended(EndReason::SessionRevoked))
+        .await;
     plays(&bobs).await;
 
     // Her tokens are worth nothing any more.
@@ -62,14 +68,21 @@ async fn a_revoked_session_is_thrown_out_and_others_are_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_player_is_thrown_out_everywhere_and_may_log_in_again() {
     let stack = Stack::start().await;
-    let (one, two) = (stack.plain_gateway("one").await, stack.plain_gateway("two").await);
+    let (one, two) = (
+        stack.plain_gateway("one").await,
+        stack.plain_gateway("two").await,
+    );
     let endpoint = endpoint();
     let (first, at_one) = stack.join("ann", "one", &endpoint).await;
     let (second, at_two) = stack.join("ann", "two", &endpoint).await;
     let (_, bobs) = stack.join("bob", "one", &endpoint).await;
     assert_eq!(first.player, second.player);
 
-    let revoked = stack.backend.revoke_player(first.player, Wait::Gateways(Duration::from_secs(10))).await.unwrap();
+    let revoked = stack
+        .backend
+        .revoke_player(first.player, Wait::Gateways(Duration::from_secs(10)))
+        .await
+        .unwrap();
     assert!(revoked.acknowledged);
     assert_eq!(revoked.sessions_ended, 2);
     assert_eq!(closed(&at_one).await, CloseCode::SessionRevoked);
@@ -91,8 +104,22 @@ async fn a_session_revoked_between_mint_and_presentation_does_not_come_in() {
     let other = stack.login("bob").await;
     let by_player = stack.ticket(&other, "one").await;
     let wait = Wait::Gateways(Duration::from_secs(10));
-    assert!(stack.backend.revoke_session(session.id, wait).await.unwrap().acknowledged);
-    assert!(stack.backend.revoke_player(other.player, wait).await.unwrap().acknowledged);
+    assert!(
+        stack
+            .backend
+            .revoke_session(session.id, wait)
+            .await
+            .unwrap()
+            .acknowledged
+    );
+    assert!(
+        stack
+            .backend
+            .revoke_player(other.player, wait)
+            .await
+            .unwrap()
+            .acknowledged
+    );
     for ticket in [by_session, by_player] {
         match connect(&endpoint(), &ticket).await {
             Err(ConnectError::Refused(Closed::Gateway { code, .. })) => {
@@ -113,22 +140,27 @@ async fn idle_and_absolute_ends_come_when_they_are_due() {
     let (_, idles) = stack.join("idle", "one", &endpoint).await;
     let (_, plays_on) = stack.join("active", "one", &endpoint).await;
 
-    // Just before the idle end both are there; the pings that keep the connections up are no activity.
+    // To be seated is activity, and written within a window. The pings that keep the connections up are none.
+    gateway.activity_is_written().await;
     stack.time.advance(HOUR - Duration::from_secs(2));
     plays(&plays_on).await;
     stack.time.advance(Duration::from_secs(3));
     assert_eq!(closed(&idles).await, CloseCode::SessionIdle);
-    gateway.told("the idle one's end", ended(EndReason::Idle)).await;
+    gateway
+        .told("the idle one's end", ended(EndReason::Idle))
+        .await;
     plays(&plays_on).await;
 
     // Active all day long, and over after a day all the same.
-    for _ in 0..22 {
+    for _ in 0..23 {
         stack.time.advance(HOUR - Duration::from_secs(60));
         plays(&plays_on).await;
     }
-    stack.time.advance(2 * HOUR);
+    stack.time.advance(HOUR - Duration::from_secs(60));
     assert_eq!(closed(&plays_on).await, CloseCode::SessionExpired);
-    gateway.told("the active one's end", ended(EndReason::Expired)).await;
+    gateway
+        .told("the active one's end", ended(EndReason::Expired))
+        .await;
     gateway.stop().await;
 }
 
@@ -138,19 +170,22 @@ async fn a_step_of_the_wall_clock_changes_nothing() {
     let gateway = stack.plain_gateway("one").await;
     let endpoint = endpoint();
     let (_, before) = stack.join("before", "one", &endpoint).await;
+    let mut in_play = Vec::new();
     for (step, name) in [(DAY_MS, "ahead"), (-2 * DAY_MS, "behind")] {
         let session = stack.login(&format!("{name}-early")).await;
         let early = stack.ticket(&session, "one").await;
         stack.time.step_wall(step);
         // Nobody is dropped; a token from before the step opens; new ones do; and time goes on as before.
         plays(&before).await;
-        let connection = connect(&endpoint, &early).await.unwrap();
-        plays(&connection).await;
+        in_play.push(connect(&endpoint, &early).await.unwrap());
         let (session, connection) = stack.join(name, "one", &endpoint).await;
         plays(&connection).await;
         stack.account.who_am_i(&session.token).await.unwrap();
         stack.time.advance(Duration::from_secs(60));
-        plays(&connection).await;
+        in_play.push(connection);
+        for connection in &in_play {
+            plays(connection).await;
+        }
     }
     // Nor is anybody revived: a token that was too old stays too old.
     let session = stack.login("late").await;
@@ -158,10 +193,17 @@ async fn a_step_of_the_wall_clock_changes_nothing() {
     stack.time.advance(Duration::from_secs(40));
     stack.time.step_wall(-DAY_MS);
     match connect(&endpoint, &late).await {
-        Err(ConnectError::Refused(Closed::Gateway { code, .. })) => assert_eq!(code, CloseCode::TokenExpired),
+        Err(ConnectError::Refused(Closed::Gateway { code, .. })) => {
+            assert_eq!(code, CloseCode::TokenExpired)
+        }
         other => panic!("{:?}", other.map(|_| "admitted")),
     }
     let changes = gateway.changes.lock().unwrap().clone();
-    assert!(!changes.iter().any(|change| matches!(change, SeatChange::Ended { .. })), "{changes:?}");
+    assert!(
+        !changes
+            .iter()
+            .any(|change| matches!(change, SeatChange::Ended { .. })),
+        "{changes:?}"
+    );
     gateway.stop().await;
 }

@@ -24,11 +24,13 @@ use tickgate::{
     token::{SessionKey, TransportMasterKey},
     wire::CloseCode,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// When the stack's time begins, and stays until a test moves it.
 const START: Timestamp = Timestamp(1_700_000_000_000);
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// The test's tick: short, so that tests are.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -65,9 +67,17 @@ impl Stack {
         let sidecar = Sidecar::start(config).await.unwrap();
         let ca = std::slice::from_ref(&certs.ca);
         let url = |address: SocketAddr| format!("https://{address}");
-        let backend = Backend::connect(&url(sidecar.addresses().admin), ca, &certs.backend).unwrap();
+        let backend =
+            Backend::connect(&url(sidecar.addresses().admin), ca, &certs.backend).unwrap();
         let account = Account::connect(&url(sidecar.addresses().auth), ca).unwrap();
-        Self { certs, time, sidecar, backend, account, _folder: folder }
+        Self {
+            certs,
+            time,
+            sidecar,
+            backend,
+            account,
+            _folder: folder,
+        }
     }
 
     /// A gateway configuration with the id and QUIC certificate of gateway `id`, for a test to change.
@@ -98,11 +108,18 @@ impl Stack {
     /// A connect token for a session, and where it leads.
     pub async fn ticket(&self, session: &Session, gateway: &str) -> Ticket {
         let target = Target::Gateway(gateway.parse().unwrap());
-        soon("ticket", self.account.issue_connect_token(session, target)).await.unwrap()
+        soon("ticket", self.account.issue_connect_token(session, target))
+            .await
+            .unwrap()
     }
 
     /// A player in play on a gateway.
-    pub async fn join(&self, name: &str, gateway: &str, endpoint: &Endpoint) -> (Session, Connection) {
+    pub async fn join(
+        &self,
+        name: &str,
+        gateway: &str,
+        endpoint: &Endpoint,
+    ) -> (Session, Connection) {
         let session = self.login(name).await;
         let ticket = self.ticket(&session, gateway).await;
         let connection = connect(endpoint, &ticket).await.unwrap();
@@ -116,7 +133,10 @@ pub async fn connect(endpoint: &Endpoint, ticket: &Ticket) -> Result<Connection,
     let attempts = async {
         loop {
             match endpoint.connect(ticket).await {
-                Err(ConnectError::Refused(Closed::Gateway { code: CloseCode::GatewayNotReady, .. })) => {
+                Err(ConnectError::Refused(Closed::Gateway {
+                    code: CloseCode::GatewayNotReady,
+                    ..
+                })) => {
                     tokio::time::sleep(TICK).await;
                 }
                 outcome => return outcome,
@@ -137,7 +157,10 @@ pub fn sidecar_config(certs: &DevCerts, store: &Path, clock: Clock) -> SidecarCo
         plain_text: false,
         session_key: SessionKey::generate(),
         previous_session_key: None,
-        transport_key: MasterKey { epoch: 1, key: TransportMasterKey::generate() },
+        transport_key: MasterKey {
+            epoch: 1,
+            key: TransportMasterKey::generate(),
+        },
         previous_transport_key: None,
         lives: SessionLives::default(),
         store: StoreChoice::Embedded(store.to_owned()),
@@ -151,6 +174,7 @@ pub struct Host {
     pub gateway: Gateway,
     pub seats: Arc<SeatTable>,
     pub changes: Arc<Mutex<Vec<SeatChange>>>,
+    ticks: watch::Receiver<u64>,
     stop: CancellationToken,
     game: std::thread::JoinHandle<()>,
     control: tokio::task::JoinHandle<()>,
@@ -159,16 +183,22 @@ pub struct Host {
 impl Host {
     /// Starts the gateway and waits until it is attached to the sidecar whose control channel is at `sidecar`.
     pub async fn start(config: GatewayConfig, certs: &DevCerts, sidecar: SocketAddr) -> Self {
-        let identity = &certs.gateways.iter().find(|g| g.id == config.id).unwrap().control;
+        let identity = &certs
+            .gateways
+            .iter()
+            .find(|g| g.id == config.id)
+            .unwrap()
+            .control;
         let tls = tls::rpc_client_config(std::slice::from_ref(&certs.ca), Some(identity)).unwrap();
         let channel = rpc::connect(&format!("https://{sidecar}"), None, Some(tls)).unwrap();
         let (gateway, simulation) = Gateway::start(config).unwrap();
         let stop = CancellationToken::new();
         let changes = Arc::new(Mutex::new(Vec::new()));
         let seats = simulation.seats();
+        let (ticked, ticks) = watch::channel(0);
         let game = {
             let (stop, changes) = (stop.clone(), Arc::clone(&changes));
-            std::thread::spawn(move || echo(simulation, &stop, &changes))
+            std::thread::spawn(move || echo(simulation, &stop, &changes, &ticked))
         };
         let control = tokio::spawn(control::gateway::run(
             channel,
@@ -176,7 +206,15 @@ impl Host {
             Clock::system(),
             stop.clone(),
         ));
-        let host = Self { gateway, seats, changes, stop, game, control };
+        let host = Self {
+            gateway,
+            seats,
+            changes,
+            ticks,
+            stop,
+            game,
+            control,
+        };
         host.attached(true).await;
         host
     }
@@ -184,7 +222,9 @@ impl Host {
     /// Waits until the control channel is up, or down.
     pub async fn attached(&self, up: bool) {
         let mut attached = self.gateway.watch_attached();
-        soon("attach or detach", attached.wait_for(|now| *now == up)).await.unwrap();
+        soon("attach or detach", attached.wait_for(|now| *now == up))
+            .await
+            .unwrap();
     }
 
     /// Whether the session has a live seat here.
@@ -193,7 +233,11 @@ impl Host {
     }
 
     /// Waits until the game was told a change that `wanted` accepts.
-    pub async fn told(&self, what: &'static str, wanted: impl Fn(&SeatChange) -> bool) -> SeatChange {
+    pub async fn told(
+        &self,
+        what: &'static str,
+        wanted: impl Fn(&SeatChange) -> bool,
+    ) -> SeatChange {
         let look = async {
             loop {
                 if let Some(change) = self.changes.lock().unwrap().iter().find(|c| wanted(c)) {
@@ -205,25 +249,60 @@ impl Host {
         soon(what, look).await
     }
 
+    /// Waits until all activity up to now is written: each session's turn comes once in a window of ticks.
+    pub async fn activity_is_written(&self) {
+        let mut ticks = self.ticks.clone();
+        let last = *ticks.borrow() + u64::from(tickgate::seat::DEFAULT_WINDOW) + 1;
+        soon("a window of ticks", ticks.wait_for(|now| *now >= last))
+            .await
+            .unwrap();
+    }
+
     /// How often the game was told of a join.
     pub fn joins(&self) -> usize {
         let changes = self.changes.lock().unwrap();
-        changes.iter().filter(|change| matches!(change, SeatChange::Joined(_))).count()
+        changes
+            .iter()
+            .filter(|change| matches!(change, SeatChange::Joined(_)))
+            .count()
     }
 
     pub async fn stop(self) {
-        let Self { gateway, stop, game, control, .. } = self;
-        tokio::task::spawn_blocking(move || gateway.shutdown()).await.unwrap();
+        let Self {
+            gateway,
+            stop,
+            game,
+            control,
+            ..
+        } = self;
+        tokio::task::spawn_blocking(move || gateway.shutdown())
+            .await
+            .unwrap();
         stop.cancel();
         control.await.unwrap();
-        tokio::task::spawn_blocking(move || game.join()).await.unwrap().unwrap();
+        tokio::task::spawn_blocking(move || game.join())
+            .await
+            .unwrap()
+            .unwrap();
     }
 }
 
 /// A game that sends back what it gets, and notes who comes and goes.
-fn echo(mut simulation: Simulation, stop: &CancellationToken, told: &Mutex<Vec<SeatChange>>) {
+fn echo(
+    mut simulation: Simulation,
+    stop: &CancellationToken,
+    told: &Mutex<Vec<SeatChange>>,
+    ticked: &watch::Sender<u64>,
+) {
     while !stop.is_cancelled() {
-        let Exchange { changes, inputs, mut out, .. } = simulation.tick();
+        let Exchange {
+            tick,
+            changes,
+            inputs,
+            mut out,
+            ..
+        } = simulation.tick();
+        ticked.send_replace(tick.0);
         told.lock().unwrap().extend_from_slice(changes);
         for input in inputs.iter() {
             match input.channel {
@@ -245,7 +324,9 @@ pub fn endpoint() -> Endpoint {
 pub async fn plays(connection: &Connection) {
     let ping = async {
         loop {
-            connection.send_datagram(bytes::Bytes::from_static(b"ping")).unwrap();
+            connection
+                .send_datagram(bytes::Bytes::from_static(b"ping"))
+                .unwrap();
             let echo = tokio::time::timeout(Duration::from_millis(500), connection.recv_datagram());
             if let Ok(echo) = echo.await {
                 assert_eq!(echo.unwrap().as_ref(), b"ping");
