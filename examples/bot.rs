@@ -5,6 +5,7 @@
 //! cargo run --release --example bot -- path/dev.json  in another, as often as you like
 //! ```
 #![allow(clippy::print_stdout)] // It is a program for people to look at.
+#![expect(clippy::disallowed_methods, reason = "a bot lives in real time")]
 
 use std::{
     fs,

@@ -17,19 +17,18 @@ pub mod certs;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
-#[cfg(all(feature = "gateway", feature = "sidecar"))]
+#[cfg(feature = "cli")]
 pub mod config;
 #[cfg(feature = "rpc")]
 pub mod control;
 #[cfg(all(feature = "gateway", feature = "client"))]
 pub mod demo;
-#[cfg(all(feature = "gateway", feature = "client", feature = "sidecar"))]
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod id;
 #[cfg(feature = "rpc")]
 pub mod proto;
-#[cfg(all(feature = "gateway", feature = "client", feature = "sidecar"))]
+#[cfg(feature = "cli")]
 pub mod role;
 #[cfg(feature = "rpc")]
 pub mod rpc;

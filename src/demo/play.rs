@@ -44,6 +44,10 @@ pub fn spawn(
 ///
 /// `rate` is in ticks per second. `clock` paces the loop, which sleeps in real time: pass the system's, whatever clock the gateway
 /// has.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a game loop waits for nothing but the time of its next tick"
+)]
 pub fn run(
     mut simulation: Simulation,
     rate: NonZeroU32,

@@ -45,7 +45,7 @@ impl GatewayHost for Host {
             addresses: self.addresses.clone(),
             server_name: self.server_name.clone(),
             certificate_sha256: vec![self.certificate_sha256],
-            capacity: u32::try_from(self.shared.seats.capacity()).unwrap_or(u32::MAX),
+            capacity: self.shared.seats.capacity(),
         }
     }
 

@@ -76,7 +76,7 @@ fn ended(machine: &mut Attachment) -> EndReason {
 
 #[test]
 fn another_gateways_certificate_is_refused() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut machine = Attachment::new(now, "eu-2".parse().unwrap());
     machine.received(now, attach(None));
     let refused = EndReason::Refused(AttachRefusal::WrongIdentity);
@@ -85,7 +85,7 @@ fn another_gateways_certificate_is_refused() {
 
 #[test]
 fn a_stream_that_does_not_start_with_attach_is_refused() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let refused = EndReason::Refused(AttachRefusal::Malformed);
     let mut machine = new(now);
     machine.received(now, FromGateway::Heartbeat { seats: 0 });
@@ -100,7 +100,7 @@ fn a_stream_that_does_not_start_with_attach_is_refused() {
 
 #[test]
 fn a_position_within_the_log_is_continued_and_any_other_gets_a_snapshot() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     for revision in [10, 15, 20] {
         let mut machine = new(now);
         machine.received(now, attach(Some((LINEAGE, revision))));
@@ -141,7 +141,7 @@ fn a_position_within_the_log_is_continued_and_any_other_gets_a_snapshot() {
 
 #[test]
 fn a_slow_gateway_waits_in_the_log_and_not_in_memory() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut machine = streaming(now);
     machine.head_moved(Revision(30));
     assert_eq!(machine.poll_action(), Some(Action::ReadLog(Revision(20))));
@@ -158,7 +158,7 @@ fn a_slow_gateway_waits_in_the_log_and_not_in_memory() {
 
 #[test]
 fn a_read_that_brings_nothing_is_not_repeated_at_once() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut machine = streaming(now);
     machine.head_moved(Revision(21));
     machine.poll_action();
@@ -171,7 +171,7 @@ fn a_read_that_brings_nothing_is_not_repeated_at_once() {
 
 #[test]
 fn a_log_that_was_purged_under_the_stream_ends_it() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut machine = streaming(now);
     machine.head_moved(Revision(30));
     machine.poll_action();
@@ -182,7 +182,7 @@ fn a_log_that_was_purged_under_the_stream_ends_it() {
 
 #[test]
 fn a_heartbeat_a_second_until_five_seconds_of_silence() {
-    let start = Instant::now();
+    let start = crate::clock::Clock::system().now();
     let mut machine = streaming(start);
     for second in 1..5 {
         let now = machine.poll_timeout().unwrap();
@@ -199,7 +199,7 @@ fn a_heartbeat_a_second_until_five_seconds_of_silence() {
 
 #[test]
 fn a_slow_report_is_no_silence() {
-    let start = Instant::now();
+    let start = crate::clock::Clock::system().now();
     let mut machine = streaming(start);
     machine.received(start, FromGateway::Heartbeat { seats: 3 });
     let report = SeatReport {
@@ -215,7 +215,7 @@ fn a_slow_report_is_no_silence() {
 
 #[test]
 fn reports_carry_the_last_count_of_seats() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut machine = streaming(now);
     machine.received(now, FromGateway::Activity(vec![SessionId(4)]));
     let report = SeatReport {
@@ -228,7 +228,7 @@ fn reports_carry_the_last_count_of_seats() {
 
 #[test]
 fn acknowledgements_of_the_future_and_second_attaches_end_the_stream() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut machine = streaming(now);
     machine.received(now, FromGateway::Ack(Revision(20)));
     let acknowledged = Action::Acknowledged(Revision(20));
@@ -243,7 +243,7 @@ fn acknowledgements_of_the_future_and_second_attaches_end_the_stream() {
 
 #[test]
 fn a_fenced_stream_ends_once_and_says_so() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut machine = streaming(now);
     machine.received(now, FromGateway::Ack(Revision(20)));
     machine.fenced();

@@ -96,7 +96,7 @@ fn lost(link: &mut Link) -> (DetachReason, Duration) {
 
 #[test]
 fn the_first_attach_installs_keys_and_starts_the_log_before_it_is_up() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = Link::new(now, 1);
     assert_eq!(link.poll_timeout(), now);
     link.timer(now);
@@ -128,7 +128,7 @@ fn the_first_attach_installs_keys_and_starts_the_log_before_it_is_up() {
 
 #[test]
 fn nothing_is_acknowledged_before_it_is_applied() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = attached_link(now);
     link.received(now, FromSidecar::Revocations(range(10, 12)));
     assert!(!link.wants_transmit());
@@ -139,7 +139,7 @@ fn nothing_is_acknowledged_before_it_is_applied() {
 
 #[test]
 fn overlapping_ranges_are_applied_and_old_ones_only_acknowledged() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = attached_link(now);
     link.received(now, FromSidecar::Revocations(range(10, 14)));
     effects(&mut link);
@@ -152,7 +152,7 @@ fn overlapping_ranges_are_applied_and_old_ones_only_acknowledged() {
 
 #[test]
 fn a_gap_drops_the_stream_and_the_next_attach_names_the_position() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = attached_link(now);
     link.received(now, FromSidecar::Revocations(range(11, 13)));
     let (reason, retry_in) = lost(&mut link);
@@ -183,7 +183,7 @@ fn a_gap_drops_the_stream_and_the_next_attach_names_the_position() {
 
 #[test]
 fn a_log_that_cannot_be_followed_must_come_with_a_snapshot() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = Link::new(now, 1);
     link.timer(now);
     effects(&mut link);
@@ -201,7 +201,7 @@ fn a_log_that_cannot_be_followed_must_come_with_a_snapshot() {
 
 #[test]
 fn messages_out_of_place_end_the_stream() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = attached_link(now);
     link.received(now, attached(Some(10)));
     assert_eq!(lost(&mut link).0, DetachReason::Violation);
@@ -219,7 +219,7 @@ fn messages_out_of_place_end_the_stream() {
 
 #[test]
 fn a_heartbeat_a_second_until_five_seconds_of_silence() {
-    let start = Instant::now();
+    let start = crate::clock::Clock::system().now();
     let mut link = attached_link(start);
     let mut beats = 0;
     loop {
@@ -249,7 +249,7 @@ fn a_heartbeat_a_second_until_five_seconds_of_silence() {
 
 #[test]
 fn a_head_that_the_log_does_not_reach_ends_the_stream() {
-    let start = Instant::now();
+    let start = crate::clock::Clock::system().now();
     let mut link = attached_link(start);
     let mut now = start;
     // The head moves on with every heartbeat; what counts is that the first of them is never reached.
@@ -277,7 +277,7 @@ fn a_head_that_the_log_does_not_reach_ends_the_stream() {
 
 #[test]
 fn retries_back_off_with_jitter_and_a_proven_stream_starts_afresh() {
-    let mut now = Instant::now();
+    let mut now = crate::clock::Clock::system().now();
     let mut link = Link::new(now, 9);
     let mut waits = Vec::new();
     for _ in 0..8 {
@@ -313,7 +313,7 @@ fn retries_back_off_with_jitter_and_a_proven_stream_starts_afresh() {
 
 #[test]
 fn a_fenced_gateway_does_not_hurry_back() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = attached_link(now);
     link.disconnected(now, DetachReason::Refused(AttachRefusal::Fenced));
     assert!(lost(&mut link).1 >= RETRY_LAST / 2);
@@ -321,7 +321,7 @@ fn a_fenced_gateway_does_not_hurry_back() {
 
 #[test]
 fn an_attach_without_an_answer_is_given_up() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = Link::new(now, 1);
     link.timer(now);
     effects(&mut link);
@@ -340,7 +340,7 @@ fn an_attach_without_an_answer_is_given_up() {
 
 #[test]
 fn reports_are_coalesced_and_cut_into_messages() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = attached_link(now);
     // One was taken at the attach: the next waits for its interval, however often it is asked for.
     for _ in 0..3 {
@@ -381,7 +381,7 @@ fn reports_are_coalesced_and_cut_into_messages() {
 
 #[test]
 fn an_attach_outdates_unsent_seat_changes_but_not_activity() {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut link = attached_link(now);
     link.report(SeatReport {
         opened: vec![seat(1)],

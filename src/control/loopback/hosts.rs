@@ -30,20 +30,23 @@ pub(super) enum Told {
     Applied(RevocationRange),
 }
 
+/// How much a fake host notes for its test; a test that lets more pile up fails.
+const NOTES: usize = 1_024;
+
 pub(super) struct FakeGateway {
     pub(super) description: GatewayDescription,
     pub(super) seats: Vec<LiveSeat>,
     pub(super) report: Mutex<SeatReport>,
     pub(super) report_ready: Arc<Notify>,
-    told: mpsc::UnboundedSender<Told>,
+    told: mpsc::Sender<Told>,
 }
 
 impl FakeGateway {
     pub(super) fn new(
         incarnation: u128,
         seats: Vec<LiveSeat>,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Told>) {
-        let (told, receiver) = mpsc::unbounded_channel();
+    ) -> (Arc<Self>, mpsc::Receiver<Told>) {
+        let (told, receiver) = mpsc::channel(NOTES);
         let gateway = Self {
             description: GatewayDescription {
                 id: "eu-1".parse().unwrap(),
@@ -63,7 +66,7 @@ impl FakeGateway {
 
     fn note(&self, told: Told) {
         // The test may have seen enough.
-        let _ = self.told.send(told);
+        let _ = self.told.try_send(told);
     }
 }
 
@@ -121,7 +124,7 @@ pub(super) struct FakeSidecar {
     pub(super) dead: Vec<SessionId>,
     head: watch::Sender<Revision>,
     books: Mutex<Books>,
-    heard: mpsc::UnboundedSender<Heard>,
+    heard: mpsc::Sender<Heard>,
 }
 
 #[derive(Default)]
@@ -134,8 +137,8 @@ struct Books {
 
 impl FakeSidecar {
     /// A sidecar that starts with this log.
-    pub(super) fn new(log: Vec<Revocation>) -> (Arc<Self>, mpsc::UnboundedReceiver<Heard>) {
-        let (heard, receiver) = mpsc::unbounded_channel();
+    pub(super) fn new(log: Vec<Revocation>) -> (Arc<Self>, mpsc::Receiver<Heard>) {
+        let (heard, receiver) = mpsc::channel(NOTES);
         let sidecar = Self {
             head: watch::Sender::new(Revision(log.len() as u64)),
             log: Mutex::new(log),
@@ -153,7 +156,7 @@ impl FakeSidecar {
     }
 
     fn note(&self, heard: Heard) {
-        let _ = self.heard.send(heard);
+        let _ = self.heard.try_send(heard);
     }
 }
 

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Runtime,
-    sync::mpsc::UnboundedReceiver,
+    sync::mpsc::Receiver,
     task::JoinHandle,
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -58,7 +58,7 @@ fn range(from: u64, events: &[Revocation]) -> RevocationRange {
 
 /// Awaits the first event that `wanted` maps to something.
 async fn until<T, R>(
-    events: &mut UnboundedReceiver<T>,
+    events: &mut Receiver<T>,
     mut wanted: impl FnMut(T) -> Option<R>,
 ) -> R {
     let search = async {
@@ -192,7 +192,7 @@ async fn a_gateway_attaches_follows_the_log_and_reports() {
     );
 
     let revoked = Revocation::Session(SessionId(12));
-    let sent = std::time::Instant::now();
+    let sent = crate::clock::Clock::system().now();
     sidecar.revoke(revoked);
     until(&mut told, |event| {
         (event == Told::Applied(range(1, &[revoked]))).then_some(())

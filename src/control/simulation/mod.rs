@@ -87,7 +87,7 @@ struct World {
 type Outcome = Result<Tally, String>;
 
 fn run(seed: u64, gap_check: GapCheck) -> Outcome {
-    let now = Instant::now();
+    let now = crate::clock::Clock::system().now();
     let mut world = World {
         now,
         rng: ChaCha8Rng::seed_from_u64(seed),
