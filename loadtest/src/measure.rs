@@ -104,6 +104,8 @@ pub(crate) struct Recorder {
     pub(crate) sent: Latencies,
     /// From the instant an input was due to the instant it was sent: the generator's own trouble.
     pub(crate) lag: Latencies,
+    /// The latest that any input was, warm-up and given up ones included.
+    pub(crate) largest_lag: Duration,
     /// Inputs of the measured window.
     pub(crate) measured: InputCounts,
     /// Inputs of the warm-up.
@@ -123,6 +125,7 @@ impl Recorder {
             intended: Latencies::new()?,
             sent: Latencies::new()?,
             lag: Latencies::new()?,
+            largest_lag: Duration::ZERO,
             measured: InputCounts::default(),
             warmup: InputCounts::default(),
             stale_snapshots: 0,
@@ -136,6 +139,7 @@ impl Recorder {
             intended,
             sent,
             lag,
+            largest_lag,
             measured,
             warmup,
             stale_snapshots,
@@ -144,6 +148,7 @@ impl Recorder {
         self.intended.merge(intended);
         self.sent.merge(sent);
         self.lag.merge(lag);
+        self.largest_lag = self.largest_lag.max(*largest_lag);
         self.measured.add(measured);
         self.warmup.add(warmup);
         self.stale_snapshots += stale_snapshots;
@@ -155,6 +160,14 @@ impl Recorder {
             &mut self.measured
         } else {
             &mut self.warmup
+        }
+    }
+
+    /// An input came to be sent `lag` after it was due.
+    pub(crate) fn lagged(&mut self, measured: bool, lag: Duration) {
+        self.largest_lag = self.largest_lag.max(lag);
+        if measured {
+            self.lag.record(lag);
         }
     }
 

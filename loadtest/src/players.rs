@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use hdrhistogram::CreationError;
 use tickgate::{
-    client::{Closed, ConnectError, Connection},
+    client::{Closed, ConnectError, Connection, SendError},
     clock::Clock,
     demo::protocol::{Input, Snapshot},
     wire::CloseCode,
@@ -122,6 +122,10 @@ pub(crate) fn merge_by_name(into: &mut ByName, other: &ByName) {
     }
 }
 
+fn is_revoked(how: &Closed) -> bool {
+    how.code() == Some(CloseCode::SessionRevoked)
+}
+
 /// How many inputs before the newest one a snapshot acknowledges.
 const ACKNOWLEDGED_BEFORE: u32 = 32;
 
@@ -229,23 +233,26 @@ impl Players {
         if slot.state == State::Revoked {
             return;
         }
+        let at = self.clock.now().saturating_duration_since(start);
+        let sequence = slot.next_sequence;
+        let outcome = slot
+            .connection
+            .as_ref()
+            .map(|connection| connection.send_datagram(input(sequence)));
+        if matches!(&outcome, Some(Err(SendError::Closed(how))) if is_revoked(how)) {
+            // Its listener has not been told yet.
+            return;
+        }
         let measured = due.at >= self.warmup;
         let mut tally = self.tally.borrow_mut();
         let recorder = &mut tally.recorder;
         recorder.counts(measured).planned += 1;
-        let Some(connection) = slot.connection.as_ref() else {
+        let Some(Ok(())) = outcome else {
             return;
         };
-        let at = self.clock.now().saturating_duration_since(start);
-        let sequence = slot.next_sequence;
-        if connection.send_datagram(input(sequence)).is_err() {
-            return;
-        }
         slot.next_sequence = sequence.wrapping_add(1);
         recorder.counts(measured).sent += 1;
-        if measured {
-            recorder.lag.record(at.saturating_sub(due.at));
-        }
+        recorder.lagged(measured, at.saturating_sub(due.at));
         let sent = Sent {
             due: due.at,
             at,
@@ -255,6 +262,22 @@ impl Players {
             recorder.counts(lost.measured).lost += 1;
         }
         count(&self.live.sent);
+    }
+
+    /// Gives up the input that is due: it counts as planned and not sent.
+    pub(crate) fn omit(&self, due: Due) {
+        let is_expected = |slot: &RefCell<Slot>| slot.borrow().state != State::Revoked;
+        if !self.slots.get(due.member).is_some_and(is_expected) {
+            return;
+        }
+        let Some(start) = self.start.get() else {
+            return;
+        };
+        let at = self.clock.now().saturating_duration_since(start);
+        let measured = due.at >= self.warmup;
+        let recorder = &mut self.tally.borrow_mut().recorder;
+        recorder.counts(measured).planned += 1;
+        recorder.lagged(measured, at.saturating_sub(due.at));
     }
 
     /// A datagram has come for a member.
@@ -302,9 +325,10 @@ impl Players {
         };
         let mut slot = slot.borrow_mut();
         slot.connection = None;
-        slot.state = match how.code() {
-            Some(CloseCode::SessionRevoked) => State::Revoked,
-            _ => State::Gone,
+        slot.state = if is_revoked(how) {
+            State::Revoked
+        } else {
+            State::Gone
         };
         let mut tally = self.tally.borrow_mut();
         for sent in slot.in_flight.drain() {
