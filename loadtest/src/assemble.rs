@@ -54,11 +54,13 @@ pub(crate) fn assemble(found: Findings<'_>) -> Report {
     let asked = found.plan.settings;
     let recorder = &found.tally.recorder;
     let lag_us = recorder.lag.summary();
+    let unread_us = recorder.unread.summary();
     let clients = clients(&found);
-    let busiest_thread = largest(&found, |thread| thread.running);
+    let busiest_thread = largest(&found.threads, ThreadShares::busy);
     let observations = Observations {
         interval: plan::interval(asked.hz),
         lag_p99: Duration::from_micros(lag_us.p99),
+        unread_p99: Duration::from_micros(unread_us.p99),
         planned: recorder.measured.planned,
         sent: recorder.measured.sent,
         acked: recorder.measured.acked,
@@ -104,13 +106,14 @@ pub(crate) fn assemble(found: Findings<'_>) -> Report {
         generator: Generator {
             lag_us,
             lag_p99_us: lag_us.p99,
+            unread_us,
             cpu_seconds: found
                 .generator
                 .map_or(0.0, |[before, after]| cpu(before, after)),
             rss_bytes: found.generator.map_or(0, |[_, after]| after.rss_bytes),
             threads: u32::try_from(found.threads.len()).unwrap_or(u32::MAX),
             busiest_thread: busiest_thread.map(rounded),
-            longest_wait_for_cpu: largest(&found, |thread| thread.waiting).map(rounded),
+            longest_wait_for_cpu: largest(&found.threads, |thread| thread.waiting).map(rounded),
             udp_drops: found.udp_drops,
             cores: found.generator_cores,
         },
@@ -173,9 +176,11 @@ fn not_as_planned(found: &Findings<'_>) -> Vec<String> {
 }
 
 /// The largest of these shares among the generator's threads.
-fn largest(found: &Findings<'_>, of: impl Fn(&ThreadShares) -> f64) -> Option<f64> {
-    let threads = found.threads.iter().flatten();
-    threads.map(of).max_by(f64::total_cmp)
+pub(crate) fn largest(
+    threads: &[Option<ThreadShares>],
+    of: impl Fn(&ThreadShares) -> f64,
+) -> Option<f64> {
+    threads.iter().flatten().map(of).max_by(f64::total_cmp)
 }
 
 fn cpu(before: ProcessUsage, after: ProcessUsage) -> f64 {

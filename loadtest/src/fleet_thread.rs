@@ -25,6 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    busy_meter::BusyMeter,
     due_timer::DueTimer,
     plan::Plan,
     players::{Close, Players, Tally},
@@ -142,11 +143,15 @@ fn play_on_this_thread(
     locals: &[SocketAddr],
     words: Words,
 ) -> anyhow::Result<Outcome> {
+    let meter = Arc::new(BusyMeter::new(orders.clock.clone()));
+    let (sleeping, waking) = (meter.clone(), meter.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || sleeping.sleeps())
+        .on_thread_unpark(move || waking.wakes())
         .build()?;
     let local_tasks = LocalSet::new();
-    local_tasks.block_on(&runtime, run(orders, members, locals, words))
+    local_tasks.block_on(&runtime, run(orders, members, locals, words, meter))
 }
 
 async fn run(
@@ -154,6 +159,7 @@ async fn run(
     members: Vec<Member>,
     locals: &[SocketAddr],
     words: Words,
+    meter: Arc<BusyMeter>,
 ) -> anyhow::Result<Outcome> {
     let endpoints: Vec<Endpoint> = locals
         .iter()
@@ -164,6 +170,7 @@ async fn run(
         &orders.plan,
         clients.clone(),
         orders.clock.clone(),
+        meter,
         orders.live.clone(),
         orders.closes.clone(),
     )?);

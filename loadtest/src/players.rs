@@ -18,6 +18,7 @@ use tickgate::{
 use tokio::sync::mpsc;
 
 use crate::{
+    busy_meter::BusyMeter,
     in_flight::{InFlight, Sent},
     measure::{Latencies, Recorder},
     plan::{Due, Plan},
@@ -39,6 +40,7 @@ pub(crate) struct Close {
 /// The clients of one thread. Everything that happens to them happens on that thread, so nothing here is locked.
 pub(crate) struct Players {
     clock: Clock,
+    meter: Arc<BusyMeter>,
     live: Arc<Live>,
     closes: mpsc::Sender<Close>,
     /// Member to client: the index in the whole run.
@@ -154,6 +156,7 @@ impl Players {
         plan: &Plan,
         clients: Vec<u32>,
         clock: Clock,
+        meter: Arc<BusyMeter>,
         live: Arc<Live>,
         closes: mpsc::Sender<Close>,
     ) -> Result<Self, CreationError> {
@@ -170,6 +173,7 @@ impl Players {
             .collect();
         Ok(Self {
             clock,
+            meter,
             live,
             closes,
             clients,
@@ -288,9 +292,12 @@ impl Players {
         let Ok(snapshot) = Snapshot::decode(datagram) else {
             return;
         };
-        let now = self.clock.now().saturating_duration_since(start);
+        let now = self.clock.now();
+        let unread_for = self.meter.busy_for(now);
+        let now = now.saturating_duration_since(start);
         let mut slot = slot.borrow_mut();
         let mut tally = self.tally.borrow_mut();
+        tally.recorder.read(now >= self.warmup, unread_for);
         let mut new = false;
         for behind in 0..=ACKNOWLEDGED_BEFORE {
             let sequence = snapshot.received.newest.wrapping_sub(behind);

@@ -44,6 +44,13 @@ pub(crate) struct ThreadShares {
     pub(crate) waiting: f64,
 }
 
+impl ThreadShares {
+    /// Share of it in which the thread had something to do, whether or not it was given a CPU for it.
+    pub(crate) fn busy(&self) -> f64 {
+        self.running + self.waiting
+    }
+}
+
 impl ThreadTime {
     /// What the thread did with the time `span` since `earlier`.
     pub(crate) fn shares_since(self, earlier: Self, span: Duration) -> ThreadShares {

@@ -126,8 +126,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Settles what came of each revocation, now that the players' connections are gone.
     ///
-    /// `blur` is how late the generator itself may have been to see a close: its largest lag. A close is held against the server only
-    /// as far as it is later than that explains.
+    /// `blur` is how late the generator itself may have been to see a close. A close is held against the server only as far as it is
+    /// later than that explains.
     ///
     /// # Errors
     /// As [`Latencies::new`].
@@ -291,7 +291,7 @@ impl Entry {
         }
         let until = self.close.map_or(end, |close| close.at);
         let alive_for = until.saturating_duration_since(sent);
-        if alive_for > DEADLINE + blur {
+        if alive_for > DEADLINE.saturating_add(blur) {
             return Fate::StillAlive;
         }
         match self.close {

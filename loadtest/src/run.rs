@@ -15,15 +15,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assemble::{Findings, assemble},
+    assemble::{Findings, assemble, largest},
     cli::RunArgs,
     cores::Cores,
     fleet::{Fleet, Muster},
     fleet_thread::local_address,
-    logins,
+    guard, logins,
     plan::{Plan, Settings},
     players::Close,
-    procfs::{self, ProcessUsage},
+    procfs::{self, ProcessUsage, ThreadShares},
     progress::{self, Live, Phase, Progress},
     report::{Phases, Report, Verdict},
     revocations::{self, Revoker},
@@ -157,7 +157,12 @@ impl Run<'_> {
         let udp_drops = procfs::own_udp_drops();
         let end = self.clock.now();
         let (tally, threads) = fleet.end().await?;
-        let blur = tally.recorder.largest_lag;
+        let busiest = largest(&threads, ThreadShares::busy);
+        let blur = if guard::is_saturated(busiest) {
+            Duration::MAX
+        } else {
+            tally.recorder.largest_lag
+        };
         let report = assemble(Findings {
             target: target.name,
             endpoints: self.args.endpoint_count(),

@@ -99,7 +99,7 @@ fn write_latencies(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         "{:<40} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "latency", "count", "p50", "p99", "p99.9", "max"
     )?;
-    let rows: [(&str, &Summary); 5] = [
+    let rows: [(&str, &Summary); 6] = [
         (
             "input, from the instant it was due",
             &report.datagram_intended_us,
@@ -110,7 +110,14 @@ fn write_latencies(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ),
         ("admission, connect to Welcome", &report.admission_us),
         ("revocation, to the close seen", &report.revoke_to_close_us),
-        ("generator lag, due to sent", &report.generator.lag_us),
+        (
+            "generator's own: input due to sent",
+            &report.generator.lag_us,
+        ),
+        (
+            "generator's own: answer unread, at most",
+            &report.generator.unread_us,
+        ),
     ];
     for (name, summary) in rows {
         if summary.count == 0 {
@@ -167,7 +174,7 @@ fn write_processes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let generator = &report.generator;
     writeln!(
         out,
-        "generator    {:.2} s of CPU in play ({}), {}; busiest of {} threads {}, kept waiting for a CPU {}; {} packets dropped{}",
+        "generator    {:.2} s of CPU in play ({}), {}; busiest of {} threads busy for {} of play ({} without a CPU); {} packets dropped{}",
         generator.cpu_seconds,
         share_of(generator.cpu_seconds, play),
         mebibytes(generator.rss_bytes),
