@@ -6,7 +6,7 @@ use crate::{
     guard::{self, Observations},
     plan::{self, Plan},
     players::{Tally, merge_by_name},
-    procfs::{ProcessUsage, ThreadTime},
+    procfs::{ProcessUsage, ThreadShares},
     report::{
         ByName, Clients, Generator, Phases, Report, SCHEMA_VERSION, Server, Settings, Verdict,
     },
@@ -27,8 +27,8 @@ pub(crate) struct Findings<'a> {
     pub(crate) logged_in: u32,
     /// What the players saw.
     pub(crate) tally: Tally,
-    /// Each generator thread's time in play.
-    pub(crate) thread_times: Vec<Option<ThreadTime>>,
+    /// What each generator thread did with its time in play.
+    pub(crate) threads: Vec<Option<ThreadShares>>,
     /// What came of the revocations.
     pub(crate) revocations: revocations::Outcome,
     /// What came of the villains.
@@ -54,11 +54,13 @@ pub(crate) fn assemble(found: Findings<'_>) -> Report {
     let asked = found.plan.settings;
     let recorder = &found.tally.recorder;
     let lag_us = recorder.lag.summary();
+    let unread_us = recorder.unread.summary();
     let clients = clients(&found);
-    let busiest_thread = share_of_play(&found, |time| time.running);
+    let busiest_thread = largest(&found.threads, ThreadShares::busy);
     let observations = Observations {
         interval: plan::interval(asked.hz),
         lag_p99: Duration::from_micros(lag_us.p99),
+        unread_p99: Duration::from_micros(unread_us.p99),
         planned: recorder.measured.planned,
         sent: recorder.measured.sent,
         acked: recorder.measured.acked,
@@ -104,13 +106,14 @@ pub(crate) fn assemble(found: Findings<'_>) -> Report {
         generator: Generator {
             lag_us,
             lag_p99_us: lag_us.p99,
+            unread_us,
             cpu_seconds: found
                 .generator
                 .map_or(0.0, |[before, after]| cpu(before, after)),
             rss_bytes: found.generator.map_or(0, |[_, after]| after.rss_bytes),
-            threads: u32::try_from(found.thread_times.len()).unwrap_or(u32::MAX),
+            threads: u32::try_from(found.threads.len()).unwrap_or(u32::MAX),
             busiest_thread: busiest_thread.map(rounded),
-            longest_wait_for_cpu: share_of_play(&found, |time| time.waiting).map(rounded),
+            longest_wait_for_cpu: largest(&found.threads, |thread| thread.waiting).map(rounded),
             udp_drops: found.udp_drops,
             cores: found.generator_cores,
         },
@@ -148,7 +151,7 @@ fn clients(found: &Findings<'_>) -> Clients {
         logged_in: found.logged_in,
         admitted: found.tally.admitted,
         live_at_end: found.tally.live_at_end,
-        revoked: counts.closed,
+        revoked: counts.seen,
         refused: found.tally.refused.clone(),
         closed: found.tally.closed.clone(),
     }
@@ -172,13 +175,12 @@ fn not_as_planned(found: &Findings<'_>) -> Vec<String> {
     all
 }
 
-/// The largest share of play that any generator thread spent so.
-fn share_of_play(found: &Findings<'_>, of: impl Fn(&ThreadTime) -> Duration) -> Option<f64> {
-    let play = found.phases.play_s.max(f64::MIN_POSITIVE);
-    let shares = found.thread_times.iter().flatten();
-    shares
-        .map(|time| of(time).as_secs_f64() / play)
-        .max_by(f64::total_cmp)
+/// The largest of these shares among the generator's threads.
+pub(crate) fn largest(
+    threads: &[Option<ThreadShares>],
+    of: impl Fn(&ThreadShares) -> f64,
+) -> Option<f64> {
+    threads.iter().flatten().map(of).max_by(f64::total_cmp)
 }
 
 fn cpu(before: ProcessUsage, after: ProcessUsage) -> f64 {

@@ -15,7 +15,7 @@ use crate::{
     fleet_thread::{FleetThread, Member, Orders, local_address},
     plan::Plan,
     players::{Close, Tally},
-    procfs::ThreadTime,
+    procfs::ThreadShares,
     progress::Live,
 };
 
@@ -128,21 +128,29 @@ impl Fleet {
         self.start.send_replace(Some(start));
     }
 
-    /// Ends the connections. Returns what came of all clients, and each thread's time in play.
+    /// Waits until all inputs have been sent, or given up.
+    pub(crate) async fn played(&mut self) {
+        for thread in &mut self.threads {
+            // A thread that has ended has nothing more to send; its outcome says why.
+            let _ = (&mut thread.played).await;
+        }
+    }
+
+    /// Ends the connections. Returns what came of all clients, and what each thread did with its time in play.
     ///
     /// # Errors
     /// When a thread failed or panicked.
-    pub(crate) async fn end(mut self) -> anyhow::Result<(Tally, Vec<Option<ThreadTime>>)> {
+    pub(crate) async fn end(mut self) -> anyhow::Result<(Tally, Vec<Option<ThreadShares>>)> {
         self.finish.cancel();
         let mut tally = Tally::new()?;
-        let mut times = Vec::new();
+        let mut threads = Vec::new();
         for mut thread in self.threads.drain(..) {
             let outcome = (&mut thread.outcome).await??;
             tally.merge(&outcome.tally);
-            times.push(outcome.thread_time);
+            threads.push(outcome.thread);
             thread.join()?;
         }
-        Ok((tally, times))
+        Ok((tally, threads))
     }
 }
 

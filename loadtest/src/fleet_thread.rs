@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -25,10 +25,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    busy_meter::BusyMeter,
     due_timer::DueTimer,
     plan::Plan,
     players::{Close, Players, Tally},
-    procfs::{self, ThreadTime},
+    procfs::{self, ThreadShares},
     progress::{EVERY, Live},
 };
 
@@ -71,14 +72,16 @@ pub(crate) struct Orders {
 pub(crate) struct Outcome {
     /// Counts and latencies.
     pub(crate) tally: Tally,
-    /// The thread's time in play, if the system tells.
-    pub(crate) thread_time: Option<ThreadTime>,
+    /// What the thread did with its time in play, if the system tells.
+    pub(crate) thread: Option<ThreadShares>,
 }
 
 /// A running thread of the fleet.
 pub(crate) struct FleetThread {
     /// The clients that are connected, once all have been tried.
     pub(crate) ready: oneshot::Receiver<Vec<u32>>,
+    /// Told when the last input has been sent.
+    pub(crate) played: oneshot::Receiver<()>,
     /// What came of it, at the end.
     pub(crate) outcome: oneshot::Receiver<anyhow::Result<Outcome>>,
     handle: JoinHandle<()>,
@@ -96,17 +99,22 @@ impl FleetThread {
         locals: Vec<SocketAddr>,
     ) -> std::io::Result<Self> {
         let (ready_sender, ready) = oneshot::channel();
+        let (played_sender, played) = oneshot::channel();
+        let words = Words {
+            ready: ready_sender,
+            played: played_sender,
+        };
         let (outcome_sender, outcome) = oneshot::channel();
         let body = move || {
             // Nobody waits for the outcome any more when the run has been given up.
-            let _ =
-                outcome_sender.send(play_on_this_thread(orders, members, &locals, ready_sender));
+            let _ = outcome_sender.send(play_on_this_thread(orders, members, &locals, words));
         };
         let handle = std::thread::Builder::new()
             .name(format!("fleet-{number}"))
             .spawn(body)?;
         Ok(Self {
             ready,
+            played,
             outcome,
             handle,
         })
@@ -123,24 +131,35 @@ impl FleetThread {
     }
 }
 
+/// What a thread tells before its outcome.
+struct Words {
+    ready: oneshot::Sender<Vec<u32>>,
+    played: oneshot::Sender<()>,
+}
+
 fn play_on_this_thread(
     orders: Orders,
     members: Vec<Member>,
     locals: &[SocketAddr],
-    ready: oneshot::Sender<Vec<u32>>,
+    words: Words,
 ) -> anyhow::Result<Outcome> {
+    let meter = Arc::new(BusyMeter::new(orders.clock.clone()));
+    let (sleeping, waking) = (meter.clone(), meter.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || sleeping.sleeps())
+        .on_thread_unpark(move || waking.wakes())
         .build()?;
     let local_tasks = LocalSet::new();
-    local_tasks.block_on(&runtime, run(orders, members, locals, ready))
+    local_tasks.block_on(&runtime, run(orders, members, locals, words, meter))
 }
 
 async fn run(
     orders: Orders,
     members: Vec<Member>,
     locals: &[SocketAddr],
-    ready: oneshot::Sender<Vec<u32>>,
+    words: Words,
+    meter: Arc<BusyMeter>,
 ) -> anyhow::Result<Outcome> {
     let endpoints: Vec<Endpoint> = locals
         .iter()
@@ -151,13 +170,15 @@ async fn run(
         &orders.plan,
         clients.clone(),
         orders.clock.clone(),
+        meter,
         orders.live.clone(),
         orders.closes.clone(),
     )?);
 
     let mut listeners = connect_all(&orders, &members, &endpoints, &players).await;
-    let _ = ready.send(players.connected());
-    let thread_time = play(&orders, &clients, &players).await?;
+    let _ = words.ready.send(players.connected());
+    let thread = play(&orders, &clients, &players).await?;
+    let _ = words.played.send(());
     orders.finish.cancelled().await;
     let tally = players.finish()?;
 
@@ -167,7 +188,7 @@ async fn run(
         shutdowns.spawn_local(async move { endpoint.shutdown().await });
     }
     shutdowns.join_all().await;
-    Ok(Outcome { tally, thread_time })
+    Ok(Outcome { tally, thread })
 }
 
 /// Connects all members, as many at a time as the orders allow. Returns the tasks that listen for what the gateway sends.
@@ -254,12 +275,13 @@ async fn listen(players: Rc<Players>, member: usize, connection: Rc<Connection>)
     }
 }
 
-/// Waits for the start and sends every input when it is due. Returns the thread's time in play.
+/// Waits for the start and sends every input when it is due, or as soon as the thread comes to it. Returns what the thread did with
+/// its time.
 async fn play(
     orders: &Orders,
     clients: &[u32],
     players: &Players,
-) -> anyhow::Result<Option<ThreadTime>> {
+) -> anyhow::Result<Option<ThreadShares>> {
     let mut start = orders.start.clone();
     let start = tokio::select! {
         start = start.wait_for(Option::is_some) => start.ok().and_then(|start| *start),
@@ -272,6 +294,7 @@ async fn play(
     let before = procfs::this_thread();
     let timer = DueTimer::new()?;
     let mut next_word = start + EVERY;
+    let give_up = start + orders.plan.play() + GIVE_UP;
     let mut burst = 0;
     for due in orders.plan.timetable(clients.iter().copied()) {
         let at = start + due.at;
@@ -283,7 +306,11 @@ async fn play(
             timer.until(&orders.clock, at).await?;
         }
         burst += 1;
-        players.send(due);
+        if now < give_up {
+            players.send(due);
+        } else {
+            players.omit(due);
+        }
         if now >= next_word {
             players.tell();
             next_word += EVERY;
@@ -292,10 +319,16 @@ async fn play(
             break;
         }
     }
+    let span = orders.clock.now().saturating_duration_since(start);
     let after = procfs::this_thread();
-    Ok(after.zip(before).map(|(after, before)| after.since(before)))
+    Ok(after
+        .zip(before)
+        .map(|(after, before)| after.shares_since(before, span)))
 }
 
+/// How long after the end of play late inputs are still sent; what is left then counts as planned and not sent. At every rate this is
+/// at least four times the lag at which a run is no result.
+const GIVE_UP: Duration = Duration::from_secs(1);
 /// How many inputs that are due already are sent in a row before the connections get their turn: 64 sends take some 100 µs.
 const LONGEST_BURST: u32 = 64;
 

@@ -12,6 +12,8 @@ pub(crate) struct Observations {
     pub(crate) interval: Duration,
     /// 99 in 100 sends were at most this late.
     pub(crate) lag_p99: Duration,
+    /// 99 in 100 answers waited unread inside the generator for at most this.
+    pub(crate) unread_p99: Duration,
     /// Sends that were due.
     pub(crate) planned: u64,
     /// Sends that happened.
@@ -26,7 +28,8 @@ pub(crate) struct Observations {
     pub(crate) revoked: u32,
     /// Packets that the kernel dropped at the generator's sockets, if it tells.
     pub(crate) own_udp_drops: Option<u64>,
-    /// The share of play that the busiest generator thread spent on a CPU, if the kernel tells.
+    /// The share of play in which the busiest generator thread had something to do, whether it was given a CPU for it or kept
+    /// waiting for one, if the kernel tells.
     pub(crate) busiest_thread: Option<f64>,
     /// Villains that were let in.
     pub(crate) wrongly_admitted: u64,
@@ -43,6 +46,13 @@ pub(crate) struct Observations {
 pub(crate) enum Invalid {
     /// The generator sent too late.
     Lag {
+        /// What it was.
+        p99: Duration,
+        /// What it may be.
+        limit: Duration,
+    },
+    /// The generator read answers too late.
+    Unread {
         /// What it was.
         p99: Duration,
         /// What it may be.
@@ -83,6 +93,12 @@ impl fmt::Display for Invalid {
                 p99.as_secs_f64() * 1e3,
                 limit.as_secs_f64() * 1e3,
             ),
+            Self::Unread { p99, limit } => write!(
+                f,
+                "the generator read answers too late: p99 waited up to {:.1} ms unread, the send interval is {:.1} ms (fewer clients, a lower rate, or more cores for the generator)",
+                p99.as_secs_f64() * 1e3,
+                limit.as_secs_f64() * 1e3,
+            ),
             Self::SendsMissing { sent, planned } => write!(
                 f,
                 "only {sent} of {planned} planned sends happened ({:.1} %, at least {MINIMUM_PERCENT} % are needed)",
@@ -102,7 +118,7 @@ impl fmt::Display for Invalid {
             ),
             Self::ThreadBusy(share) => write!(
                 f,
-                "a generator thread was busy for {:.0} % of the time, more than {:.0} %: it measured itself (fewer clients, or more cores)",
+                "a generator thread was busy, or kept waiting for a CPU, for {:.0} % of the time, more than {:.0} %: it measured itself (fewer clients, or more and idler cores)",
                 share * 100.0,
                 BUSIEST * 100.0,
             ),
@@ -117,10 +133,16 @@ impl fmt::Display for Invalid {
 
 /// At least this many in 100 of the planned sends, and of the asked clients.
 const MINIMUM_PERCENT: u64 = 99;
-/// The largest share of play that a generator thread may be busy. Beyond it, queueing inside the generator dominates its latencies.
+/// The largest share of play that a generator thread may be busy. One that has work and no CPU is as busy as one that has both. Beyond it, queueing inside the generator dominates its latencies.
 const BUSIEST: f64 = 0.85;
-/// The largest lag p99, as a divisor of the send interval.
+/// The largest lag p99, as a divisor of the send interval. (For answers left unread the limit is the whole interval: theirs is an upper
+/// bound, and the answers to a whole tick come at once.)
 const LAG_DIVISOR: u32 = 4;
+
+/// Whether the generator had so little time left that nothing it saw late can be held against the server.
+pub(crate) fn is_saturated(busiest_thread: Option<f64>) -> bool {
+    busiest_thread.is_some_and(|share| share > BUSIEST)
+}
 
 /// Why the observed run is no result; empty if it is one.
 pub(crate) fn judge(seen: &Observations) -> Vec<Invalid> {
@@ -146,6 +168,12 @@ pub(crate) fn judge(seen: &Observations) -> Vec<Invalid> {
         reasons.push(Invalid::Lag {
             p99: seen.lag_p99,
             limit,
+        });
+    }
+    if seen.unread_p99 > seen.interval {
+        reasons.push(Invalid::Unread {
+            p99: seen.unread_p99,
+            limit: seen.interval,
         });
     }
     if let Some(drops @ 1..) = seen.own_udp_drops {
@@ -215,6 +243,7 @@ mod tests {
         Observations {
             interval: Duration::from_millis(100),
             lag_p99: Duration::from_millis(2),
+            unread_p99: Duration::from_millis(3),
             planned: 150_000,
             sent: 150_000,
             acked: 149_990,
@@ -251,6 +280,17 @@ mod tests {
         assert_eq!(judge(&seen), []);
         let p99 = limit + Duration::from_micros(1);
         assert_eq!(only(|seen| seen.lag_p99 = p99), Invalid::Lag { p99, limit });
+    }
+
+    #[test]
+    fn answers_left_unread_for_longer_than_an_interval_are_invalid() {
+        let limit = Duration::from_millis(100);
+        let mut seen = sound();
+        seen.unread_p99 = limit;
+        assert_eq!(judge(&seen), []);
+        let p99 = limit + Duration::from_micros(1);
+        let reason = only(|seen| seen.unread_p99 = p99);
+        assert_eq!(reason, Invalid::Unread { p99, limit });
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! ```
 
 mod assemble;
+mod busy_meter;
 mod cli;
 mod cores;
 mod due_timer;

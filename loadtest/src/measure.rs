@@ -104,6 +104,10 @@ pub(crate) struct Recorder {
     pub(crate) sent: Latencies,
     /// From the instant an input was due to the instant it was sent: the generator's own trouble.
     pub(crate) lag: Latencies,
+    /// The longest that each snapshot may have waited unread inside the generator: an upper bound, by snapshot.
+    pub(crate) unread: Latencies,
+    /// The latest that any input was sent, or any snapshot may have been read; warm-up and given up inputs included.
+    pub(crate) largest_lag: Duration,
     /// Inputs of the measured window.
     pub(crate) measured: InputCounts,
     /// Inputs of the warm-up.
@@ -123,6 +127,8 @@ impl Recorder {
             intended: Latencies::new()?,
             sent: Latencies::new()?,
             lag: Latencies::new()?,
+            unread: Latencies::new()?,
+            largest_lag: Duration::ZERO,
             measured: InputCounts::default(),
             warmup: InputCounts::default(),
             stale_snapshots: 0,
@@ -136,6 +142,8 @@ impl Recorder {
             intended,
             sent,
             lag,
+            unread,
+            largest_lag,
             measured,
             warmup,
             stale_snapshots,
@@ -144,6 +152,8 @@ impl Recorder {
         self.intended.merge(intended);
         self.sent.merge(sent);
         self.lag.merge(lag);
+        self.unread.merge(unread);
+        self.largest_lag = self.largest_lag.max(*largest_lag);
         self.measured.add(measured);
         self.warmup.add(warmup);
         self.stale_snapshots += stale_snapshots;
@@ -155,6 +165,22 @@ impl Recorder {
             &mut self.measured
         } else {
             &mut self.warmup
+        }
+    }
+
+    /// An input came to be sent `lag` after it was due.
+    pub(crate) fn lagged(&mut self, measured: bool, lag: Duration) {
+        self.largest_lag = self.largest_lag.max(lag);
+        if measured {
+            self.lag.record(lag);
+        }
+    }
+
+    /// A snapshot was read that may have waited here for as long as `unread_for`.
+    pub(crate) fn read(&mut self, measured: bool, unread_for: Duration) {
+        self.largest_lag = self.largest_lag.max(unread_for);
+        if measured {
+            self.unread.record(unread_for);
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use hdrhistogram::CreationError;
 use tickgate::{
-    client::{Closed, ConnectError, Connection},
+    client::{Closed, ConnectError, Connection, SendError},
     clock::Clock,
     demo::protocol::{Input, Snapshot},
     wire::CloseCode,
@@ -18,6 +18,7 @@ use tickgate::{
 use tokio::sync::mpsc;
 
 use crate::{
+    busy_meter::BusyMeter,
     in_flight::{InFlight, Sent},
     measure::{Latencies, Recorder},
     plan::{Due, Plan},
@@ -39,6 +40,7 @@ pub(crate) struct Close {
 /// The clients of one thread. Everything that happens to them happens on that thread, so nothing here is locked.
 pub(crate) struct Players {
     clock: Clock,
+    meter: Arc<BusyMeter>,
     live: Arc<Live>,
     closes: mpsc::Sender<Close>,
     /// Member to client: the index in the whole run.
@@ -122,6 +124,10 @@ pub(crate) fn merge_by_name(into: &mut ByName, other: &ByName) {
     }
 }
 
+fn is_revoked(how: &Closed) -> bool {
+    how.code() == Some(CloseCode::SessionRevoked)
+}
+
 /// How many inputs before the newest one a snapshot acknowledges.
 const ACKNOWLEDGED_BEFORE: u32 = 32;
 
@@ -150,6 +156,7 @@ impl Players {
         plan: &Plan,
         clients: Vec<u32>,
         clock: Clock,
+        meter: Arc<BusyMeter>,
         live: Arc<Live>,
         closes: mpsc::Sender<Close>,
     ) -> Result<Self, CreationError> {
@@ -166,6 +173,7 @@ impl Players {
             .collect();
         Ok(Self {
             clock,
+            meter,
             live,
             closes,
             clients,
@@ -229,23 +237,26 @@ impl Players {
         if slot.state == State::Revoked {
             return;
         }
+        let at = self.clock.now().saturating_duration_since(start);
+        let sequence = slot.next_sequence;
+        let outcome = slot
+            .connection
+            .as_ref()
+            .map(|connection| connection.send_datagram(input(sequence)));
+        if matches!(&outcome, Some(Err(SendError::Closed(how))) if is_revoked(how)) {
+            // Its listener has not been told yet.
+            return;
+        }
         let measured = due.at >= self.warmup;
         let mut tally = self.tally.borrow_mut();
         let recorder = &mut tally.recorder;
         recorder.counts(measured).planned += 1;
-        let Some(connection) = slot.connection.as_ref() else {
+        let Some(Ok(())) = outcome else {
             return;
         };
-        let at = self.clock.now().saturating_duration_since(start);
-        let sequence = slot.next_sequence;
-        if connection.send_datagram(input(sequence)).is_err() {
-            return;
-        }
         slot.next_sequence = sequence.wrapping_add(1);
         recorder.counts(measured).sent += 1;
-        if measured {
-            recorder.lag.record(at.saturating_sub(due.at));
-        }
+        recorder.lagged(measured, at.saturating_sub(due.at));
         let sent = Sent {
             due: due.at,
             at,
@@ -257,6 +268,22 @@ impl Players {
         count(&self.live.sent);
     }
 
+    /// Gives up the input that is due: it counts as planned and not sent.
+    pub(crate) fn omit(&self, due: Due) {
+        let is_expected = |slot: &RefCell<Slot>| slot.borrow().state != State::Revoked;
+        if !self.slots.get(due.member).is_some_and(is_expected) {
+            return;
+        }
+        let Some(start) = self.start.get() else {
+            return;
+        };
+        let at = self.clock.now().saturating_duration_since(start);
+        let measured = due.at >= self.warmup;
+        let recorder = &mut self.tally.borrow_mut().recorder;
+        recorder.counts(measured).planned += 1;
+        recorder.lagged(measured, at.saturating_sub(due.at));
+    }
+
     /// A datagram has come for a member.
     pub(crate) fn received(&self, member: usize, datagram: &[u8]) {
         let (Some(slot), Some(start)) = (self.slots.get(member), self.start.get()) else {
@@ -265,9 +292,12 @@ impl Players {
         let Ok(snapshot) = Snapshot::decode(datagram) else {
             return;
         };
-        let now = self.clock.now().saturating_duration_since(start);
+        let now = self.clock.now();
+        let unread_for = self.meter.busy_for(now);
+        let now = now.saturating_duration_since(start);
         let mut slot = slot.borrow_mut();
         let mut tally = self.tally.borrow_mut();
+        tally.recorder.read(now >= self.warmup, unread_for);
         let mut new = false;
         for behind in 0..=ACKNOWLEDGED_BEFORE {
             let sequence = snapshot.received.newest.wrapping_sub(behind);
@@ -302,9 +332,10 @@ impl Players {
         };
         let mut slot = slot.borrow_mut();
         slot.connection = None;
-        slot.state = match how.code() {
-            Some(CloseCode::SessionRevoked) => State::Revoked,
-            _ => State::Gone,
+        slot.state = if is_revoked(how) {
+            State::Revoked
+        } else {
+            State::Gone
         };
         let mut tally = self.tally.borrow_mut();
         for sent in slot.in_flight.drain() {

@@ -35,12 +35,31 @@ pub(crate) struct ThreadTime {
     pub(crate) waiting: Duration,
 }
 
+/// What a thread did with a span of time, as shares of it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct ThreadShares {
+    /// Share of it on a CPU.
+    pub(crate) running: f64,
+    /// Share of it on a run queue.
+    pub(crate) waiting: f64,
+}
+
+impl ThreadShares {
+    /// Share of it in which the thread had something to do, whether or not it was given a CPU for it.
+    pub(crate) fn busy(&self) -> f64 {
+        self.running + self.waiting
+    }
+}
+
 impl ThreadTime {
-    /// What was added since `earlier`.
-    pub(crate) fn since(self, earlier: Self) -> Self {
-        Self {
-            running: self.running.saturating_sub(earlier.running),
-            waiting: self.waiting.saturating_sub(earlier.waiting),
+    /// What the thread did with the time `span` since `earlier`.
+    pub(crate) fn shares_since(self, earlier: Self, span: Duration) -> ThreadShares {
+        let share = |now: Duration, then: Duration| {
+            now.saturating_sub(then).as_secs_f64() / span.as_secs_f64().max(f64::MIN_POSITIVE)
+        };
+        ThreadShares {
+            running: share(self.running, earlier.running),
+            waiting: share(self.waiting, earlier.waiting),
         }
     }
 }
@@ -159,7 +178,8 @@ mod tests {
         assert_eq!(kilobytes(status, "VmSwap:"), None);
         let time = parse_schedstat("1040023328 9061549 41\n").unwrap();
         assert_eq!(time.running, Duration::from_nanos(1_040_023_328));
-        assert_eq!(time.since(time), ThreadTime::default());
+        let shares = time.shares_since(ThreadTime::default(), Duration::from_secs(2));
+        assert!((shares.running - 0.52).abs() < 0.001, "{shares:?}");
     }
 
     #[test]

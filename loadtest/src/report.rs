@@ -172,12 +172,16 @@ pub(crate) struct Revocations {
     pub(crate) planned: u32,
     /// How many the sidecar acknowledged.
     pub(crate) acknowledged: u32,
-    /// Of these, how many players saw `session_revoked` within 2 s of sending.
+    /// Of these, how many players saw `session_revoked`, whenever.
+    pub(crate) seen: u32,
+    /// Of these, how many saw it within 2 s of sending.
     pub(crate) closed: u32,
-    /// Of these, how many saw their connection end in another way.
+    /// How many of the acknowledged saw their connection end in another way within that time.
     pub(crate) closed_otherwise: u32,
-    /// Of these, how many saw nothing within 2 s: must be 0.
+    /// How many of the acknowledged were alive for longer, even allowing for the generator's largest lag: must be 0.
     pub(crate) still_alive: u32,
+    /// How many of the acknowledged seemed alive for longer, and the generator was too slow to tell.
+    pub(crate) undecided: u32,
     /// How many could not be made: refused by the sidecar, or no connection to revoke.
     pub(crate) failed: u32,
 }
@@ -185,17 +189,19 @@ pub(crate) struct Revocations {
 /// The generator's own process, over play.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Generator {
-    /// Due instant to actual send.
+    /// Inputs: due instant to actual send, or to being given up a second after the end of play.
     pub(crate) lag_us: Summary,
     /// Its 99th percentile.
     pub(crate) lag_p99_us: u64,
+    /// Snapshots: the longest that each may have waited here before it was read. An upper bound.
+    pub(crate) unread_us: Summary,
     /// CPU time during play, all threads.
     pub(crate) cpu_seconds: f64,
     /// Resident memory at the end of play.
     pub(crate) rss_bytes: u64,
     /// Threads that played clients.
     pub(crate) threads: u32,
-    /// The share of play that the busiest of them spent on a CPU; null if unknown.
+    /// The share of play in which the busiest of them had something to do: on a CPU or waiting for one; null if unknown.
     pub(crate) busiest_thread: Option<f64>,
     /// The share of play that the worst off of them waited for a CPU; null if unknown.
     pub(crate) longest_wait_for_cpu: Option<f64>,
@@ -293,6 +299,7 @@ pub(crate) mod tests {
             revocations: Revocations {
                 planned: 100,
                 acknowledged: 100,
+                seen: 100,
                 closed: 100,
                 ..Revocations::default()
             },
@@ -306,6 +313,7 @@ pub(crate) mod tests {
             generator: Generator {
                 lag_us: latency,
                 lag_p99_us: latency.p99,
+                unread_us: latency,
                 cpu_seconds: 3.2,
                 rss_bytes: 62 << 20,
                 threads: 1,

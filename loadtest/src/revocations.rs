@@ -57,11 +57,8 @@ pub(crate) struct Revoker {
 }
 
 impl Revoker {
-    /// Makes the planned revocations from `start` on, and waits until all are settled.
-    ///
-    /// # Errors
-    /// As [`Latencies::new`].
-    pub(crate) async fn run(mut self, start: Instant) -> Result<Outcome, CreationError> {
+    /// Makes the planned revocations from `start` on, and waits until all must have had their effect.
+    pub(crate) async fn run(mut self, start: Instant) -> Watch {
         let mut ledger = Ledger::default();
         let mut calls = JoinSet::new();
         let mut planned = std::mem::take(&mut self.planned).into_iter().peekable();
@@ -69,7 +66,7 @@ impl Revoker {
         loop {
             let next_due = planned.peek().map(|revocation| start + revocation.at);
             // With nothing left to send: until what was sent must have had its effect.
-            let wake = next_due.unwrap_or(last_sent + DEADLINE);
+            let wake = next_due.unwrap_or(last_sent + DEADLINE + MARGIN);
             if next_due.is_none() && calls.is_empty() && ledger.all_closed() {
                 break;
             }
@@ -98,11 +95,10 @@ impl Revoker {
                 },
             }
         }
-        // What the players saw and has not been read yet.
-        while let Ok(close) = self.closes.try_recv() {
-            ledger.closed(close);
+        Watch {
+            ledger,
+            closes: self.closes,
         }
-        ledger.settle()
     }
 
     fn send(&self, client: u32, now: Instant, ledger: &mut Ledger, calls: &mut Calls) {
@@ -121,8 +117,32 @@ impl Revoker {
     }
 }
 
+/// The revocations that were made, watched until the players' connections are ended by the run itself.
+pub(crate) struct Watch {
+    ledger: Ledger,
+    closes: mpsc::Receiver<Close>,
+}
+
+impl Watch {
+    /// Settles what came of each revocation, now that the players' connections are gone.
+    ///
+    /// `blur` is how late the generator itself may have been to see a close. A close is held against the server only as far as it is
+    /// later than that explains.
+    ///
+    /// # Errors
+    /// As [`Latencies::new`].
+    pub(crate) fn settle(mut self, end: Instant, blur: Duration) -> Result<Outcome, CreationError> {
+        while let Ok(close) = self.closes.try_recv() {
+            self.ledger.closed(close);
+        }
+        self.ledger.settle(end, blur)
+    }
+}
+
 type Calls = JoinSet<(u32, Result<(), String>)>;
 
+/// How much longer than the deadline a close is waited for, so that an overdue one is told from one that the generator saw late.
+const MARGIN: Duration = Duration::from_millis(500);
 /// How much longer than the players a call to the sidecar is waited for, each time.
 const CALL_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -186,13 +206,13 @@ impl Ledger {
         self.entries.values().all(is_closed)
     }
 
-    fn settle(&self) -> Result<Outcome, CreationError> {
+    fn settle(&self, end: Instant, blur: Duration) -> Result<Outcome, CreationError> {
         let mut counts = Revocations::default();
         let mut latencies = Latencies::new()?;
         let mut failures = Vec::new();
         for entry in self.entries.values() {
             counts.planned += 1;
-            match entry.fate() {
+            match entry.fate(end, blur) {
                 Fate::Failed(why) => {
                     counts.failed += 1;
                     failures.push(why);
@@ -204,8 +224,10 @@ impl Ledger {
                 }
                 Fate::ClosedOtherwise => counts.closed_otherwise += 1,
                 Fate::StillAlive => counts.still_alive += 1,
+                Fate::Undecided => counts.undecided += 1,
             }
             counts.acknowledged += 1;
+            counts.seen += u32::from(entry.is_seen_as_revoked());
         }
         let mut not_as_planned = Vec::new();
         if let Some(why) = failures.first() {
@@ -218,6 +240,12 @@ impl Ledger {
             not_as_planned.push(format!(
                 "{} revoked players saw their connection end with something other than session_revoked",
                 counts.closed_otherwise
+            ));
+        }
+        if counts.undecided > 0 {
+            not_as_planned.push(format!(
+                "the generator was too slow to tell whether {} revoked players were gone within 2 s",
+                counts.undecided
             ));
         }
         let unasked = |close: &&Close| close.code == Some(CloseCode::SessionRevoked);
@@ -242,10 +270,17 @@ enum Fate {
     Closed(Duration),
     ClosedOtherwise,
     StillAlive,
+    /// Late, or never seen; but the generator may have been what was late.
+    Undecided,
 }
 
 impl Entry {
-    fn fate(&self) -> Fate {
+    fn is_seen_as_revoked(&self) -> bool {
+        self.close
+            .is_some_and(|close| close.code == Some(CloseCode::SessionRevoked))
+    }
+
+    fn fate(&self, end: Instant, blur: Duration) -> Fate {
         let Some(sent) = self.sent else {
             return Fate::Failed("the player was not connected".to_owned());
         };
@@ -254,13 +289,16 @@ impl Entry {
             Some(Err(why)) => return Fate::Failed(why.clone()),
             None => return Fate::Failed("no answer from the sidecar".to_owned()),
         }
+        let until = self.close.map_or(end, |close| close.at);
+        let alive_for = until.saturating_duration_since(sent);
+        if alive_for > DEADLINE.saturating_add(blur) {
+            return Fate::StillAlive;
+        }
         match self.close {
-            Some(close) if close.at > sent + DEADLINE => Fate::StillAlive,
-            Some(close) if close.code == Some(CloseCode::SessionRevoked) => {
-                Fate::Closed(close.at.saturating_duration_since(sent))
-            }
+            Some(_) if alive_for > DEADLINE => Fate::Undecided,
+            Some(_) if self.is_seen_as_revoked() => Fate::Closed(alive_for),
             Some(_) => Fate::ClosedOtherwise,
-            None => Fate::StillAlive,
+            None => Fate::Undecided,
         }
     }
 }
@@ -294,7 +332,8 @@ mod tests {
         ledger.sent(5, start);
         ledger.answered(5, Err("not found".to_owned()));
         ledger.absent(6);
-        let outcome = ledger.settle().unwrap();
+        let end = start + Duration::from_secs(5);
+        let outcome = ledger.settle(end, Duration::ZERO).unwrap();
         let counts = outcome.counts;
         assert_eq!(counts.planned, 6);
         assert_eq!(counts.acknowledged, 4);
@@ -302,9 +341,28 @@ mod tests {
         assert_eq!(counts.still_alive, 2, "too late is not in time");
         assert_eq!(counts.closed_otherwise, 1);
         assert_eq!(counts.failed, 2);
+        assert_eq!(counts.seen, 2);
         assert_eq!(outcome.latency.count, 1);
         assert!(outcome.latency.max.abs_diff(30_000) <= 30);
         assert_eq!(outcome.not_as_planned.len(), 2, "{outcome:?}");
+    }
+
+    #[test]
+    fn what_the_generators_own_lag_explains_is_not_held_against_the_server() {
+        let start = Clock::system().now();
+        let mut ledger = Ledger::default();
+        revoked(&mut ledger, 1, start, Some(2_500));
+        revoked(&mut ledger, 2, start, Some(3_500));
+        revoked(&mut ledger, 3, start, None);
+        let end = start + Duration::from_secs(5);
+        let settled = |blur_ms| {
+            let blur = Duration::from_millis(blur_ms);
+            let counts = ledger.settle(end, blur).unwrap().counts;
+            (counts.undecided, counts.still_alive)
+        };
+        assert_eq!(settled(0), (0, 3));
+        assert_eq!(settled(1_000), (1, 2));
+        assert_eq!(settled(60_000), (3, 0));
     }
 
     #[test]
@@ -316,7 +374,8 @@ mod tests {
         ledger.closed(close(1, start, Some(CloseCode::SessionRevoked)));
         assert!(ledger.all_closed());
         ledger.answered(1, Ok(()));
-        assert_eq!(ledger.settle().unwrap().counts.closed, 1);
+        let outcome = ledger.settle(start, Duration::ZERO).unwrap();
+        assert_eq!(outcome.counts.closed, 1);
     }
 
     #[test]
@@ -325,7 +384,7 @@ mod tests {
         let mut ledger = Ledger::default();
         assert!(!ledger.closed(close(1, start, Some(CloseCode::SessionRevoked))));
         assert!(!ledger.sent(1, start));
-        let outcome = ledger.settle().unwrap();
+        let outcome = ledger.settle(start, Duration::ZERO).unwrap();
         assert_eq!(outcome.counts.failed, 1);
         assert!(
             outcome

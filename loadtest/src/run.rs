@@ -15,15 +15,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assemble::{Findings, assemble},
+    assemble::{Findings, assemble, largest},
     cli::RunArgs,
     cores::Cores,
     fleet::{Fleet, Muster},
     fleet_thread::local_address,
-    logins,
+    guard, logins,
     plan::{Plan, Settings},
     players::Close,
-    procfs::{self, ProcessUsage},
+    procfs::{self, ProcessUsage, ThreadShares},
     progress::{self, Live, Phase, Progress},
     report::{Phases, Report, Verdict},
     revocations::{self, Revoker},
@@ -103,7 +103,7 @@ struct Run<'a> {
 /// What play came to, beside what the players saw.
 struct Played {
     took: Duration,
-    revocations: revocations::Outcome,
+    watch: revocations::Watch,
     villains: villains::Outcome,
     /// This process and the stack's, at the start and at the end of play.
     generator: Option<[ProcessUsage; 2]>,
@@ -142,7 +142,7 @@ impl Run<'_> {
         let begun = self.clock.now();
         self.phase.send_replace(Phase::Connecting);
         let muster = self.muster(&plan, &target, cores.generator.len());
-        let (fleet, closes) = Fleet::connect(muster, sessions).await?;
+        let (mut fleet, closes) = Fleet::connect(muster, sessions).await?;
         let connect_s = self.seconds_since(begun);
         if self.stop.is_cancelled() {
             fleet.end().await?;
@@ -150,10 +150,19 @@ impl Run<'_> {
         }
 
         let revoker = self.revoker(&plan, &target, &fleet, closes);
-        let played = self.play(&plan, &target, &fleet, revoker, villainy).await?;
+        let played = self
+            .play(&plan, &target, &mut fleet, revoker, villainy)
+            .await?;
         // Before the sockets are closed: the kernel counts by socket.
         let udp_drops = procfs::own_udp_drops();
-        let (tally, thread_times) = fleet.end().await?;
+        let end = self.clock.now();
+        let (tally, threads) = fleet.end().await?;
+        let busiest = largest(&threads, ThreadShares::busy);
+        let blur = if guard::is_saturated(busiest) {
+            Duration::MAX
+        } else {
+            tally.recorder.largest_lag
+        };
         let report = assemble(Findings {
             target: target.name,
             endpoints: self.args.endpoint_count(),
@@ -166,8 +175,8 @@ impl Run<'_> {
             },
             logged_in,
             tally,
-            thread_times,
-            revocations: played.revocations,
+            threads,
+            revocations: played.watch.settle(end, blur)?,
             villains: played.villains,
             generator: played.generator,
             udp_drops,
@@ -275,7 +284,7 @@ impl Run<'_> {
         &self,
         plan: &Plan,
         target: &Target,
-        fleet: &Fleet,
+        fleet: &mut Fleet,
         revoker: Revoker,
         villainy: Option<Villainy>,
     ) -> anyhow::Result<Played> {
@@ -290,7 +299,7 @@ impl Run<'_> {
                 None => villains::Outcome::default(),
             }
         });
-        let revocations = tokio::spawn(revoker.run(start));
+        let watch = tokio::spawn(revoker.run(start));
 
         sleep_until(start.into()).await;
         let before = (procfs::process(own_pid), procfs::process(target.pid));
@@ -302,12 +311,13 @@ impl Run<'_> {
         let took = self.clock.now().saturating_duration_since(start);
 
         self.phase.send_replace(Phase::Finishing);
+        fleet.played().await;
         sleep(LAST_ANSWERS).await;
-        let revocations = revocations.await??;
+        let watch = watch.await?;
         let villains = villains.await?;
         Ok(Played {
             took,
-            revocations,
+            watch,
             villains,
             generator: before.0.zip(after.0).map(<[_; 2]>::from),
             server: before.1.zip(after.1).map(<[_; 2]>::from),

@@ -82,12 +82,13 @@ fn write_clients(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let revocations = &report.revocations;
     writeln!(
         out,
-        "revocations  {} planned, {} acknowledged, {} closed in time, {} closed otherwise, {} still alive, {} failed\n",
+        "revocations  {} planned, {} acknowledged, {} closed in time, {} closed otherwise, {} still alive, {} undecided, {} failed\n",
         revocations.planned,
         revocations.acknowledged,
         revocations.closed,
         revocations.closed_otherwise,
         revocations.still_alive,
+        revocations.undecided,
         revocations.failed,
     )
 }
@@ -98,7 +99,7 @@ fn write_latencies(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         "{:<40} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "latency", "count", "p50", "p99", "p99.9", "max"
     )?;
-    let rows: [(&str, &Summary); 5] = [
+    let rows: [(&str, &Summary); 6] = [
         (
             "input, from the instant it was due",
             &report.datagram_intended_us,
@@ -109,9 +110,20 @@ fn write_latencies(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ),
         ("admission, connect to Welcome", &report.admission_us),
         ("revocation, to the close seen", &report.revoke_to_close_us),
-        ("generator lag, due to sent", &report.generator.lag_us),
+        (
+            "generator's own: input due to sent",
+            &report.generator.lag_us,
+        ),
+        (
+            "generator's own: answer unread, at most",
+            &report.generator.unread_us,
+        ),
     ];
     for (name, summary) in rows {
+        if summary.count == 0 {
+            writeln!(out, "{name:<40} {:>9}", "none")?;
+            continue;
+        }
         writeln!(
             out,
             "{name:<40} {:>9} {:>9} {:>9} {:>9} {:>9}",
@@ -162,13 +174,14 @@ fn write_processes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let generator = &report.generator;
     writeln!(
         out,
-        "generator    {:.2} s of CPU in play ({}), busiest of {} threads {}, {}, {} packets dropped{}",
+        "generator    {:.2} s of CPU in play ({}), {}; busiest of {} threads busy for {} of play ({} without a CPU); {} packets dropped{}",
         generator.cpu_seconds,
         share_of(generator.cpu_seconds, play),
-        generator.threads,
-        optional(generator.busiest_thread.map(|share| share_of(share, 1.0))),
         mebibytes(generator.rss_bytes),
-        optional(generator.udp_drops.map(thousands)),
+        generator.threads,
+        share(generator.busiest_thread),
+        share(generator.longest_wait_for_cpu),
+        generator.udp_drops.map_or_else(unknown, thousands),
         on_cores(&generator.cores),
     )?;
     match &report.server {
@@ -260,8 +273,13 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-fn optional(text: Option<String>) -> String {
-    text.unwrap_or_else(|| "unknown".to_owned())
+/// A share that the system may not tell.
+fn share(share: Option<f64>) -> String {
+    share.map_or_else(unknown, |share| share_of(share, 1.0))
+}
+
+fn unknown() -> String {
+    "unknown".to_owned()
 }
 
 fn on_cores(cores: &[usize]) -> String {
