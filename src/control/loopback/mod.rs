@@ -57,10 +57,7 @@ fn range(from: u64, events: &[Revocation]) -> RevocationRange {
 }
 
 /// Awaits the first event that `wanted` maps to something.
-async fn until<T, R>(
-    events: &mut Receiver<T>,
-    mut wanted: impl FnMut(T) -> Option<R>,
-) -> R {
+async fn until<T, R>(events: &mut Receiver<T>, mut wanted: impl FnMut(T) -> Option<R>) -> R {
     let search = async {
         loop {
             if let Some(found) = wanted(events.recv().await.unwrap()) {
