@@ -40,3 +40,8 @@ pub mod store;
 pub mod tls;
 pub mod token;
 pub mod wire;
+
+/// The README's example compiles.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     gateway::admit::{Admission, admit},
     seat::{EndReason, Handle},
-    wire::{CloseCode, Frame, FrameError, Hello, MAX_HELLO, MAX_MESSAGE},
+    wire::{CloseCode, Frame, FrameError, Hello, MAX_DATAGRAM, MAX_HELLO, MAX_MESSAGE},
 };
 
 /// How much is read off a stream before its frames are looked at.
@@ -94,7 +94,10 @@ impl Core {
         self.shared.seats.touch(handle);
         let mut inbox = self.exchange.inbox();
         while let Some(payload) = link.quic.datagrams().recv() {
-            inbox.push_datagram(&self.exchange.budget, handle, &payload);
+            // What a larger path lets through is dropped all the same: a game is never handed more than it was promised.
+            if payload.len() <= MAX_DATAGRAM {
+                inbox.push_datagram(&self.exchange.budget, handle, &payload);
+            }
         }
     }
 

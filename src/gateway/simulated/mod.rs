@@ -3,6 +3,7 @@
 //! A seed makes a cast (honest players, replayers, players on two devices, silent and garbled clients), a network (loss, delay,
 //! reordering, duplication) and a course of events (revocations, leaving, losing the link). The same seed gives the same trace.
 
+mod cast;
 mod client;
 mod network;
 mod world;

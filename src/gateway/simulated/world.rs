@@ -11,6 +11,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
+    cast::{Happening, Script},
     client::{Client, End, Opening},
     network::{Conditions, Network},
 };
@@ -25,19 +26,14 @@ use crate::{
         shared::Shared,
         transport::{Entropy, TransportKeys, endpoint_config, server_config},
     },
-    id::{
-        ClientId, GatewayId, Incarnation, Lineage, PlayerGeneration, PlayerId, Revision, SessionId,
-    },
+    id::{GatewayId, Incarnation, Lineage, PlayerId, Revision, SessionId},
     seat::{EndReason, Handle, SeatChange, SeatConfig, SeatTable, Verdict},
     tls::{self, Identity},
-    token::{ConnectClaims, Nonce, TransportKey, seal_connect},
     wire::CloseCode,
 };
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const TICK: Duration = Duration::from_millis(20);
-/// Nothing new begins after this.
-const COURSE: Duration = Duration::from_secs(4);
 /// Everything has come to its end by then.
 const END: Duration = Duration::from_secs(9);
 const GATEWAY: SocketAddr =
@@ -70,16 +66,6 @@ impl Outcome {
         self.inputs += other.inputs;
         self.packets_lost += other.packets_lost;
     }
-}
-
-/// Something that happens at a time.
-#[derive(Debug, Clone)]
-enum Happening {
-    Connect(Opening),
-    Revoke(Revocation),
-    /// The client connected as the n-th leaves, or its link is cut.
-    Leave(usize),
-    Vanish(usize),
 }
 
 pub(super) struct World {
@@ -175,7 +161,8 @@ impl World {
         let simulation = Simulation::new(Arc::clone(&shared), workers);
         let now = clock.now();
         let network = Network::new(Conditions::draw(&mut rng));
-        let mut world = Self {
+        let script = Script::draw(&mut rng, shared.id.clone(), START);
+        let world = Self {
             rng,
             time,
             start: now,
@@ -188,125 +175,24 @@ impl World {
             clients: Vec::new(),
             entropy,
             pin: identity.fingerprint(),
-            course: BTreeMap::new(),
+            course: script.course,
             next_tick: now,
             revision: 0,
             presented: Vec::new(),
             revoked: BTreeSet::new(),
-            players: BTreeMap::new(),
+            players: script.players,
             live: BTreeMap::new(),
             ended: BTreeSet::new(),
             outcome: Outcome::default(),
         };
-        world.cast();
-        world
-    }
-
-    /// Draws who comes and what happens.
-    fn cast(&mut self) {
-        let key = TransportKey::from_bytes(&self.rng.random());
         let carried = CarriedKey {
             epoch: 1,
-            key: key.expose().to_vec().into(),
+            key: script.key.expose().to_vec().into(),
         };
-        self.host.attached(START, Duration::from_secs(3_600));
-        self.host.install_keys(&[carried]);
-        self.host.reset_log(Lineage(1), Revision(0), &[]);
-        let mut arrivals = 0;
-        for player in 0..self.rng.random_range(3..7_u128) {
-            let session = SessionId(player + 100);
-            let player = PlayerId(player + 1);
-            self.players.insert(session, player);
-            let token = self.mint(&key, session, player);
-            let at = self.moment();
-            self.plan(at, Happening::Connect(Opening::Token(token.clone())));
-            let first = arrivals;
-            arrivals += 1;
-            match self.rng.random_range(0..8) {
-                // The token is presented again, close by or later.
-                0 => {
-                    for _ in 0..self.rng.random_range(1..4) {
-                        let later = at + Duration::from_millis(self.rng.random_range(0..300));
-                        self.plan(later, Happening::Connect(Opening::Token(token.clone())));
-                        arrivals += 1;
-                    }
-                }
-                // The same session comes on another connection.
-                1 | 2 => {
-                    let token = self.mint(&key, session, player);
-                    let later = self.moment();
-                    self.plan(later, Happening::Connect(Opening::Token(token)));
-                    arrivals += 1;
-                }
-                3 => {
-                    let at = self.moment();
-                    self.plan(at, Happening::Revoke(Revocation::Session(session)));
-                }
-                4 => {
-                    let at = self.moment();
-                    self.plan(
-                        at,
-                        Happening::Revoke(Revocation::Player(player, PlayerGeneration(1))),
-                    );
-                }
-                5 => {
-                    let later = at + self.moment();
-                    self.plan(later, Happening::Leave(first));
-                }
-                6 => {
-                    let later = at + self.moment();
-                    self.plan(later, Happening::Vanish(first));
-                }
-                _ => {}
-            }
-        }
-        self.plan_nuisances(&key);
-    }
-
-    fn plan_nuisances(&mut self, key: &TransportKey) {
-        for _ in 0..self.rng.random_range(0..3) {
-            let opening = match self.rng.random_range(0..3) {
-                0 => Opening::Silence,
-                1 => {
-                    let mut bytes = vec![0; self.rng.random_range(1..2_000)];
-                    self.rng.fill_bytes(&mut bytes);
-                    Opening::Garbage(bytes)
-                }
-                _ => {
-                    let forged = TransportKey::from_bytes(&self.rng.random());
-                    let _ = key;
-                    Opening::Token(self.mint(&forged, SessionId(9_999), PlayerId(9_999)))
-                }
-            };
-            let at = self.moment();
-            self.plan(at, Happening::Connect(opening));
-        }
-    }
-
-    fn moment(&mut self) -> Duration {
-        Duration::from_micros(self.rng.random_range(0..COURSE.as_micros() as u64))
-    }
-
-    fn plan(&mut self, at: Duration, happening: Happening) {
-        let order = self.course.len();
-        self.course.insert((at, order), happening);
-    }
-
-    fn mint(&mut self, key: &TransportKey, session: SessionId, player: PlayerId) -> String {
-        let claims = ConnectClaims {
-            player,
-            session,
-            player_generation: PlayerGeneration(0),
-            client: ClientId(self.rng.random_range(1_000_000..9_999_999)),
-            nonce: Nonce(self.rng.random()),
-            gateway: self.shared.id.clone(),
-            revision: Revision(0),
-            session_ends_at: START.after(Duration::from_secs(3_600)),
-            client_key: None,
-            issued_at: START,
-            expires_at: START.after(Duration::from_secs(30)),
-        };
-        seal_connect(key, &claims)
+        world.host.attached(START, Duration::from_secs(3_600));
+        world.host.install_keys(&[carried]);
+        world.host.reset_log(Lineage(1), Revision(0), &[]);
+        world
     }
 
     /// Runs to the end and checks what must hold there.
@@ -441,7 +327,7 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) {
-        self.note(|| format!("{:?}", happening_label(&happening)));
+        self.note(|| happening.label());
         match happening {
             Happening::Connect(opening) => {
                 let host = u8::try_from(self.clients.len() + 1).unwrap();
@@ -636,15 +522,5 @@ impl World {
         self.outcome
             .trace
             .push(format!("{:>10.6} {}", at.as_secs_f64(), what()));
-    }
-}
-
-/// Tokens differ from run to run in their random nonce, so they have no place in a trace.
-fn happening_label(happening: &Happening) -> String {
-    match happening {
-        Happening::Connect(Opening::Token(token)) => {
-            format!("connects with {} bytes of token", token.len())
-        }
-        other => format!("{other:?}"),
     }
 }
