@@ -55,6 +55,9 @@ impl Default for SeatBudget {
     }
 }
 
+/// How many times its ring a seat may put into one inbox; beyond that its datagrams are dropped before they take memory.
+const PUSHED_OUT_AT_MOST: u16 = 8;
+
 /// End of a seat's chain of datagrams.
 const NONE: u32 = u32::MAX;
 
@@ -73,7 +76,9 @@ struct Entry {
 #[derive(Debug, Clone, Copy)]
 struct Tally {
     epoch: u64,
-    datagrams: u16,
+    /// Datagrams in the ring, and those that were ever put there.
+    kept: u16,
+    appended: u16,
     oldest: u32,
     newest: u32,
     message_bytes: u32,
@@ -101,7 +106,8 @@ impl Inbox {
     fn tally(&mut self, handle: Handle) -> Option<&mut Tally> {
         let fresh = Tally {
             epoch: self.epoch,
-            datagrams: 0,
+            kept: 0,
+            appended: 0,
             oldest: NONE,
             newest: NONE,
             message_bytes: 0,
@@ -118,6 +124,11 @@ impl Inbox {
         Some(tally)
     }
 
+    /// Bytes in use, entries included: an empty payload is not free.
+    fn used(&self) -> usize {
+        self.bytes.len() + self.entries.len() * size_of::<Entry>()
+    }
+
     /// Appends a payload; `None` when the inbox as a whole is full.
     fn append(
         &mut self,
@@ -126,7 +137,7 @@ impl Inbox {
         channel: Channel,
         payload: &[u8],
     ) -> Option<u32> {
-        if self.bytes.len() + payload.len() > budget.total_bytes {
+        if self.used() + payload.len() + size_of::<Entry>() > budget.total_bytes {
             return None;
         }
         let start = u32::try_from(self.bytes.len()).ok()?;
@@ -146,42 +157,51 @@ impl Inbox {
 
     /// Adds a datagram, in place of the seat's oldest when its ring is full.
     pub(super) fn push_datagram(&mut self, budget: &SeatBudget, handle: Handle, payload: &[u8]) {
-        let Some(index) = self.append(budget, handle, Channel::Datagram, payload) else {
+        let Some(&mut tally) = self.tally(handle) else {
+            return;
+        };
+        // What is pushed out keeps its bytes until the tick, so a seat may not push out without end.
+        let most = budget.datagrams.saturating_mul(PUSHED_OUT_AT_MOST);
+        let index = if tally.appended < most {
+            self.append(budget, handle, Channel::Datagram, payload)
+        } else {
+            None
+        };
+        let Some(index) = index else {
             self.dropped += 1;
             return;
         };
-        let Some(&mut Tally {
-            datagrams,
-            oldest,
-            newest,
-            ..
-        }) = self.tally(handle)
-        else {
-            return;
-        };
-        if let Some(previous) = self.entries.get_mut(newest as usize) {
+        if let Some(previous) = self.entries.get_mut(tally.newest as usize) {
             previous.next = index;
         }
-        let mut first = if oldest == NONE { index } else { oldest };
-        let mut count = datagrams + 1;
-        if count > budget.datagrams {
-            if let Some(entry) = self.entries.get_mut(first as usize) {
+        let mut oldest = if tally.oldest == NONE {
+            index
+        } else {
+            tally.oldest
+        };
+        let mut kept = tally.kept + 1;
+        if kept > budget.datagrams {
+            if let Some(entry) = self.entries.get_mut(oldest as usize) {
                 entry.dropped = true;
-                first = entry.next;
+                oldest = entry.next;
             }
-            count -= 1;
+            kept -= 1;
             self.dropped += 1;
         }
-        if let Some(tally) = self.tally(handle) {
-            tally.datagrams = count;
-            tally.oldest = first;
-            tally.newest = index;
+        if let Some(place) = self.tally(handle) {
+            *place = Tally {
+                kept,
+                appended: tally.appended + 1,
+                oldest,
+                newest: index,
+                ..tally
+            };
         }
     }
 
     /// Whether the seat may have another message read for it before the next tick.
     pub(super) fn takes_messages(&mut self, budget: &SeatBudget, handle: Handle) -> bool {
-        let room = self.bytes.len() < budget.total_bytes;
+        let room = self.used() < budget.total_bytes;
         room && self
             .tally(handle)
             .is_some_and(|tally| tally.message_bytes < budget.message_bytes)
@@ -229,7 +249,7 @@ impl Inbox {
 /// Payloads of the simulation for the seats of one worker, in order.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    /// The payloads, back to back; the worker freezes and slices it, so that a payload is copied once.
+    /// The payloads, back to back; the worker freezes and slices it.
     pub(super) bytes: BytesMut,
     pub(super) entries: Vec<OutgoingEntry>,
 }
@@ -255,6 +275,8 @@ impl Outgoing {
 
 /// The most that may wait for a worker; beyond it the worker is too far behind for datagrams to be worth sending.
 const MAX_OUTGOING_BYTES: usize = 64 * 1024 * 1024;
+/// Likewise, in payloads: an empty one is not free.
+const MAX_OUTGOING_ENTRIES: usize = 1024 * 1024;
 
 /// The meeting place of one worker and the simulation.
 pub(super) struct WorkerExchange {
@@ -315,7 +337,10 @@ impl WorkerExchange {
     }
 
     /// The simulation hands over what it has for this worker, and wakes it once.
-    pub(super) fn hand_over(&self, mine: &mut Outgoing) {
+    ///
+    /// When the worker is too far behind, datagrams are dropped and counted. A message cannot be dropped without breaking what it
+    /// promises, so the seats that it was for are handed to `end`.
+    pub(super) fn hand_over(&self, mine: &mut Outgoing, mut end: impl FnMut(Handle)) {
         if mine.entries.is_empty() {
             return;
         }
@@ -323,16 +348,20 @@ impl WorkerExchange {
             let mut waiting = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
             if waiting.entries.is_empty() {
                 std::mem::swap(&mut *waiting, mine);
-            } else if waiting.bytes.len() + mine.bytes.len() <= MAX_OUTGOING_BYTES {
+            } else if waiting.bytes.len() + mine.bytes.len() <= MAX_OUTGOING_BYTES
+                && waiting.entries.len() + mine.entries.len() <= MAX_OUTGOING_ENTRIES
+            {
                 waiting.bytes.extend_from_slice(&mine.bytes);
                 waiting.entries.append(&mut mine.entries);
-            } else {
-                let lost = u64::try_from(mine.entries.len()).unwrap_or(u64::MAX);
-                self.overflowed.fetch_add(lost, Ordering::Relaxed);
+            }
+        }
+        for entry in mine.entries.drain(..) {
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+            if entry.channel == Channel::Message {
+                end(entry.handle);
             }
         }
         mine.bytes.clear();
-        mine.entries.clear();
         self.wake();
     }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
-use super::{exchange::WorkerExchange, shared::Shared};
+use super::shared::Shared;
 use crate::{
     clock::Timestamp,
     control::{
@@ -20,21 +20,11 @@ use crate::{
 /// The gateway's end of the control channel's host.
 pub(super) struct Host {
     pub(super) shared: Arc<Shared>,
-    pub(super) workers: Arc<[Arc<WorkerExchange>]>,
     pub(super) incarnation: Incarnation,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) server_name: String,
     pub(super) certificate_sha256: [u8; 32],
     pub(super) is_attached: watch::Sender<bool>,
-}
-
-impl Host {
-    /// Workers close the connections of seats that ended under them.
-    fn wake_workers(&self) {
-        for worker in self.workers.iter() {
-            worker.wake();
-        }
-    }
 }
 
 impl GatewayHost for Host {
@@ -96,13 +86,19 @@ impl GatewayHost for Host {
     }
 
     fn reset_log(&self, lineage: Lineage, revision: Revision, dead: &[SessionId]) {
-        self.shared.revocations_mut().reset(lineage, revision);
+        let now = self.shared.clock.wall();
+        {
+            let mut log = self.shared.revocations_mut();
+            log.reset(lineage, revision);
+            for session in dead {
+                log.apply_session(*session, now);
+            }
+        }
         for session in dead {
             self.shared
                 .seats
                 .end_session(*session, EndReason::SessionRevoked);
         }
-        self.wake_workers();
     }
 
     fn apply_revocations(&self, range: &RevocationRange) {
@@ -136,7 +132,6 @@ impl GatewayHost for Host {
                 }
             }
         }
-        self.wake_workers();
     }
 
     fn heartbeat(&self, time: Timestamp, _head: Revision) {

@@ -28,7 +28,7 @@ enum SeatNews {
 
 /// Collects each tick's news until the control channel takes it.
 ///
-/// While the channel is down nothing is kept: on attach the gateway names all its live seats, which says the same and more.
+/// While the channel is down nothing is reported: on attach the gateway names all its live seats, which says the same and more.
 #[derive(Debug)]
 pub(super) struct Journal {
     state: Mutex<State>,

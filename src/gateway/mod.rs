@@ -99,6 +99,7 @@ impl StartError {
 /// A running gateway. Dropping it stops it like [`shutdown`](Self::shutdown).
 pub struct Gateway {
     host: Arc<Host>,
+    workers: Arc<[Arc<WorkerExchange>]>,
     address: SocketAddr,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -147,6 +148,7 @@ impl Gateway {
             .seats
             .set_waker(FIRST_WORKER, Arc::new(move || to_wake.wake()));
 
+        let incarnation = Incarnation::from_bytes(random()?);
         let keys = TransportKeys {
             reset: random()?,
             retry: random()?,
@@ -170,6 +172,7 @@ impl Gateway {
             socket,
             poll,
             clock: Clock::system(),
+            shared: Arc::clone(&shared),
             stop: Arc::clone(&stop),
         };
         let thread = std::thread::Builder::new()
@@ -180,8 +183,7 @@ impl Gateway {
         let workers: Arc<[Arc<WorkerExchange>]> = Arc::new([exchange]);
         let host = Arc::new(Host {
             shared: Arc::clone(&shared),
-            workers: Arc::clone(&workers),
-            incarnation: Incarnation::from_bytes(random()?),
+            incarnation,
             addresses: if advertise.is_empty() {
                 vec![address]
             } else {
@@ -193,6 +195,7 @@ impl Gateway {
         });
         let gateway = Self {
             host,
+            workers: Arc::clone(&workers),
             address,
             stop,
             threads: vec![thread],
@@ -233,12 +236,7 @@ impl Gateway {
             refused: counters.refusals(),
             handshakes_dropped: counters.handshakes_dropped.load(Ordering::Relaxed),
             inputs_dropped: counters.inputs_dropped.load(Ordering::Relaxed),
-            outputs_dropped: self
-                .host
-                .workers
-                .iter()
-                .map(|worker| worker.overflowed())
-                .sum(),
+            outputs_dropped: self.workers.iter().map(|worker| worker.overflowed()).sum(),
         }
     }
 
@@ -250,7 +248,7 @@ impl Gateway {
     fn stop(&mut self) {
         self.host.shared.start_draining();
         self.stop.store(true, Ordering::Release);
-        for worker in self.host.workers.iter() {
+        for worker in self.workers.iter() {
             worker.wake();
         }
         for thread in self.threads.drain(..) {

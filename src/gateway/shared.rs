@@ -9,7 +9,7 @@ use super::{config::Limits, journal::Journal};
 use crate::{
     clock::{Clock, Timestamp},
     id::GatewayId,
-    seat::{RevocationLog, SeatTable, SingleUse},
+    seat::{EndReason, RevocationLog, SeatTable, SingleUse},
     token::ConnectKeyring,
     wire::CloseCode,
 };
@@ -97,6 +97,16 @@ impl Shared {
 
     pub(super) fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Admits nobody any more and ends all seats: what served them is gone.
+    pub(super) fn fail(&self) {
+        self.start_draining();
+        let mut sessions = Vec::with_capacity(self.seats.len());
+        self.seats.live_seats(|seat| sessions.push(seat.session));
+        for session in sessions {
+            self.seats.end_session(session, EndReason::Internal);
+        }
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     id::Tick,
-    seat::{Handle, SeatChange, SeatTable, TickReport},
+    seat::{EndReason, Handle, Joined, SeatChange, SeatTable, TickReport},
 };
 
 /// The simulation's end of a gateway. One per gateway; it lives on the game loop's thread.
@@ -18,8 +18,8 @@ pub struct Simulation {
     workers: Arc<[Arc<WorkerExchange>]>,
     inboxes: Vec<Inbox>,
     outgoing: Vec<Outgoing>,
-    /// Which worker serves each slot's seat.
-    served_by: Vec<u16>,
+    /// By slot: the seat that the game knows of, and which worker serves it.
+    roster: Vec<Option<Known>>,
     report: TickReport,
     tick: Tick,
 }
@@ -29,7 +29,7 @@ impl Simulation {
         Self {
             inboxes: workers.iter().map(|_| Inbox::default()).collect(),
             outgoing: workers.iter().map(|_| Outgoing::default()).collect(),
-            served_by: Vec::new(),
+            roster: Vec::new(),
             report: TickReport::default(),
             tick: Tick(0),
             shared,
@@ -51,7 +51,7 @@ impl Simulation {
         }
         self.shared.seats.tick(self.tick, now, &mut self.report);
         self.shared.journal.record(&self.report);
-        note_workers(&mut self.served_by, &self.report.changes);
+        note(&mut self.roster, &self.report.changes);
         let dropped = self.inboxes.iter().map(Inbox::dropped).sum();
         self.shared
             .counters
@@ -63,13 +63,15 @@ impl Simulation {
             changes: &self.report.changes,
             inputs: Inputs {
                 inboxes: &self.inboxes,
+                roster: &self.roster,
             },
             inputs_dropped: dropped,
             seats: &self.shared.seats,
             out: Outbox {
+                seats: &self.shared.seats,
                 workers: &self.workers,
                 outgoing: &mut self.outgoing,
-                served_by: &self.served_by,
+                roster: &self.roster,
             },
         }
     }
@@ -80,20 +82,32 @@ impl Simulation {
     }
 }
 
-fn note_workers(served_by: &mut Vec<u16>, changes: &[SeatChange]) {
+/// A seat that the game was told of and whose end it was not told yet.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    handle: Handle,
+    worker: u16,
+}
+
+fn known(roster: &[Option<Known>], handle: Handle) -> Option<Known> {
+    let known = roster.get(handle.slot() as usize).copied().flatten()?;
+    (known.handle == handle).then_some(known)
+}
+
+fn note(roster: &mut Vec<Option<Known>>, changes: &[SeatChange]) {
     for change in changes {
-        let (handle, worker) = match change {
-            SeatChange::Joined(joined) => (joined.handle, joined.worker),
-            SeatChange::Moved { handle, worker, .. } => (*handle, *worker),
-            _ => continue,
+        let (handle, known) = match *change {
+            SeatChange::Joined(Joined { handle, worker, .. })
+            | SeatChange::Moved { handle, worker } => (handle, Some(Known { handle, worker })),
+            SeatChange::Ended { handle, .. } => (handle, None),
         };
         let slot = handle.slot() as usize;
-        if slot >= served_by.len() {
+        if slot >= roster.len() {
             // Grows to the highest slot in use, at most the table's capacity.
-            served_by.resize(slot + 1, 0);
+            roster.resize(slot + 1, None);
         }
-        if let Some(entry) = served_by.get_mut(slot) {
-            *entry = worker;
+        if let Some(entry) = roster.get_mut(slot) {
+            *entry = known;
         }
     }
 }
@@ -109,7 +123,8 @@ pub struct Exchange<'a> {
     pub now: Timestamp,
     /// Who joined, moved and left since the last tick, in order, each exactly once.
     pub changes: &'a [SeatChange],
-    /// What clients sent since the last tick, in the order of its arrival.
+    /// What clients sent since the last tick, in the order of its arrival: of seats alone that the game was told of and whose end it
+    /// was not.
     pub inputs: Inputs<'a>,
     /// Datagrams that were dropped since the last tick because their seat, or all seats together, sent too many.
     pub inputs_dropped: u64,
@@ -123,40 +138,44 @@ pub struct Exchange<'a> {
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     inboxes: &'a [Inbox],
+    roster: &'a [Option<Known>],
 }
 
 impl<'a> Inputs<'a> {
     /// The inputs, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = Input<'a>> + use<'a> {
-        self.inboxes.iter().flat_map(Inbox::iter)
+        let roster = self.roster;
+        self.inboxes
+            .iter()
+            .flat_map(Inbox::iter)
+            .filter(move |input| known(roster, input.handle).is_some())
     }
 }
 
 /// Where the simulation puts what is to be sent; handed over to the workers when dropped.
 pub struct Outbox<'a> {
+    seats: &'a SeatTable,
     workers: &'a [Arc<WorkerExchange>],
     outgoing: &'a mut [Outgoing],
-    served_by: &'a [u16],
+    roster: &'a [Option<Known>],
 }
 
 impl Outbox<'_> {
-    /// Sends an unreliable datagram of at most [`MAX_DATAGRAM`](crate::wire::MAX_DATAGRAM) bytes; a longer one is refused (`false`).
-    ///
-    /// To a seat that has ended meanwhile nothing is sent.
+    /// Sends an unreliable datagram of at most [`MAX_DATAGRAM`](crate::wire::MAX_DATAGRAM) bytes. A longer one is refused, and so is one to
+    /// a seat whose end was told (`false`); to a seat that has ended since nothing is sent.
     pub fn datagram(&mut self, handle: Handle, payload: &[u8]) -> bool {
         payload.len() <= crate::wire::MAX_DATAGRAM && self.push(handle, Channel::Datagram, payload)
     }
 
-    /// Sends a reliable, ordered message of at most [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE) bytes; a longer one is refused (`false`).
-    ///
-    /// To a seat that has ended meanwhile nothing is sent.
+    /// Sends a reliable, ordered message of at most [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE) bytes. A longer one is refused, and so is
+    /// one to a seat whose end was told (`false`); to a seat that has ended since nothing is sent.
     pub fn message(&mut self, handle: Handle, payload: &[u8]) -> bool {
         payload.len() <= crate::wire::MAX_MESSAGE && self.push(handle, Channel::Message, payload)
     }
 
     fn push(&mut self, handle: Handle, channel: Channel, payload: &[u8]) -> bool {
-        let worker = self.served_by.get(handle.slot() as usize);
-        let outgoing = worker.and_then(|worker| self.outgoing.get_mut(usize::from(*worker)));
+        let outgoing = known(self.roster, handle)
+            .and_then(|known| self.outgoing.get_mut(usize::from(known.worker)));
         let Some(outgoing) = outgoing else {
             return false;
         };
@@ -168,7 +187,9 @@ impl Outbox<'_> {
 impl Drop for Outbox<'_> {
     fn drop(&mut self) {
         for (worker, outgoing) in self.workers.iter().zip(self.outgoing.iter_mut()) {
-            worker.hand_over(outgoing);
+            worker.hand_over(outgoing, |handle| {
+                self.seats.end(handle, EndReason::Internal);
+            });
         }
     }
 }

@@ -17,6 +17,10 @@ use super::core::Packet;
 /// The largest UDP payload, so that a coalesced batch (GRO) of any size fits.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
+/// Packets sent in one call at the most: quinn's own bound. All of them together must fit one UDP datagram of 65,507 bytes, or the
+/// kernel refuses them all.
+const MAX_SEGMENTS: usize = 10;
+
 /// A non-blocking UDP socket that receives and sends in batches.
 pub(super) struct GameSocket {
     socket: mio::net::UdpSocket,
@@ -53,7 +57,7 @@ impl GameSocket {
 
     /// How many packets of one size may go in one call.
     pub(super) fn max_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.state.max_gso_segments().min(MAX_SEGMENTS)
     }
 
     /// Asks to be told when the socket is ready.

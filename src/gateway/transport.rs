@@ -26,6 +26,9 @@ pub(super) struct TransportKeys {
     pub(super) retry: [u8; 32],
 }
 
+/// Bytes of datagrams that may wait for a client.
+pub(super) const DATAGRAM_SEND_BUFFER: usize = 64 * 1024;
+
 /// Length of our connection ids: one byte of worker and seven random ones, 56 bits against guessing.
 const CONNECTION_ID_LEN: usize = 8;
 
@@ -136,7 +139,7 @@ fn transport_config(limits: &Limits) -> TransportConfig {
         // 32 KiB is 28 datagrams of the largest size: more than a seat may hand to one tick.
         .datagram_receive_buffer_size(Some(32 * 1024))
         // 64 KiB is 56 snapshots of the largest size; older ones are dropped first, being out of date.
-        .datagram_send_buffer_size(64 * 1024)
+        .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
         // A payload of 1,150 bytes always fits the smallest QUIC packet, so there is no larger size to discover.
         .mtu_discovery_config(None);
     config

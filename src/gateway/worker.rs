@@ -13,7 +13,7 @@ use mio::{Events, Poll, Token};
 use quinn_proto::Transmit;
 use tracing::{debug, error};
 
-use super::{core::Core, socket::GameSocket};
+use super::{core::Core, shared::Shared, socket::GameSocket};
 use crate::{clock::Clock, seat::EndReason};
 
 /// The socket's readiness.
@@ -24,6 +24,9 @@ pub(super) const WAKE: Token = Token(1);
 /// Batches received before timers and sending have their turn: at 32 packets each, what 10 ms of full load bring.
 const BATCHES_PER_TURN: usize = 16;
 
+/// How long a worker that ends waits for its socket to take the last packets.
+const FAREWELL: Duration = Duration::from_millis(250);
+
 /// One worker's parts.
 pub(super) struct Worker {
     pub(super) core: Core,
@@ -31,7 +34,19 @@ pub(super) struct Worker {
     pub(super) poll: Poll,
     /// Time for QUIC's own timers. Not the clock of tokens and seats, so that a test may hold that one.
     pub(super) clock: Clock,
+    pub(super) shared: Arc<Shared>,
     pub(super) stop: Arc<AtomicBool>,
+}
+
+/// Sees to it that a worker which panics leaves no gateway behind that looks alive.
+struct Mourner(Arc<Shared>);
+
+impl Drop for Mourner {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail();
+        }
+    }
 }
 
 /// A packet that the socket did not take yet.
@@ -44,6 +59,7 @@ struct Unsent {
 impl Worker {
     /// Runs until told to stop; then all connections are closed as drained.
     pub(super) fn run(mut self) {
+        let _mourner = Mourner(Arc::clone(&self.shared));
         let mut events = Events::with_capacity(8);
         let mut unsent = Unsent::default();
         let mut more_to_receive = false;
@@ -57,6 +73,7 @@ impl Worker {
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 error!(%error, "waiting for packets failed; the worker stops");
+                self.shared.fail();
                 break;
             }
             let now = self.clock.now();
@@ -65,17 +82,31 @@ impl Worker {
             self.core.exchange(now);
             self.send(now, &mut unsent);
         }
-        let now = self.clock.now();
-        self.core.close_all(now, EndReason::Drained);
-        self.send(now, &mut unsent);
+        self.farewell(&mut events, &mut unsent);
     }
 
-    /// How long nothing needs to be done, rounded up to what the poll can wait for.
+    /// Closes all connections, and stays until the socket has taken what tells them so, or for [`FAREWELL`].
+    fn farewell(&mut self, events: &mut Events, unsent: &mut Unsent) {
+        let until = self.clock.now() + FAREWELL;
+        self.core.close_all(self.clock.now(), EndReason::Drained);
+        loop {
+            let now = self.clock.now();
+            self.core.handle_timeouts(now);
+            self.send(now, unsent);
+            if (unsent.transmit.is_none() && !self.core.is_sending()) || now >= until {
+                return;
+            }
+            let wait = self.timeout().unwrap_or(FAREWELL).min(until - now);
+            if self.poll.poll(events, Some(wait)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// How long nothing needs to be done.
     fn timeout(&self) -> Option<Duration> {
         let next = self.core.next_timeout()?;
-        let wait = next.saturating_duration_since(self.clock.now());
-        let millis = u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
-        Some(Duration::from_millis(millis))
+        Some(next.saturating_duration_since(self.clock.now()))
     }
 
     /// Receives what is there; whether there may be more.

@@ -18,6 +18,17 @@ impl Deadlines {
         self.0.push(Reverse((at, id)));
     }
 
+    /// Entries, those included that no link stands behind any more.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Keeps these entries alone: a timer that was put ahead leaves its old entry behind, and a peer can make many of them.
+    pub(super) fn keep(&mut self, entries: impl Iterator<Item = (Instant, LinkId)>) {
+        self.0.clear();
+        self.0.extend(entries.map(Reverse));
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.peek().map(|Reverse((at, _))| *at)
     }

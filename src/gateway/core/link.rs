@@ -6,8 +6,9 @@ use bytes::Bytes;
 use quinn_proto::{Connection, StreamId};
 
 use crate::{
+    gateway::transport::DATAGRAM_SEND_BUFFER,
     seat::{Connection as SeatConnection, Handle},
-    wire::{FrameError, FrameReader, encode_message},
+    wire::{FrameReader, encode_message},
 };
 
 /// Names one connection of a worker for as long as the worker lives: quinn-proto uses its indices again, the serial tells them apart.
@@ -34,6 +35,9 @@ impl LinkId {
         }
     }
 }
+
+/// Bytes of datagrams that may wait unsent as slices of their tick's buffer: a few ticks' worth.
+const UNCOPIED: usize = 4 * 1_024;
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +99,16 @@ impl Link {
 
     /// Queues a datagram; the oldest unsent one makes room.
     pub(super) fn send_datagram(&mut self, payload: Bytes) {
+        let mut datagrams = self.quic.datagrams();
+        // The payload is a slice of the whole tick's. A client that takes nothing would keep many ticks' worth of everybody's alive:
+        // what waits behind others is copied.
+        let payload = if datagrams.send_buffer_space() < DATAGRAM_SEND_BUFFER - UNCOPIED {
+            Bytes::copy_from_slice(&payload)
+        } else {
+            payload
+        };
         // It fails only when the peer shrank its limits or the connection is closing: then there is nobody to tell.
-        let _ = self.quic.datagrams().send(payload, true);
+        let _ = datagrams.send(payload, true);
     }
 
     /// Queues a message of at most [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE) bytes.
@@ -104,8 +116,8 @@ impl Link {
         let mut frame = Vec::with_capacity(payload.len() + 8);
         match encode_message(payload, &mut frame) {
             Ok(()) => self.write(Bytes::from(frame), limit),
-            // The simulation's outbox has refused it before.
-            Err(FrameError::TooLong) | Err(_) => Ok(()),
+            // Too long; the simulation's outbox has refused it before.
+            Err(_) => Ok(()),
         }
     }
 
@@ -121,21 +133,24 @@ impl Link {
     }
 
     /// Writes as much of the backlog as the stream takes.
+    ///
+    /// It goes on until quinn-proto says that the stream is blocked: that alone makes it tell when there is room again, a write that
+    /// was cut short does not.
     pub(super) fn flush(&mut self) {
         let Some(stream) = self.stream else { return };
         while let Some(mut front) = self.backlog.pop_front() {
-            let written = match self
+            let written = self
                 .quic
                 .send_stream(stream)
-                .write_chunks(std::slice::from_mut(&mut front))
-            {
-                Ok(written) => written.bytes,
-                // Blocked: there will be an event when it is not. Stopped or closed: nobody reads it any more.
-                Err(_) => 0,
-            };
-            self.backlog_bytes -= written;
+                .write_chunks(std::slice::from_mut(&mut front));
+            if let Ok(written) = &written {
+                self.backlog_bytes -= written.bytes;
+            }
             if !front.is_empty() {
                 self.backlog.push_front(front);
+            }
+            // Blocked: there will be an event when it is not. Stopped or closed: nobody reads it any more.
+            if written.is_err() {
                 return;
             }
         }

@@ -27,6 +27,7 @@ use quinn_proto::{
 use self::{
     deadlines::{Deadlines, WaitingRoom},
     link::{Link, LinkId, Stage},
+    session::Farewell,
 };
 use super::{
     exchange::{Channel, Outgoing, WorkerExchange},
@@ -184,6 +185,11 @@ impl Core {
 
     /// Lets the timers that are due take their effect.
     pub(super) fn handle_timeouts(&mut self, now: Instant) {
+        if self.deadlines.len() > 4 * self.links.len() + 64 {
+            let links = self.links.iter().flatten();
+            self.deadlines
+                .keep(links.filter_map(|link| Some((link.queued?, link.id))));
+        }
         while let Some((at, id)) = self.deadlines.pop_due(now) {
             let Some(link) = self.link(id) else { continue };
             if link.queued != Some(at) {
@@ -240,7 +246,9 @@ impl Core {
         let backlog = self.shared.limits.message_backlog;
         let mut outgoing = std::mem::take(&mut self.outgoing);
         self.exchange.take_outgoing(&mut outgoing);
-        let mut bytes: Bytes = std::mem::take(&mut outgoing.bytes).freeze();
+        // The payloads keep the buffer; the next one starts as large as this tick's was.
+        let next = BytesMut::with_capacity(outgoing.bytes.len());
+        let mut bytes: Bytes = std::mem::replace(&mut outgoing.bytes, next).freeze();
         for entry in outgoing.entries.drain(..) {
             let payload = bytes.split_to(entry.len.min(bytes.len()));
             let Some(id) = self.served_by(entry.handle) else {
@@ -251,7 +259,12 @@ impl Core {
                 Channel::Datagram => link.send_datagram(payload),
                 Channel::Message => {
                     if link.send_message(&payload, backlog).is_err() {
-                        self.end(now, id, EndReason::Misbehaved, CloseCode::RateLimited);
+                        self.end(
+                            now,
+                            id,
+                            EndReason::Misbehaved,
+                            CloseCode::RateLimited.into(),
+                        );
                     }
                 }
             }
@@ -266,7 +279,7 @@ impl Core {
         self.shared.seats.take_closings(self.worker, &mut closings);
         for (_, connection, reason) in closings.drain(..) {
             let id = LinkId::from_connection(connection);
-            self.close(now, id, session::close_code(reason));
+            self.close(now, id, reason.into());
         }
         self.closings = closings;
     }
@@ -314,11 +327,16 @@ impl Core {
         self.dirty.is_empty()
     }
 
+    /// Whether there may be packets to send.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.sending.is_empty() || !self.responses.is_empty()
+    }
+
     /// Closes every connection with this code, seats included.
     pub(super) fn close_all(&mut self, now: Instant, reason: EndReason) {
         let ids: Vec<LinkId> = self.links.iter().flatten().map(|link| link.id).collect();
         for id in ids {
-            self.end(now, id, reason, session::close_code(reason));
+            self.end(now, id, reason, reason.into());
         }
     }
 
@@ -337,6 +355,8 @@ impl Core {
             }
         }
         if drained {
+            // Closed or lost before, so this finds nothing, unless quinn-proto gave up without a word.
+            self.give_up_seat(&link, EndReason::Lost);
             self.leave_rooms(&link);
             return;
         }
@@ -405,25 +425,22 @@ impl Core {
     }
 
     /// Closes a connection without a seat of its own, or whose seat has ended already.
-    fn close(&mut self, now: Instant, id: LinkId, code: CloseCode) {
+    fn close(&mut self, now: Instant, id: LinkId, told: Farewell) {
         if let Some(mut link) = self.take(id) {
-            self.close_link(&mut link, now, code);
+            self.close_link(&mut link, now, told);
             self.queue_dirty(&mut link);
             self.put_back(link);
         }
     }
 
-    fn close_link(&mut self, link: &mut Link, now: Instant, code: CloseCode) {
+    fn close_link(&mut self, link: &mut Link, now: Instant, told: Farewell) {
         self.leave_rooms(link);
-        if let Stage::Seated(handle) = link.stage
-            && let Some(entry) = self.served.get_mut(handle.slot() as usize)
-            && *entry == Some((handle, link.id))
-        {
-            *entry = None;
+        if let Stage::Seated(handle) = link.stage {
+            self.serve_no_more(handle, link.id);
         }
         link.stage = Stage::Closed;
         // Every code fits: they are 16 bits wide.
-        let number = VarInt::from_u64(code.number()).unwrap_or(VarInt::MAX);
-        link.quic.close(now, number, Bytes::new());
+        let number = VarInt::from_u64(told.code.number()).unwrap_or(VarInt::MAX);
+        link.quic.close(now, number, told.phrase);
     }
 }

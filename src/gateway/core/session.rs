@@ -19,18 +19,42 @@ use crate::{
 /// How much is read off a stream before its frames are looked at.
 const READ_AT_ONCE: usize = 2_048;
 
-/// What a client is told when its seat ends for this reason.
-pub(super) fn close_code(reason: EndReason) -> CloseCode {
-    match reason {
-        EndReason::Left => CloseCode::Left,
-        EndReason::SessionRevoked => CloseCode::SessionRevoked,
-        EndReason::Idle => CloseCode::SessionIdle,
-        EndReason::Expired => CloseCode::SessionExpired,
-        EndReason::Superseded => CloseCode::Superseded,
-        EndReason::Drained => CloseCode::Drained,
-        EndReason::Misbehaved => CloseCode::ProtocolViolation,
-        EndReason::Kicked(_) => CloseCode::Kicked,
-        EndReason::Lost | EndReason::Internal => CloseCode::InternalError,
+/// What a connection is closed with: the code, and the reason phrase, which only a kick has.
+#[derive(Debug, Clone)]
+pub(super) struct Farewell {
+    pub(super) code: CloseCode,
+    pub(super) phrase: Bytes,
+}
+
+impl From<CloseCode> for Farewell {
+    fn from(code: CloseCode) -> Self {
+        Self {
+            code,
+            phrase: Bytes::new(),
+        }
+    }
+}
+
+impl From<EndReason> for Farewell {
+    /// What a client is told when its seat ends for this reason.
+    fn from(reason: EndReason) -> Self {
+        let code = match reason {
+            EndReason::Left => CloseCode::Left,
+            EndReason::SessionRevoked => CloseCode::SessionRevoked,
+            EndReason::Idle => CloseCode::SessionIdle,
+            EndReason::Expired => CloseCode::SessionExpired,
+            EndReason::Superseded => CloseCode::Superseded,
+            EndReason::Drained => CloseCode::Drained,
+            EndReason::Misbehaved => CloseCode::ProtocolViolation,
+            EndReason::Lost | EndReason::Internal => CloseCode::InternalError,
+            EndReason::Kicked(own) => {
+                return Self {
+                    code: CloseCode::Kicked,
+                    phrase: Bytes::copy_from_slice(&own.to_be_bytes()),
+                };
+            }
+        };
+        code.into()
     }
 }
 
@@ -49,6 +73,7 @@ enum Read {
 impl Core {
     /// Handles what quinn-proto has to say about the link.
     pub(super) fn handle_events(&mut self, link: &mut Link, now: Instant) {
+        let mut lost = None;
         while let Some(event) = link.quic.poll() {
             match event {
                 Event::Connected => self.connected(link, now),
@@ -61,7 +86,7 @@ impl Core {
                 }
                 Event::Stream(StreamEvent::Readable { .. }) => link.readable = true,
                 Event::Stream(StreamEvent::Writable { .. }) => link.flush(),
-                Event::ConnectionLost { reason } => self.lost(link, &reason),
+                Event::ConnectionLost { reason } => lost = Some(reason),
                 Event::HandshakeDataReady | Event::DatagramsUnblocked | Event::Stream(_) => {}
             }
         }
@@ -69,14 +94,19 @@ impl Core {
             link.readable = false;
             self.read(link, now);
         }
+        // Last: what a client sent before it left is read first.
+        if let Some(reason) = lost {
+            self.lost(link, &reason);
+        }
     }
 
     fn connected(&mut self, link: &mut Link, now: Instant) {
         self.handshaking.leave(link.id);
         link.stage = Stage::AwaitingHello;
         self.awaiting_hello.enter(link.id, now);
-        if link.quic.datagrams().max_size().is_none() {
-            // A client that does not advertise datagrams cannot play.
+        let most = link.quic.datagrams().max_size();
+        if most.is_none_or(|most| most < MAX_DATAGRAM) {
+            // A client that does not take datagrams, or only shorter ones than the game may send, cannot play.
             self.refuse_link(link, now, CloseCode::ProtocolViolation, "no_datagrams");
         } else if self.awaiting_hello.len() > self.shared.limits.awaiting_hello
             && let Some(oldest) = self.awaiting_hello.pop_oldest()
@@ -141,6 +171,10 @@ impl Core {
             self.unread.push(link.id);
         }
         self.exchange.wait_for_room();
+        // The simulation may have made room just before it could know that somebody waits for it.
+        if self.exchange.times_taken() != self.seen_taken {
+            self.exchange.wake();
+        }
     }
 
     fn take_frames(&mut self, link: &mut Link, now: Instant) {
@@ -213,7 +247,7 @@ impl Core {
                 self.shared
                     .seats
                     .end_connection(handle, connection, EndReason::Misbehaved);
-                self.close_link(link, now, error.close_code());
+                self.close_link(link, now, error.close_code().into());
             }
             _ => self.refuse_link(link, now, error.close_code(), error.label()),
         }
@@ -223,7 +257,7 @@ impl Core {
     fn refuse_link(&mut self, link: &mut Link, now: Instant, code: CloseCode, label: &'static str) {
         debug!(remote = %link.quic.remote_address(), code = code.label(), reason = label, "refused");
         self.shared.counters.refused(code);
-        self.close_link(link, now, code);
+        self.close_link(link, now, code.into());
     }
 
     /// As [`refuse_link`](Self::refuse_link), by id.
@@ -242,35 +276,50 @@ impl Core {
     }
 
     /// Ends a connection and the seat that it serves, if it does.
-    pub(super) fn end(&mut self, now: Instant, id: LinkId, reason: EndReason, code: CloseCode) {
+    pub(super) fn end(&mut self, now: Instant, id: LinkId, reason: EndReason, told: Farewell) {
         let Some(link) = self.link(id) else { return };
         if let Stage::Seated(handle) = link.stage {
             let connection = id.connection(self.worker);
             self.shared.seats.end_connection(handle, connection, reason);
         }
-        self.close(now, id, code);
+        self.close(now, id, told);
+    }
+
+    /// Ends the seat that the link serves, if it does.
+    pub(super) fn give_up_seat(&mut self, link: &Link, reason: EndReason) {
+        if let Stage::Seated(handle) = link.stage {
+            let connection = link.id.connection(self.worker);
+            self.shared.seats.end_connection(handle, connection, reason);
+            self.serve_no_more(handle, link.id);
+        }
+    }
+
+    /// Takes the link out of the index of seats, unless another has the seat meanwhile.
+    pub(super) fn serve_no_more(&mut self, handle: Handle, id: LinkId) {
+        if let Some(entry) = self.served.get_mut(handle.slot() as usize)
+            && *entry == Some((handle, id))
+        {
+            *entry = None;
+        }
     }
 
     /// The connection is gone: closed by the client, timed out, or broken.
     fn lost(&mut self, link: &mut Link, reason: &ConnectionError) {
-        self.leave_rooms(link);
-        if let Stage::Seated(handle) = link.stage {
-            let end = match reason {
-                ConnectionError::ApplicationClosed(close)
-                    if close.error_code.into_inner() == CloseCode::Left.number() =>
-                {
-                    EndReason::Left
-                }
-                _ => EndReason::Lost,
-            };
-            let connection = link.id.connection(self.worker);
-            self.shared.seats.end_connection(handle, connection, end);
-            if let Some(entry) = self.served.get_mut(handle.slot() as usize)
-                && *entry == Some((handle, link.id))
-            {
-                *entry = None;
+        let left = match reason {
+            ConnectionError::ApplicationClosed(close) => {
+                close.error_code.into_inner() == CloseCode::Left.number()
             }
-        }
+            _ => false,
+        };
+        self.give_up_seat(
+            link,
+            if left {
+                EndReason::Left
+            } else {
+                EndReason::Lost
+            },
+        );
+        self.leave_rooms(link);
         link.stage = Stage::Closed;
     }
 }

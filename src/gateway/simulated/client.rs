@@ -13,6 +13,7 @@ use quinn_proto::{
     crypto::rustls::QuicClientConfig,
 };
 
+use super::world::KICK;
 use crate::{
     gateway::transport::{Entropy, TransportKeys, endpoint_config},
     tls::pinned_quic_client_config,
@@ -186,10 +187,17 @@ impl Client {
             Event::ConnectionLost { reason } if self.end.is_none() => {
                 self.next_input = None;
                 self.end = Some(match reason {
-                    ConnectionError::ApplicationClosed(close) => End::Closed(
-                        CloseCode::from_number(close.error_code.into_inner())
-                            .expect("a known code"),
-                    ),
+                    ConnectionError::ApplicationClosed(close) => {
+                        let code = CloseCode::from_number(close.error_code.into_inner())
+                            .expect("a known code");
+                        let phrase: &[u8] = if code == CloseCode::Kicked {
+                            &KICK.to_be_bytes()
+                        } else {
+                            &[]
+                        };
+                        assert_eq!(close.reason, phrase);
+                        End::Closed(code)
+                    }
                     _ => End::Lost,
                 });
             }

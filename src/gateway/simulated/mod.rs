@@ -49,6 +49,11 @@ fn seeds_keep_the_rules() {
         total.lost_links > 0 && total.inputs > 0 && total.packets_lost > 0,
         "{total:?}"
     );
+    // Of some 2,400 seats nearly all live long enough for the whole burst.
+    assert!(
+        total.kicked > 0 && total.bursts * 2 > total.joined,
+        "{total:?}"
+    );
 }
 
 #[test]

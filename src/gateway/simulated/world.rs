@@ -19,7 +19,7 @@ use crate::{
     clock::{ManualTime, Timestamp},
     control::{CarriedKey, GatewayHost, Revocation, RevocationRange},
     gateway::{
-        Channel, Exchange, Limits, Simulation,
+        Channel, Exchange, Limits, SeatBudget, Simulation,
         core::{Core, Packet},
         exchange::WorkerExchange,
         host::Host,
@@ -39,6 +39,12 @@ const END: Duration = Duration::from_secs(9);
 const GATEWAY: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7_777);
 
+/// What the game says to whoever joins, at once: more than a send window, so that it waits for room again and again.
+const BURST_PARTS: u32 = 12;
+const BURST_PART: usize = 16_000;
+/// The game's reason for a kick.
+pub(super) const KICK: u32 = 0xC0FF_EE00;
+
 /// What a seed led to, for the whole run to add up.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -49,6 +55,8 @@ pub(super) struct Outcome {
     pub(super) refused_revoked: u64,
     pub(super) timed_out: u64,
     pub(super) lost_links: u64,
+    pub(super) kicked: u64,
+    pub(super) bursts: u64,
     pub(super) inputs: u64,
     pub(super) packets_lost: u64,
     pub(super) trace: Vec<String>,
@@ -63,6 +71,8 @@ impl Outcome {
         self.refused_revoked += other.refused_revoked;
         self.timed_out += other.timed_out;
         self.lost_links += other.lost_links;
+        self.kicked += other.kicked;
+        self.bursts += other.bursts;
         self.inputs += other.inputs;
         self.packets_lost += other.packets_lost;
     }
@@ -90,6 +100,8 @@ pub(super) struct World {
     players: BTreeMap<SessionId, PlayerId>,
     live: BTreeMap<Handle, SessionId>,
     ended: BTreeSet<Handle>,
+    /// Who is thrown out at which tick.
+    kicks: BTreeMap<u64, Handle>,
     outcome: Outcome,
 }
 
@@ -124,6 +136,13 @@ impl World {
         let limits = Limits {
             idle_timeout: Duration::from_secs(3),
             hello_timeout: Duration::from_secs(1),
+            handshakes: [3, 1_024][rng.random_range(0..2)],
+            awaiting_hello: [2, 1_024][rng.random_range(0..2)],
+            seat: SeatBudget {
+                datagrams: [1, 32][rng.random_range(0..2)],
+                message_bytes: [64, 32 * 1_024][rng.random_range(0..2)],
+                ..SeatBudget::default()
+            },
             ..Limits::default()
         };
         let seats = SeatTable::new(SeatConfig {
@@ -151,7 +170,6 @@ impl World {
         let workers: Arc<[Arc<WorkerExchange>]> = Arc::new([exchange]);
         let host = Host {
             shared: Arc::clone(&shared),
-            workers: Arc::clone(&workers),
             incarnation: Incarnation(1),
             addresses: vec![GATEWAY],
             server_name: "gateway.test".to_owned(),
@@ -183,6 +201,7 @@ impl World {
             players: script.players,
             live: BTreeMap::new(),
             ended: BTreeSet::new(),
+            kicks: BTreeMap::new(),
             outcome: Outcome::default(),
         };
         let carried = CarriedKey {
@@ -408,11 +427,16 @@ impl World {
     fn tick(&mut self) {
         let mut notes = Vec::new();
         let Exchange {
+            tick,
             changes,
             inputs,
+            seats,
             mut out,
             ..
         } = self.simulation.tick();
+        if let Some(handle) = self.kicks.remove(&tick.0) {
+            seats.end(handle, EndReason::Kicked(KICK));
+        }
         for change in changes {
             notes.push(format!("{change:?}"));
             match *change {
@@ -426,6 +450,13 @@ impl World {
                         "joined twice"
                     );
                     self.outcome.joined += 1;
+                    for part in 0..BURST_PARTS {
+                        let mut message = vec![0xff; BURST_PART];
+                        message[4..8].copy_from_slice(&part.to_be_bytes());
+                        assert!(out.message(joined.handle, &message));
+                    }
+                    let ticks = self.rng.random_range(1..600);
+                    self.kicks.insert(tick.0 + ticks, joined.handle);
                 }
                 SeatChange::Moved { handle, .. } => {
                     assert!(self.live.contains_key(&handle), "moved before it joined");
@@ -482,6 +513,19 @@ impl World {
                 order.is_sorted_by(|a, b| a + 10 == *b),
                 "messages out of order or lost: {order:?}"
             );
+            let burst: Vec<u32> = client
+                .messages_received
+                .iter()
+                .filter(|message| message.len() == BURST_PART)
+                .map(|message| u32::from_be_bytes(message[4..8].try_into().unwrap()))
+                .collect();
+            assert!(
+                burst.is_sorted_by(|a, b| a + 1 == *b),
+                "a burst out of order or with a hole: {burst:?}"
+            );
+            if burst.len() == BURST_PARTS as usize {
+                self.outcome.bursts += 1;
+            }
             match &client.end {
                 Some(End::Closed(CloseCode::TokenUsed)) => self.outcome.refused_used += 1,
                 Some(End::Closed(CloseCode::SessionRevoked)) if client.welcome.is_none() => {
@@ -495,7 +539,9 @@ impl World {
                         CloseCode::TokenRejected,
                         CloseCode::ProtocolViolation,
                         CloseCode::UnsupportedVersion,
+                        CloseCode::Kicked,
                     ];
+                    self.outcome.kicked += u64::from(*code == CloseCode::Kicked);
                     assert!(expected.contains(code), "closed as {code:?}");
                 }
                 Some(End::Left | End::Lost) | None => {}
