@@ -3,7 +3,7 @@
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{Config, Environment, KeySource, Size, schema};
-use crate::token::MAX_CONNECT_LIFE;
+use crate::{control::MAX_SEATS, token::MAX_CONNECT_LIFE};
 
 /// A value that breaks a rule.
 pub(super) struct Fault {
@@ -60,7 +60,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("gateway.server_name", "a DNS name"),
     ("gateway.certificate", PATH),
     ("gateway.key", PATH),
-    ("gateway.capacity", "1 to 1000000"),
+    ("gateway.capacity", "1 to 65536"),
     ("gateway.workers", "1"),
     ("gateway.max_handshakes", "1 to 65536"),
     ("gateway.max_awaiting_hello", "1 to 65536"),
@@ -257,7 +257,7 @@ impl Check {
     }
 
     fn gateway(&mut self, gateway: &schema::Gateway) {
-        self.range("gateway.capacity", gateway.capacity, 1..=1_000_000);
+        self.range("gateway.capacity", gateway.capacity, 1..=MAX_SEATS);
         self.range("gateway.workers", gateway.workers, 1..=1);
         self.range("gateway.max_handshakes", gateway.max_handshakes, 1..=65_536);
         self.range(
