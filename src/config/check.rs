@@ -65,7 +65,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("gateway.max_handshakes", "1 to 65536"),
     ("gateway.max_awaiting_hello", "1 to 65536"),
     ("gateway.hello_timeout", "100ms to 1m"),
-    ("gateway.idle_timeout", "1s to 10m"),
+    ("gateway.idle_timeout", "4s to 10m"),
     ("gateway.socket_buffer", "64KiB to 1GiB"),
     ("gateway.message_backlog", "64KiB to 16MiB"),
     ("gateway.single_use_capacity", "1024 to 16777216"),
@@ -293,7 +293,8 @@ impl Check {
         self.duration(
             "gateway.idle_timeout",
             gateway.idle_timeout,
-            SECOND..=10 * MINUTE,
+            // More than the 3 s between a client's pings.
+            4 * SECOND..=10 * MINUTE,
         );
 
         let listen = gateway.listen;

@@ -228,6 +228,10 @@ fn rules_between_keys_hold() {
             "line 2, column 7: gateway.key: the same file as gateway.control.key",
         ),
         (
+            "[gateway]\nidle_timeout = \"3s\"",
+            "line 2, column 16: gateway.idle_timeout: 3s is out of range; allowed: 4s to 10m",
+        ),
+        (
             "[gateway]\nlisten = \"0.0.0.0:0\"",
             "line 2, column 10: gateway.listen: 0.0.0.0:0 leaves open what to tell clients",
         ),
