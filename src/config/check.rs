@@ -61,7 +61,6 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("gateway.certificate", PATH),
     ("gateway.key", PATH),
     ("gateway.capacity", "1 to 65536"),
-    ("gateway.workers", "1"),
     ("gateway.max_handshakes", "1 to 65536"),
     ("gateway.max_awaiting_hello", "1 to 65536"),
     ("gateway.hello_timeout", "100ms to 1m"),
@@ -258,7 +257,6 @@ impl Check {
 
     fn gateway(&mut self, gateway: &schema::Gateway) {
         self.range("gateway.capacity", gateway.capacity, 1..=MAX_SEATS);
-        self.range("gateway.workers", gateway.workers, 1..=1);
         self.range("gateway.max_handshakes", gateway.max_handshakes, 1..=65_536);
         self.range(
             "gateway.max_awaiting_hello",

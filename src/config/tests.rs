@@ -174,7 +174,7 @@ fn a_text_that_is_no_toml_is_named_by_line() {
 #[test]
 fn values_are_held_to_their_ranges_and_every_fault_is_told() {
     let error = Config::parse(
-        "[session]\nconnect_life = \"5m 1s\"\nidle = \"0s\"\n[gateway]\nworkers = 9\nserver_name = \"a b\"\n[demo]\ntick_hz = 0",
+        "[session]\nconnect_life = \"5m 1s\"\nidle = \"0s\"\n[gateway]\ncapacity = 0\nserver_name = \"a b\"\n[demo]\ntick_hz = 0",
     )
     .unwrap_err();
     let faults: Vec<_> = error
@@ -187,7 +187,7 @@ fn values_are_held_to_their_ranges_and_every_fault_is_told() {
         [
             ("session.idle", Some(3)),
             ("session.connect_life", Some(2)),
-            ("gateway.workers", Some(5)),
+            ("gateway.capacity", Some(5)),
             ("gateway.server_name", Some(6)),
             ("seat.activity_window", None),
             ("demo.tick_hz", Some(8)),
