@@ -141,6 +141,7 @@ fn a_good_configuration_is_shown_with_key_sources_alone() {
     );
     let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(report["ok"], true);
+    assert_eq!(report["missing_files"][0], "certs/sidecar.pem");
     assert_eq!(report["config"]["demo"]["tick_hz"], 30);
     assert_eq!(report["config"]["gateway"]["listen"], "0.0.0.0:7777");
 }
@@ -181,6 +182,7 @@ fn a_bad_configuration_is_told_by_key_and_line() {
     assert_eq!(json.code, 2);
     let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(report["ok"], false);
+    assert_eq!(report["error"], "config_invalid");
     assert_eq!(report["problems"][0]["key"], "session.connect_life");
     assert_eq!(report["problems"][0]["line"], 3);
 
