@@ -126,7 +126,9 @@ impl From<RoleError> for Failure {
                 Self::usage(error).advise("mend [gateway] advertise and [gateway.control] sidecar")
             }
             RoleError::State { .. } | RoleError::Certs(_) => Self::runtime(error)
-                .advise("check who may write there, or choose another --state-dir"),
+                .advise(
+                    "check who may write there, or choose another directory: [sidecar] store for a sidecar, --state-dir for `tickgate dev`",
+                ),
             RoleError::NotAttached(_) => Self::runtime(error).advise(
                 "look for the lines of tickgate::control in the log; --log debug says more",
             ),

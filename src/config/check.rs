@@ -44,7 +44,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("sidecar.generate_keys", BOOLEAN),
     (
         "sidecar.store",
-        "\"embedded\" (.tickgate/store.redb) or the path of the store's file",
+        "\"embedded\" (data/store.redb) or the path of the store's file",
     ),
     ("sidecar.dev_login", BOOLEAN),
     ("sidecar.plain_text", BOOLEAN),

@@ -304,7 +304,7 @@ fn relative_paths_count_from_the_files_directory() {
     assert_eq!(config.sidecar.key, within("certs/sidecar.key"));
     assert_eq!(
         config.sidecar.store,
-        Store::Embedded(within(".tickgate/store.redb"))
+        Store::Embedded(within("data/store.redb"))
     );
     assert_eq!(
         config.sidecar.transport_key,

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{GatewayRole, RoleError, start_sidecar};
+use super::{GatewayRole, RoleError, make_private_directory, start_sidecar};
 use crate::{
     certs::{DEV_SERVER_NAME, DevCerts, Layout},
     clock::Clock,
@@ -80,10 +80,7 @@ pub async fn run(options: DevOptions, cancel: CancellationToken) -> Result<(), R
         config,
     } = options;
     let written = state_dir.join("dev.json");
-    make_private_directory(&state_dir).map_err(|source| RoleError::State {
-        path: state_dir.clone(),
-        source,
-    })?;
+    make_private_directory(&state_dir)?;
     // One that a killed stack left behind would lie until this one is up.
     remove(&written)?;
 
@@ -183,20 +180,6 @@ fn describe(
 /// `dev.json` is read from other directories too.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
-}
-
-#[cfg(unix)]
-fn make_private_directory(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-}
-
-#[cfg(not(unix))]
-fn make_private_directory(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
 }
 
 fn remove(path: &Path) -> Result<(), RoleError> {

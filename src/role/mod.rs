@@ -5,7 +5,10 @@ pub mod dev;
 mod gateway;
 mod sidecar;
 
-use std::{io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
@@ -42,7 +45,7 @@ pub enum RoleError {
     /// This machine's address on the way to the sidecar is not to be found.
     #[error("cannot find the address to advertise; set gateway.advertise")]
     Advertise(#[source] io::Error),
-    /// A file of the state directory cannot be written.
+    /// A file or directory that the role keeps its state in cannot be written.
     #[error("cannot write {}", .path.display())]
     State {
         /// Which file.
@@ -71,4 +74,16 @@ impl RoleError {
             Self::NotAttached(_) => "not_attached",
         }
     }
+}
+
+/// Makes the directory, with those above it, for its owner alone (mode 0700). One that is there stays as it is.
+fn make_private_directory(path: &Path) -> Result<(), RoleError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|source| RoleError::State {
+        path: path.to_owned(),
+        source,
+    })
 }

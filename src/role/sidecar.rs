@@ -1,6 +1,8 @@
 //! The sidecar from its configuration.
 
-use super::RoleError;
+use std::path::Path;
+
+use super::{RoleError, make_private_directory};
 use crate::{
     clock::Clock,
     config::{Config, Environment, Store},
@@ -19,6 +21,12 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
     let (session, sidecar) = (&config.session, &config.sidecar);
     let keys = sidecar.load_keys()?;
     let Store::Embedded(path) = &sidecar.store;
+    let identity = Identity::load(&sidecar.certificate, &sidecar.key)?;
+    let client_ca = tls::load_certificates(&sidecar.client_ca)?;
+    // A file in the working directory has the parent "", which is there.
+    if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("")) {
+        make_private_directory(parent)?;
+    }
     let started = Sidecar::start(SidecarConfig {
         environment: match config.environment {
             Environment::Production => sidecar::Environment::Production,
@@ -27,8 +35,8 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
         auth_listen: sidecar.auth_listen,
         control_listen: sidecar.control_listen,
         admin_listen: sidecar.admin_listen,
-        identity: Identity::load(&sidecar.certificate, &sidecar.key)?,
-        client_ca: tls::load_certificates(&sidecar.client_ca)?,
+        identity,
+        client_ca,
         plain_text: sidecar.plain_text,
         session_key: keys.session,
         previous_session_key: None,
