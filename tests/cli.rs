@@ -510,6 +510,19 @@ fn the_development_stack_comes_up_and_ends_in_good_order() {
     assert_eq!(told["pid"], dev.0.id());
     assert_eq!(mode(&directory.path().join("state")), 0o700);
 
+    // A second one keeps its hands off what the first has told.
+    let second = tickgate(
+        directory.path(),
+        &["dev", "--ephemeral-ports", "--state-dir", "state"],
+    );
+    assert_eq!(second.code, 1, "{second:?}");
+    assert!(
+        second.stderr.contains("another development stack runs in"),
+        "{}",
+        second.stderr
+    );
+    assert!(written.exists());
+
     terminate(&dev);
     assert!(
         log.all(|line| !line.contains("k4.local")),

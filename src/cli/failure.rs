@@ -129,6 +129,8 @@ impl From<RoleError> for Failure {
                 .advise(
                     "check who may write there, or choose another directory: [sidecar] store for a sidecar, --state-dir for `tickgate dev`",
                 ),
+            RoleError::InUse(_) => Self::runtime(error)
+                .advise("use that one (dev.json in there says where it listens), end it, or choose another --state-dir"),
             RoleError::NotAttached(_) => Self::runtime(error).advise(
                 "look for the lines of tickgate::control in the log; --log debug says more",
             ),

@@ -1,7 +1,8 @@
 //! The development stack: a sidecar, a gateway with the demo world and a second, idle one, in one process on loopback.
 
 use std::{
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -81,6 +82,8 @@ pub async fn run(options: DevOptions, cancel: CancellationToken) -> Result<(), R
     } = options;
     let written = state_dir.join("dev.json");
     make_private_directory(&state_dir)?;
+    // Before anything in there is touched: all of it belongs to the stack that runs.
+    let _lock = lock(&state_dir)?;
     // One that a killed stack left behind would lie until this one is up.
     remove(&written)?;
 
@@ -180,6 +183,21 @@ fn describe(
 /// `dev.json` is read from other directories too.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
+}
+
+/// Takes the state directory for this stack alone, until the file is dropped or the process is gone.
+fn lock(state_dir: &Path) -> Result<File, RoleError> {
+    let path = state_dir.join("dev.lock");
+    let state = |source| RoleError::State {
+        path: path.clone(),
+        source,
+    };
+    let file = File::create(&path).map_err(state)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RoleError::InUse(state_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(state(source)),
+    }
 }
 
 fn remove(path: &Path) -> Result<(), RoleError> {

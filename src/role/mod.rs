@@ -53,6 +53,9 @@ pub enum RoleError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another development stack has the state directory.
+    #[error("another development stack runs in {}", .0.display())]
+    InUse(PathBuf),
     /// A gateway of the development stack was not attached in time.
     #[error("gateway {0} was not attached to the sidecar within 10 s; the log says why")]
     NotAttached(crate::id::GatewayId),
@@ -71,6 +74,7 @@ impl RoleError {
             Self::World(_) => "world",
             Self::Advertise(_) => "advertise",
             Self::State { .. } => "state",
+            Self::InUse(_) => "in_use",
             Self::NotAttached(_) => "not_attached",
         }
     }
