@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("token", &["clock", "id"]),
     ("seat", &["clock", "id"]),
     ("tls", &["id"]),
-    ("certs", &["id", "tls"]),
+    ("certs", &["clock", "id", "tls"]),
     ("rpc", &["clock", "id", "tls"]),
     ("control", &["clock", "id", "proto", "rpc", "seat", "token", "wire"]),
     // Of `control` it speaks the revocation log's words.
