@@ -324,10 +324,15 @@ fn relative_paths_count_from_the_files_directory() {
 
 #[test]
 fn a_development_stack_keeps_to_loopback_and_its_own_directory() {
-    let mut config = Config::default().into_development(Path::new("/state"), true);
+    let plain = "environment = \"development\"\n[sidecar]\nplain_text = true";
+    let mut config = Config::parse(plain)
+        .unwrap()
+        .into_development(Path::new("/state"), true);
     // What it switched on for itself is within the rules.
     assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
     assert!(config.sidecar.dev_login && config.sidecar.generate_keys);
+    assert!(!config.sidecar.plain_text, "dev.json says https");
+    assert_eq!(config.gateway.server_name, DEV_SERVER_NAME);
     assert_eq!(config.gateway.listen, "127.0.0.1:0".parse().unwrap());
     assert!(config.paths_mut().all(|path| path.starts_with("/state")));
     let fixed = Config::default().into_development(Path::new("/state"), false);

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{GatewayRole, RoleError, make_private_directory, start_sidecar};
 use crate::{
-    certs::{DEV_SERVER_NAME, DevCerts, Layout},
+    certs::{DevCerts, Layout},
     clock::Clock,
     config::{Config, SidecarUrl},
     id::GatewayId,
@@ -88,7 +88,6 @@ pub async fn run(options: DevOptions, cancel: CancellationToken) -> Result<(), R
     remove(&written)?;
 
     let mut config = config.into_development(&state_dir, ephemeral_ports);
-    config.gateway.server_name = DEV_SERVER_NAME.to_owned();
     let idle_id = idle_gateway_id(&config.gateway.id);
     let certs = Layout::new(state_dir.join("certs"));
     let gateways = [config.gateway.id.clone(), idle_id.clone()];
