@@ -277,6 +277,21 @@ fn a_gateway_without_certificates_says_how_to_make_them() {
 }
 
 #[test]
+fn a_gateway_with_another_ones_certificate_says_whose_it_is() {
+    let directory = empty();
+    assert_eq!(tickgate(directory.path(), &["certs"]).code, 0);
+    fs::write(
+        directory.path().join("config.toml"),
+        "[gateway]\nid = \"eu-1\"\n",
+    )
+    .unwrap();
+    let refused = tickgate(directory.path(), &["gateway"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let told = "certs/gateway-gateway-1.pem says that its holder is gateway gateway-1, and gateway.id is eu-1";
+    assert!(refused.stderr.contains(told), "{}", refused.stderr);
+}
+
+#[test]
 fn keys_are_made_for_their_owner_alone() {
     let directory = empty();
     let made = tickgate(

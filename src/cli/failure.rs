@@ -118,10 +118,15 @@ impl From<KeyError> for Failure {
 impl From<RoleError> for Failure {
     fn from(error: RoleError) -> Self {
         match error {
+            RoleError::Config(error) => error.into(),
             RoleError::Key(error) => error.into(),
             RoleError::Sidecar(error) => error.into(),
             RoleError::Gateway(error) => error.into(),
             RoleError::Tls(_) => Self::usage(error).advise(CERTIFICATES),
+            RoleError::OtherGateway { .. } => Self::usage(error).advise(
+                "name that gateway's certificate in [gateway.control] certificate and key, or set [gateway] id to what it says; \
+                `tickgate certs --gateway ID` makes one for development",
+            ),
             RoleError::Rpc(_) | RoleError::Advertise(_) => {
                 Self::usage(error).advise("mend [gateway] advertise and [gateway.control] sidecar")
             }

@@ -62,16 +62,31 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text)
             .map_err(|error| ConfigError::invalid(vec![locate::problem(text, &error)]))?;
-        let faults = check::faults(&config);
-        if faults.is_empty() {
-            return Ok(config);
-        }
-        let lines = locate::Lines::of(text);
-        let problems = faults.into_iter().map(|fault| {
+        config.check_in(&locate::Lines::of(text))?;
+        Ok(config)
+    }
+
+    /// Checks the values as [`Config::parse`] does: for a configuration that was changed, or made, in code. The roles call it before
+    /// they start anything.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_in(&locate::Lines::of(""))
+    }
+
+    /// Checks the values; `lines` says where they stand.
+    fn check_in(&self, lines: &locate::Lines<'_>) -> Result<(), ConfigError> {
+        let problem = |fault: check::Fault| {
             let position = lines.position_of(fault.key);
             Problem::new(fault.key, position, &fault.what, check::allowed(fault.key))
-        });
-        Err(ConfigError::invalid(problems.collect()))
+        };
+        let problems: Vec<_> = check::faults(self).into_iter().map(problem).collect();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::invalid(problems))
+        }
     }
 
     /// The configuration in force as TOML. Keys of the sidecar stand there by their source, never by their value.

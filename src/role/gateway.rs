@@ -17,7 +17,7 @@ use crate::{
     control,
     demo::{self, Summary},
     gateway::{Gateway, GatewayConfig, Limits},
-    rpc,
+    rpc::{self, Role},
     seat::{ActivitySource, SeatConfig},
     tls::{self, Identity},
 };
@@ -37,10 +37,12 @@ impl GatewayRole {
     /// # Errors
     /// [`RoleError`]; nothing runs then.
     pub fn start(config: &Config, clock: Clock) -> Result<Self, RoleError> {
+        config.check()?;
         let section = &config.gateway;
         let channel = {
             let ca = tls::load_certificates(&section.control.ca)?;
             let identity = Identity::load(&section.control.certificate, &section.control.key)?;
+            ensure_own(section, &identity)?;
             let tls = tls::rpc_client_config(&ca, Some(&identity))?;
             rpc::connect(&section.control.sidecar.to_string(), None, Some(tls))?
         };
@@ -90,6 +92,23 @@ impl GatewayRole {
             tracing::error!("the demo world had panicked");
         }
     }
+}
+
+/// Else the sidecar would refuse every attach, and only its log would say why.
+fn ensure_own(section: &GatewaySection, identity: &Identity) -> Result<(), RoleError> {
+    let role = identity.chain.first().and_then(Role::of_certificate);
+    let names = match role {
+        Some(Role::Gateway(id)) if id == section.id => return Ok(()),
+        Some(Role::Gateway(id)) => format!("gateway {id}"),
+        Some(Role::Admin(name)) => format!("admin {name}"),
+        Some(Role::Backend(name)) => format!("backend {name}"),
+        None => "nobody in particular (no URI SAN tickgate://gateway/<id>)".to_owned(),
+    };
+    Err(RoleError::OtherGateway {
+        certificate: section.control.certificate.clone(),
+        names,
+        id: section.id.clone(),
+    })
 }
 
 fn gateway_config(config: &Config, clock: Clock) -> Result<GatewayConfig, RoleError> {

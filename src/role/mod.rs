@@ -14,13 +14,22 @@ use thiserror::Error;
 
 pub use self::{gateway::GatewayRole, sidecar::start_sidecar};
 use crate::{
-    certs::CertsError, config::KeyError, gateway as gw, rpc::RpcError, sidecar as sc, tls::TlsError,
+    certs::CertsError,
+    config::{ConfigError, KeyError},
+    gateway as gw,
+    id::GatewayId,
+    rpc::RpcError,
+    sidecar as sc,
+    tls::TlsError,
 };
 
 /// Why a role did not start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RoleError {
+    /// The configuration breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The sidecar did not start.
     #[error(transparent)]
     Sidecar(#[from] sc::StartError),
@@ -42,6 +51,16 @@ pub enum RoleError {
     /// The demo world's thread cannot be made.
     #[error("cannot start the demo world's thread")]
     World(#[source] io::Error),
+    /// The gateway's control certificate is not this gateway's: the sidecar would take it for who the certificate names.
+    #[error("{} says that its holder is {names}, and gateway.id is {id}", .certificate.display())]
+    OtherGateway {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// Whom it names.
+        names: String,
+        /// The gateway's id.
+        id: GatewayId,
+    },
     /// This machine's address on the way to the sidecar is not to be found.
     #[error("cannot find the address to advertise; set gateway.advertise")]
     Advertise(#[source] io::Error),
@@ -58,19 +77,21 @@ pub enum RoleError {
     InUse(PathBuf),
     /// A gateway of the development stack was not attached in time.
     #[error("gateway {0} was not attached to the sidecar within 10 s; the log says why")]
-    NotAttached(crate::id::GatewayId),
+    NotAttached(GatewayId),
 }
 
 impl RoleError {
     /// The error as a fixed label.
     pub fn label(&self) -> &'static str {
         match self {
+            Self::Config(error) => error.label(),
             Self::Sidecar(error) => error.label(),
             Self::Gateway(error) => error.label(),
             Self::Tls(error) => error.label(),
             Self::Key(error) => error.label(),
             Self::Certs(error) => error.label(),
             Self::Rpc(error) => error.label(),
+            Self::OtherGateway { .. } => "other_gateway",
             Self::World(_) => "world",
             Self::Advertise(_) => "advertise",
             Self::State { .. } => "state",

@@ -18,6 +18,8 @@ const FIRST_EPOCH: u32 = 1;
 /// # Errors
 /// [`RoleError`]; nothing runs then.
 pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, RoleError> {
+    // Before it makes keys: whoever changed the configuration in code is held to the same rules.
+    config.check()?;
     let (session, sidecar) = (&config.session, &config.sidecar);
     let keys = sidecar.load_keys()?;
     let Store::Embedded(path) = &sidecar.store;
@@ -57,4 +59,29 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
     })
     .await?;
     Ok(started)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KeySource;
+
+    #[tokio::test]
+    async fn keys_are_not_made_up_in_production() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        let key = directory.path().join("session.key");
+        config.sidecar.session_key = KeySource::File(key.clone());
+        config.sidecar.transport_key = KeySource::File(directory.path().join("transport.key"));
+        config.sidecar.generate_keys = true;
+        let Err(refused) = start_sidecar(&config, Clock::system()).await else {
+            panic!("it started");
+        };
+        assert_eq!(refused.label(), "config_invalid");
+        assert!(
+            refused.to_string().contains("sidecar.generate_keys"),
+            "{refused}"
+        );
+        assert!(!key.exists());
+    }
 }
