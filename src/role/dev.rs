@@ -98,21 +98,68 @@ pub async fn run(options: DevOptions, cancel: CancellationToken) -> Result<(), R
     let sidecar = start_sidecar(&config, Clock::system()).await?;
     config.gateway.control.sidecar = SidecarUrl::loopback(sidecar.addresses().control.port());
     let idle = idle_config(&config, &certs, idle_id);
-    let played = GatewayRole::start(&config, Clock::system())?;
-    let idle = GatewayRole::start(&idle, Clock::system())?;
-    for gateway in [&played, &idle] {
-        attached(gateway).await?;
-    }
-    write_json(&written, &describe(&sidecar, &certs, &played, &idle))?;
-    tracing::info!(dev_json = %written.display(), "the development stack is up");
-
-    cancel.cancelled().await;
-    remove(&written)?;
-    tokio::join!(played.shutdown(), idle.shutdown());
+    let stack = Stack {
+        written: &written,
+        certs: &certs,
+        sidecar: &sidecar,
+    };
+    let outcome = with_gateways(&config, &idle, &stack, &cancel).await;
     if let Err(error) = sidecar.shutdown().await {
         tracing::error!(%error, "the store did not close well");
     }
-    Ok(())
+    outcome
+}
+
+/// What the gateways find there.
+struct Stack<'a> {
+    written: &'a Path,
+    certs: &'a Layout,
+    sidecar: &'a Sidecar,
+}
+
+/// Runs both gateways until `cancel`, or until one of them cannot start; neither runs any more then.
+async fn with_gateways(
+    played: &Config,
+    idle: &Config,
+    stack: &Stack<'_>,
+    cancel: &CancellationToken,
+) -> Result<(), RoleError> {
+    let played = GatewayRole::start(played, Clock::system())?;
+    let idle = match GatewayRole::start(idle, Clock::system()) {
+        Ok(idle) => idle,
+        Err(error) => {
+            played.shutdown().await;
+            return Err(error);
+        }
+    };
+    let outcome = announce(&played, &idle, stack, cancel).await;
+    tokio::join!(played.shutdown(), idle.shutdown());
+    outcome
+}
+
+/// Waits until both gateways are attached, and says in `dev.json` where everything is until `cancel`.
+async fn announce(
+    played: &GatewayRole,
+    idle: &GatewayRole,
+    stack: &Stack<'_>,
+    cancel: &CancellationToken,
+) -> Result<(), RoleError> {
+    for gateway in [played, idle] {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(()),
+            attached = attached(gateway) => attached?,
+        }
+    }
+    let &Stack {
+        written,
+        certs,
+        sidecar,
+    } = stack;
+    write_json(written, &describe(sidecar, certs, played, idle))?;
+    tracing::info!(dev_json = %written.display(), "the development stack is up");
+    cancel.cancelled().await;
+    remove(written)
 }
 
 fn idle_gateway_id(played: &GatewayId) -> GatewayId {
@@ -220,4 +267,42 @@ fn write_json(path: &Path, json: &DevJson) -> Result<(), RoleError> {
     let unfinished = path.with_extension("json.tmp");
     fs::write(&unfinished, text + "\n").map_err(state)?;
     fs::rename(&unfinished, path).map_err(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stack that does not come up lets go of everything: the next one finds its directory, ports and store free.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stack_that_does_not_come_up_ends_in_good_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = DevOptions::new(directory.path());
+        options.ephemeral_ports = true;
+        let cancelled = CancellationToken::new();
+        cancelled.cancel();
+        for id in ["gateway-1", "eu-1", "gateway-1"] {
+            options.config.gateway.id = id.parse().unwrap();
+            run(options.clone(), cancelled.clone()).await.unwrap();
+        }
+
+        // The port after the highest one cannot be had by the idle gateway, when the played one runs already.
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut fixed = options.clone();
+        fixed.ephemeral_ports = false;
+        let sidecar = &mut fixed.config.sidecar;
+        for listen in [
+            &mut sidecar.auth_listen,
+            &mut sidecar.control_listen,
+            &mut sidecar.admin_listen,
+        ] {
+            listen.set_port(0);
+        }
+        let before = taken.local_addr().unwrap().port() - 1;
+        fixed.config.gateway.listen.set_port(before);
+        let refused = run(fixed, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(refused.label(), "bind");
+        run(options, cancelled).await.unwrap();
+        assert!(!directory.path().join("dev.json").exists());
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::RoleError;
 use crate::{
@@ -22,10 +22,11 @@ use crate::{
     tls::{self, Identity},
 };
 
-/// A running gateway, its control channel, and the demo world.
+/// A running gateway, its control channel, and the demo world. Dropped, it ends all three, without waiting for the last two.
 pub struct GatewayRole {
+    // The fields are dropped in this order: the control channel goes on until the connections are closed.
     gateway: Gateway,
-    stop: CancellationToken,
+    stop: DropGuard,
     control: JoinHandle<()>,
     world: thread::JoinHandle<Summary>,
 }
@@ -49,17 +50,18 @@ impl GatewayRole {
         let rate = NonZeroU32::new(config.demo.tick_hz).unwrap_or(demo::RATE);
         let (gateway, simulation) = Gateway::start(gateway_config(config, clock)?)?;
         let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
         let world = demo::spawn(simulation, rate, Clock::system(), stop.clone())
             .map_err(RoleError::World)?;
         let control = tokio::spawn(control::gateway::run(
             channel,
             gateway.host(),
             Clock::system(),
-            stop.clone(),
+            stop,
         ));
         Ok(Self {
             gateway,
-            stop,
+            stop: guard,
             control,
             world,
         })
@@ -83,7 +85,7 @@ impl GatewayRole {
         if closed.await.is_err() {
             tracing::error!("the gateway's shutdown had panicked");
         }
-        stop.cancel();
+        drop(stop);
         if control.await.is_err() {
             tracing::error!("the control channel had panicked");
         }
@@ -157,4 +159,36 @@ fn advertise(section: &GatewaySection) -> io::Result<Vec<SocketAddr>> {
         probe.local_addr()?.ip(),
         section.listen.port(),
     )])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{certs::DevCerts, config::SidecarUrl};
+
+    #[tokio::test]
+    async fn a_gateway_that_is_dropped_leaves_nothing_running() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default().into_development(directory.path(), true);
+        // Nobody is there: the control channel tries again and again.
+        config.gateway.control.sidecar = SidecarUrl::loopback(1);
+        DevCerts::generate(std::slice::from_ref(&config.gateway.id))
+            .unwrap()
+            .write_to(&directory.path().join("certs"))
+            .unwrap();
+        // As drop does it, in the order of the fields, and then waits for what drop does not wait for.
+        let GatewayRole {
+            gateway,
+            stop,
+            control,
+            world,
+        } = GatewayRole::start(&config, Clock::system()).unwrap();
+        drop(gateway);
+        drop(stop);
+        let ended = tokio::time::timeout(Duration::from_secs(10), control).await;
+        ended.unwrap().unwrap();
+        world.join().unwrap();
+    }
 }
