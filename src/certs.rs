@@ -24,13 +24,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use thiserror::Error;
+use webpki::KeyUsage;
 use zeroize::Zeroizing;
 
 use crate::{
+    clock::Timestamp,
     id::GatewayId,
-    tls::{Identity, TlsError},
+    tls::{self, Identity, TlsError},
 };
 
 /// The server name of a development gateway's QUIC certificate.
@@ -170,19 +172,23 @@ impl DevCerts {
         })
     }
 
-    /// Writes all files into `directory`, replacing those that are there already, each one at once.
+    /// Writes all files into `directory`, replacing those that are there already, each one at once. Interrupted, it leaves the
+    /// directory without `ca.pem`, and never with one authority's file and certificates of another.
     ///
     /// # Errors
     /// [`CertsError::SameFile`], [`CertsError::Write`].
     pub fn replace_in(&self, directory: &Path) -> Result<(), CertsError> {
         let files = self.files()?;
         make_directory(directory)?;
+        let path = Layout::new(directory).ca();
+        remove(&path).map_err(|source| CertsError::Write { path, source })?;
         files.iter().try_for_each(|file| {
             let path = directory.join(&file.name);
             replace(&path, file).map_err(|source| CertsError::Write { path, source })
         })
     }
 
+    /// All files in the order in which they are written: `ca.pem` comes last and says that the others are there.
     fn files(&self) -> Result<Vec<NewFile>, CertsError> {
         let Self {
             ca,
@@ -191,7 +197,7 @@ impl DevCerts {
             admin,
             backend,
         } = self;
-        let mut files = vec![NewFile::public("ca.pem".into(), certificate_pem(ca))];
+        let mut files = Vec::new();
         let mut identity = |stem: String, identity: &Identity| {
             let chain = identity.chain.iter().map(certificate_pem).collect();
             files.push(NewFile::public(format!("{stem}.pem"), chain));
@@ -213,6 +219,7 @@ impl DevCerts {
             let name = format!("gateway-{id}-quic.sha256");
             files.push(NewFile::public(name, format!("{digits}\n")));
         }
+        files.push(NewFile::public("ca.pem".into(), certificate_pem(ca)));
         let mut names = HashSet::new();
         match files.iter().find(|file| !names.insert(&file.name)) {
             None => Ok(files),
@@ -284,6 +291,26 @@ impl Layout {
         self.identity("backend")
     }
 
+    /// Whether everything that [`DevCerts::write_to`] makes for these gateways is there and of one piece: certificates and keys go
+    /// together, and those that the authority signs were signed by this one and hold at `now`.
+    pub fn is_complete(&self, gateways: &[GatewayId], now: Timestamp) -> bool {
+        let Ok(authorities) = tls::load_certificates(&self.ca()) else {
+            return false;
+        };
+        let loads = |files: IdentityFiles| files.load().ok();
+        let signed = |files: IdentityFiles, usage: KeyUsage| {
+            loads(files).is_some_and(|identity| is_signed(&identity, &authorities, usage, now))
+        };
+        let of_gateway = |id: &GatewayId| {
+            signed(self.gateway(id), KeyUsage::client_auth())
+                && loads(self.gateway_quic(id)).is_some()
+        };
+        signed(self.sidecar(), KeyUsage::server_auth())
+            && signed(self.admin(), KeyUsage::client_auth())
+            && signed(self.backend(), KeyUsage::client_auth())
+            && gateways.iter().all(of_gateway)
+    }
+
     fn identity(&self, stem: &str) -> IdentityFiles {
         IdentityFiles {
             certificate: self.directory.join(format!("{stem}.pem")),
@@ -311,6 +338,29 @@ pub fn quic_identity(server_name: &str) -> Result<Identity, CertsError> {
     let params = leaf(server_name, names, ExtendedKeyUsagePurpose::ServerAuth);
     let certificate = params.self_signed(&key).map_err(&refused)?;
     Ok(identity(certificate.der(), &key))
+}
+
+/// Whether one of `authorities` has signed the identity for `usage`, as a TLS peer would check it.
+fn is_signed(
+    identity: &Identity,
+    authorities: &[CertificateDer<'_>],
+    usage: KeyUsage,
+    now: Timestamp,
+) -> bool {
+    let anchors: Vec<_> = authorities
+        .iter()
+        .filter_map(|authority| webpki::anchor_from_trusted_cert(authority).ok())
+        .collect();
+    let Some((leaf, intermediates)) = identity.chain.split_first() else {
+        return false;
+    };
+    let provider = tls::provider();
+    let algorithms = provider.signature_verification_algorithms.all;
+    let now = UnixTime::since_unix_epoch(now.since(Timestamp(0)));
+    webpki::EndEntityCert::try_from(leaf).is_ok_and(|leaf| {
+        leaf.verify_for_usage(algorithms, &anchors, intermediates, now, usage, None, None)
+            .is_ok()
+    })
 }
 
 fn authority() -> Result<CertifiedIssuer<'static, KeyPair>, CertsError> {
@@ -414,12 +464,17 @@ fn create(path: &Path, file: &NewFile) -> io::Result<()> {
 /// Makes the file beside the old one and moves it over it: the old one's mode does not survive, and no reader sees half a file.
 fn replace(path: &Path, file: &NewFile) -> io::Result<()> {
     let beside = path.with_file_name(format!("{}.new", file.name));
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove(&beside)?;
     create(&beside, file)?;
     fs::rename(&beside, path)
+}
+
+/// Removes a file; one that is not there is as well.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A certificate in PEM (RFC 7468).
@@ -488,6 +543,47 @@ mod tests {
         let digits: String = gateway.quic.fingerprint().iter().map(hexadecimal).collect();
         assert_eq!(hash.trim_end(), digits);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1 + 3 * 2 + 2 * 5);
+    }
+
+    /// 2026-01-01.
+    const NOW: Timestamp = Timestamp(1_767_225_600_000);
+
+    #[test]
+    fn an_interrupted_write_is_not_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let gateways = ids(&["gw-1", "gw-2"]);
+        let certs = DevCerts::generate(&gateways).unwrap();
+        assert!(!layout.is_complete(&gateways, NOW));
+        certs.write_to(dir.path()).unwrap();
+        assert!(layout.is_complete(&gateways, NOW));
+        assert!(!layout.is_complete(&ids(&["gw-1", "gw-3"]), NOW));
+        assert_eq!(certs.files().unwrap().last().unwrap().name, "ca.pem");
+
+        for file in ["sidecar.key", "admin.pem", "gateway-gw-2-quic.pem"] {
+            fs::remove_file(dir.path().join(file)).unwrap();
+            assert!(!layout.is_complete(&gateways, NOW), "{file}");
+            certs.replace_in(dir.path()).unwrap();
+            assert!(layout.is_complete(&gateways, NOW), "{file}");
+        }
+
+        // A directory where `ca.pem` should be written cannot be replaced: it stands for whatever interrupts.
+        let other = DevCerts::generate(&gateways).unwrap();
+        fs::create_dir_all(dir.path().join("ca.pem.new/in the way")).unwrap();
+        assert!(other.replace_in(dir.path()).is_err());
+        assert!(!layout.is_complete(&gateways, NOW));
+    }
+
+    #[test]
+    fn certificates_of_another_authority_are_not_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        for names in [["gw-1", "gw-2"], ["gw-3", "gw-2"]] {
+            let certs = DevCerts::generate(&ids(&names)).unwrap();
+            certs.replace_in(dir.path()).unwrap();
+        }
+        assert!(layout.is_complete(&ids(&["gw-3", "gw-2"]), NOW));
+        assert!(!layout.is_complete(&ids(&["gw-1", "gw-2"]), NOW));
     }
 
     #[cfg(unix)]

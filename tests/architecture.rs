@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("token", &["clock", "id"]),
     ("seat", &["clock", "id"]),
     ("tls", &["id"]),
-    ("certs", &["id", "tls"]),
+    ("certs", &["clock", "id", "tls"]),
     ("rpc", &["clock", "id", "tls"]),
     ("control", &["clock", "id", "proto", "rpc", "seat", "token", "wire"]),
     // Of `control` it speaks the revocation log's words.
@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sidecar", &["clock", "control", "id", "proto", "rpc", "seat", "store", "tls", "token", "wire"]),
     ("demo", &["client", "clock", "gateway", "id", "seat", "wire"]),
     ("admin", &["clock", "control", "gateway", "id", "rpc", "seat", "sidecar", "store", "wire"]),
-    ("config", &["certs", "clock", "gateway", "id", "rpc", "seat", "sidecar", "store", "tls", "token"]),
+    ("config", &["certs", "clock", "control", "gateway", "id", "rpc", "seat", "sidecar", "store", "tls", "token"]),
     ("role", ALL),
     ("cli", ALL),
     ("lib", ALL),

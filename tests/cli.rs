@@ -141,6 +141,7 @@ fn a_good_configuration_is_shown_with_key_sources_alone() {
     );
     let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(report["ok"], true);
+    assert_eq!(report["missing_files"][0], "certs/sidecar.pem");
     assert_eq!(report["config"]["demo"]["tick_hz"], 30);
     assert_eq!(report["config"]["gateway"]["listen"], "0.0.0.0:7777");
 }
@@ -181,6 +182,7 @@ fn a_bad_configuration_is_told_by_key_and_line() {
     assert_eq!(json.code, 2);
     let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(report["ok"], false);
+    assert_eq!(report["error"], "config_invalid");
     assert_eq!(report["problems"][0]["key"], "session.connect_life");
     assert_eq!(report["problems"][0]["line"], 3);
 
@@ -272,6 +274,21 @@ fn a_gateway_without_certificates_says_how_to_make_them() {
     for part in ["error: ", "certs/ca.pem", "`tickgate certs` makes them"] {
         assert!(refused.stderr.contains(part), "{}", refused.stderr);
     }
+}
+
+#[test]
+fn a_gateway_with_another_ones_certificate_says_whose_it_is() {
+    let directory = empty();
+    assert_eq!(tickgate(directory.path(), &["certs"]).code, 0);
+    fs::write(
+        directory.path().join("config.toml"),
+        "[gateway]\nid = \"eu-1\"\n",
+    )
+    .unwrap();
+    let refused = tickgate(directory.path(), &["gateway"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let told = "certs/gateway-gateway-1.pem says that its holder is gateway gateway-1, and gateway.id is eu-1";
+    assert!(refused.stderr.contains(told), "{}", refused.stderr);
 }
 
 #[test]
@@ -415,6 +432,65 @@ impl Drop for Running {
     }
 }
 
+/// Asks a process to end as an operator does.
+#[cfg(unix)]
+fn terminate(process: &Running) {
+    let asked = Command::new("kill")
+        .args(["-TERM", &process.0.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(asked.success());
+}
+
+/// The step-by-step list of the help, on a machine that has nothing yet.
+#[cfg(unix)]
+#[test]
+fn the_helps_list_of_steps_brings_a_sidecar_up() {
+    use std::io::{BufRead, BufReader};
+
+    let directory = empty();
+    let help = tickgate(directory.path(), &["--help"]).stdout;
+    let steps = [
+        "tickgate certs",
+        "tickgate keys generate session --out certs/session.key",
+        "tickgate keys generate transport --out certs/transport.key",
+        "tickgate check-config",
+        "tickgate sidecar",
+    ];
+    for step in steps {
+        assert!(help.contains(&format!("\n  {step}")), "{step}: {help}");
+    }
+    fs::write(
+        directory.path().join("config.toml"),
+        "[log]\nformat = \"json\"\n[sidecar]\nauth_listen = \"127.0.0.1:0\"\n\
+         control_listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n",
+    )
+    .unwrap();
+    let (last, before) = steps.split_last().unwrap();
+    for step in before {
+        let arguments: Vec<_> = step.split(' ').skip(1).collect();
+        let done = tickgate(directory.path(), &arguments);
+        assert_eq!(done.code, 0, "{step}: {done:?}");
+    }
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tickgate"))
+        .args(last.split(' ').skip(1))
+        .current_dir(&directory)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut sidecar = Running(child);
+    let is_up = |line: String| line.contains("sidecar is up");
+    assert!(log.any(|line| is_up(line.unwrap())), "it did not come up");
+    assert!(directory.path().join("data/store.redb").exists());
+    assert_eq!(mode(&directory.path().join("data")), 0o700);
+
+    terminate(&sidecar);
+    log.for_each(drop);
+    assert_eq!(sidecar.0.wait().unwrap().code(), Some(0));
+}
+
 /// The development stack says when it is up, with lines that a program can read, and ends in good order when it is asked to.
 #[cfg(unix)]
 #[test]
@@ -449,11 +525,20 @@ fn the_development_stack_comes_up_and_ends_in_good_order() {
     assert_eq!(told["pid"], dev.0.id());
     assert_eq!(mode(&directory.path().join("state")), 0o700);
 
-    let asked = Command::new("kill")
-        .args(["-TERM", &dev.0.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(asked.success());
+    // A second one keeps its hands off what the first has told.
+    let second = tickgate(
+        directory.path(),
+        &["dev", "--ephemeral-ports", "--state-dir", "state"],
+    );
+    assert_eq!(second.code, 1, "{second:?}");
+    assert!(
+        second.stderr.contains("another development stack runs in"),
+        "{}",
+        second.stderr
+    );
+    assert!(written.exists());
+
+    terminate(&dev);
     assert!(
         log.all(|line| !line.contains("k4.local")),
         "a key is in the log"

@@ -30,7 +30,7 @@ pub(super) struct CheckConfig {
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
 
-    /// Print one JSON object: {"ok", "path", "config"} or {"ok", "path", "problems"}
+    /// Print one JSON object: {"ok", "path", "config", "missing_files"}, or, when it is not fine, {"ok", "path", "error", "problems"}
     #[arg(long)]
     json: bool,
 }

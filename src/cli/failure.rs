@@ -118,15 +118,24 @@ impl From<KeyError> for Failure {
 impl From<RoleError> for Failure {
     fn from(error: RoleError) -> Self {
         match error {
+            RoleError::Config(error) => error.into(),
             RoleError::Key(error) => error.into(),
             RoleError::Sidecar(error) => error.into(),
             RoleError::Gateway(error) => error.into(),
             RoleError::Tls(_) => Self::usage(error).advise(CERTIFICATES),
+            RoleError::OtherGateway { .. } => Self::usage(error).advise(
+                "name that gateway's certificate in [gateway.control] certificate and key, or set [gateway] id to what it says; \
+                `tickgate certs --gateway ID` makes one for development",
+            ),
             RoleError::Rpc(_) | RoleError::Advertise(_) => {
                 Self::usage(error).advise("mend [gateway] advertise and [gateway.control] sidecar")
             }
             RoleError::State { .. } | RoleError::Certs(_) => Self::runtime(error)
-                .advise("check who may write there, or choose another --state-dir"),
+                .advise(
+                    "check who may write there, or choose another directory: [sidecar] store for a sidecar, --state-dir for `tickgate dev`",
+                ),
+            RoleError::InUse(_) => Self::runtime(error)
+                .advise("use that one (dev.json in there says where it listens), end it, or choose another --state-dir"),
             RoleError::NotAttached(_) => Self::runtime(error).advise(
                 "look for the lines of tickgate::control in the log; --log debug says more",
             ),

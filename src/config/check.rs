@@ -3,7 +3,7 @@
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{Config, Environment, KeySource, Size, schema};
-use crate::token::MAX_CONNECT_LIFE;
+use crate::{control::MAX_SEATS, token::MAX_CONNECT_LIFE};
 
 /// A value that breaks a rule.
 pub(super) struct Fault {
@@ -44,7 +44,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("sidecar.generate_keys", BOOLEAN),
     (
         "sidecar.store",
-        "\"embedded\" (.tickgate/store.redb) or the path of the store's file",
+        "\"embedded\" (data/store.redb) or the path of the store's file",
     ),
     ("sidecar.dev_login", BOOLEAN),
     ("sidecar.plain_text", BOOLEAN),
@@ -60,12 +60,11 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("gateway.server_name", "a DNS name"),
     ("gateway.certificate", PATH),
     ("gateway.key", PATH),
-    ("gateway.capacity", "1 to 1000000"),
-    ("gateway.workers", "1"),
+    ("gateway.capacity", "1 to 65536"),
     ("gateway.max_handshakes", "1 to 65536"),
     ("gateway.max_awaiting_hello", "1 to 65536"),
     ("gateway.hello_timeout", "100ms to 1m"),
-    ("gateway.idle_timeout", "1s to 10m"),
+    ("gateway.idle_timeout", "4s to 10m"),
     ("gateway.socket_buffer", "64KiB to 1GiB"),
     ("gateway.message_backlog", "64KiB to 16MiB"),
     ("gateway.single_use_capacity", "1024 to 16777216"),
@@ -257,8 +256,7 @@ impl Check {
     }
 
     fn gateway(&mut self, gateway: &schema::Gateway) {
-        self.range("gateway.capacity", gateway.capacity, 1..=1_000_000);
-        self.range("gateway.workers", gateway.workers, 1..=1);
+        self.range("gateway.capacity", gateway.capacity, 1..=MAX_SEATS);
         self.range("gateway.max_handshakes", gateway.max_handshakes, 1..=65_536);
         self.range(
             "gateway.max_awaiting_hello",
@@ -293,7 +291,8 @@ impl Check {
         self.duration(
             "gateway.idle_timeout",
             gateway.idle_timeout,
-            SECOND..=10 * MINUTE,
+            // More than the 3 s between a client's pings.
+            4 * SECOND..=10 * MINUTE,
         );
 
         let listen = gateway.listen;

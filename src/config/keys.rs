@@ -201,12 +201,32 @@ fn warn_if_open_to_others(_: &Path, _: &File) {}
 
 /// Writes a key to a new file that its owner alone can read (mode 0600), with the directories above it.
 ///
+/// It is written beside and then put in its place whole: a process that is killed meanwhile leaves no half of a key there.
+///
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`] if the file is there: a key is never overwritten, for every token under it would die.
 pub fn write_key_file(path: &Path, paserk: &str) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
+    let mut beside = name.to_owned();
+    // The process's id, so that two that make the same key do not write to one file.
+    beside.push(format!(".{}.new", std::process::id()));
+    let beside = path.with_file_name(beside);
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = write_private(&beside, paserk)
+        // Unlike a rename, a link never takes the place of a file that is there.
+        .and_then(|()| std::fs::hard_link(&beside, path));
+    // What went wrong before says more.
+    let removed = std::fs::remove_file(&beside);
+    written.and(removed)
+}
+
+fn write_private(path: &Path, paserk: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -273,6 +293,8 @@ mod tests {
         let again = write_key_file(&path, "other").unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "k\n");
+        let files = std::fs::read_dir(path.parent().unwrap()).unwrap();
+        assert_eq!(files.count(), 1, "something was left beside it");
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

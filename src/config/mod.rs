@@ -26,7 +26,7 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
-use crate::certs::Layout;
+use crate::certs::{DEV_SERVER_NAME, Layout};
 
 pub use error::{ConfigError, Position, Problem};
 pub use keys::{KeyError, SidecarKeys, write_key_file};
@@ -62,16 +62,31 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text)
             .map_err(|error| ConfigError::invalid(vec![locate::problem(text, &error)]))?;
-        let faults = check::faults(&config);
-        if faults.is_empty() {
-            return Ok(config);
-        }
-        let lines = locate::Lines::of(text);
-        let problems = faults.into_iter().map(|fault| {
+        config.check_in(&locate::Lines::of(text))?;
+        Ok(config)
+    }
+
+    /// Checks the values as [`Config::parse`] does: for a configuration that was changed, or made, in code. The roles call it before
+    /// they start anything.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_in(&locate::Lines::of(""))
+    }
+
+    /// Checks the values; `lines` says where they stand.
+    fn check_in(&self, lines: &locate::Lines<'_>) -> Result<(), ConfigError> {
+        let problem = |fault: check::Fault| {
             let position = lines.position_of(fault.key);
             Problem::new(fault.key, position, &fault.what, check::allowed(fault.key))
-        });
-        Err(ConfigError::invalid(problems.collect()))
+        };
+        let problems: Vec<_> = check::faults(self).into_iter().map(problem).collect();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::invalid(problems))
+        }
     }
 
     /// The configuration in force as TOML. Keys of the sidecar stand there by their source, never by their value.
@@ -90,34 +105,77 @@ impl Config {
             std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port))
         };
         let certs = Layout::new(state.join("certs"));
-        let of_sidecar = certs.sidecar();
-        let to_sidecar = certs.gateway(&self.gateway.id);
-        let to_players = certs.gateway_quic(&self.gateway.id);
+        // Taken apart whole: a new key does not compile until somebody has thought about what a development stack makes of it.
+        let Self {
+            environment,
+            log: _,
+            session: _,
+            sidecar,
+            gateway,
+            seat: _,
+            demo: _,
+        } = &mut self;
+        *environment = Environment::Development;
 
-        self.environment = Environment::Development;
+        let Sidecar {
+            auth_listen,
+            control_listen,
+            admin_listen,
+            certificate,
+            key,
+            client_ca,
+            session_key,
+            transport_key,
+            generate_keys,
+            store,
+            dev_login,
+            plain_text,
+        } = sidecar;
+        for listen in [auth_listen, &mut *control_listen, admin_listen] {
+            *listen = on_loopback(*listen);
+        }
+        let own = certs.sidecar();
+        (*certificate, *key) = (own.certificate, own.key);
+        *client_ca = certs.ca();
+        *session_key = KeySource::File(state.join("session.key"));
+        *transport_key = KeySource::File(state.join("transport.key"));
+        *generate_keys = true;
+        *store = Store::Embedded(state.join("store.redb"));
+        *dev_login = true;
+        // Those who read where the stack listens are told https.
+        *plain_text = false;
 
-        let sidecar = &mut self.sidecar;
-        sidecar.auth_listen = on_loopback(sidecar.auth_listen);
-        sidecar.control_listen = on_loopback(sidecar.control_listen);
-        sidecar.admin_listen = on_loopback(sidecar.admin_listen);
-        sidecar.certificate = of_sidecar.certificate;
-        sidecar.key = of_sidecar.key;
-        sidecar.client_ca = certs.ca();
-        sidecar.session_key = KeySource::File(state.join("session.key"));
-        sidecar.transport_key = KeySource::File(state.join("transport.key"));
-        sidecar.generate_keys = true;
-        sidecar.store = Store::Embedded(state.join("store.redb"));
-        sidecar.dev_login = true;
+        let Gateway {
+            id,
+            listen,
+            advertise,
+            server_name,
+            certificate,
+            key,
+            capacity: _,
+            max_handshakes: _,
+            max_awaiting_hello: _,
+            hello_timeout: _,
+            idle_timeout: _,
+            socket_buffer: _,
+            message_backlog: _,
+            single_use_capacity: _,
+            control,
+        } = gateway;
+        let to_players = certs.gateway_quic(id);
+        *listen = on_loopback(*listen);
+        advertise.clear();
+        DEV_SERVER_NAME.clone_into(server_name);
+        (*certificate, *key) = (to_players.certificate, to_players.key);
 
-        let gateway = &mut self.gateway;
-        gateway.listen = on_loopback(gateway.listen);
-        gateway.advertise.clear();
-        gateway.certificate = to_players.certificate;
-        gateway.key = to_players.key;
-        gateway.control.sidecar = SidecarUrl::loopback(sidecar.control_listen.port());
-        gateway.control.ca = certs.ca();
-        gateway.control.certificate = to_sidecar.certificate;
-        gateway.control.key = to_sidecar.key;
+        let to_sidecar = certs.gateway(id);
+        *control = Control {
+            sidecar: SidecarUrl::loopback(control_listen.port()),
+            ca: certs.ca(),
+            certificate: to_sidecar.certificate,
+            key: to_sidecar.key,
+            admit_while_stale: control.admit_while_stale,
+        };
         self
     }
 

@@ -175,8 +175,6 @@ pub struct Gateway {
     pub key: PathBuf,
     /// How many seats it has.
     pub capacity: u32,
-    /// How many worker threads serve connections.
-    pub workers: u16,
     /// Handshakes in flight at most; then the oldest unfinished one is dropped.
     pub max_handshakes: u32,
     /// Connections that have yet to say Hello at most; then the oldest goes.
@@ -207,7 +205,6 @@ impl Default for Gateway {
             certificate: "certs/gateway-gateway-1-quic.pem".into(),
             key: "certs/gateway-gateway-1-quic.key".into(),
             capacity: 4_096,
-            workers: 1,
             max_handshakes: 1_024,
             max_awaiting_hello: 1_024,
             hello_timeout: Duration::from_secs(3),

@@ -174,7 +174,7 @@ fn a_text_that_is_no_toml_is_named_by_line() {
 #[test]
 fn values_are_held_to_their_ranges_and_every_fault_is_told() {
     let error = Config::parse(
-        "[session]\nconnect_life = \"5m 1s\"\nidle = \"0s\"\n[gateway]\nworkers = 9\nserver_name = \"a b\"\n[demo]\ntick_hz = 0",
+        "[session]\nconnect_life = \"5m 1s\"\nidle = \"0s\"\n[gateway]\ncapacity = 0\nserver_name = \"a b\"\n[demo]\ntick_hz = 0",
     )
     .unwrap_err();
     let faults: Vec<_> = error
@@ -187,12 +187,21 @@ fn values_are_held_to_their_ranges_and_every_fault_is_told() {
         [
             ("session.idle", Some(3)),
             ("session.connect_life", Some(2)),
-            ("gateway.workers", Some(5)),
+            ("gateway.capacity", Some(5)),
             ("gateway.server_name", Some(6)),
             ("seat.activity_window", None),
             ("demo.tick_hz", Some(8)),
         ]
     );
+}
+
+#[test]
+fn a_gateway_has_no_more_seats_than_it_can_attach_with() {
+    let capacity = |seats: u32| Config::parse(&format!("[gateway]\ncapacity = {seats}"));
+    assert!(capacity(crate::control::MAX_SEATS).is_ok());
+    assert!(capacity(crate::control::MAX_SEATS + 1).is_err());
+    let most = format!("1 to {}", crate::control::MAX_SEATS);
+    assert_eq!(check::allowed("gateway.capacity"), most);
 }
 
 #[test]
@@ -217,6 +226,10 @@ fn rules_between_keys_hold() {
         (
             "[gateway]\nkey = \"certs/gateway-gateway-1.key\"",
             "line 2, column 7: gateway.key: the same file as gateway.control.key",
+        ),
+        (
+            "[gateway]\nidle_timeout = \"3s\"",
+            "line 2, column 16: gateway.idle_timeout: 3s is out of range; allowed: 4s to 10m",
         ),
         (
             "[gateway]\nlisten = \"0.0.0.0:0\"",
@@ -291,7 +304,7 @@ fn relative_paths_count_from_the_files_directory() {
     assert_eq!(config.sidecar.key, within("certs/sidecar.key"));
     assert_eq!(
         config.sidecar.store,
-        Store::Embedded(within(".tickgate/store.redb"))
+        Store::Embedded(within("data/store.redb"))
     );
     assert_eq!(
         config.sidecar.transport_key,
@@ -311,10 +324,15 @@ fn relative_paths_count_from_the_files_directory() {
 
 #[test]
 fn a_development_stack_keeps_to_loopback_and_its_own_directory() {
-    let mut config = Config::default().into_development(Path::new("/state"), true);
+    let plain = "environment = \"development\"\n[sidecar]\nplain_text = true";
+    let mut config = Config::parse(plain)
+        .unwrap()
+        .into_development(Path::new("/state"), true);
     // What it switched on for itself is within the rules.
     assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
     assert!(config.sidecar.dev_login && config.sidecar.generate_keys);
+    assert!(!config.sidecar.plain_text, "dev.json says https");
+    assert_eq!(config.gateway.server_name, DEV_SERVER_NAME);
     assert_eq!(config.gateway.listen, "127.0.0.1:0".parse().unwrap());
     assert!(config.paths_mut().all(|path| path.starts_with("/state")));
     let fixed = Config::default().into_development(Path::new("/state"), false);

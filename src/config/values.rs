@@ -189,7 +189,7 @@ pub enum Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self::Embedded(".tickgate/store.redb".into())
+        Self::Embedded("data/store.redb".into())
     }
 }
 

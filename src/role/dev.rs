@@ -1,7 +1,8 @@
 //! The development stack: a sidecar, a gateway with the demo world and a second, idle one, in one process on loopback.
 
 use std::{
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,9 +10,9 @@ use std::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{GatewayRole, RoleError, start_sidecar};
+use super::{GatewayRole, RoleError, make_private_directory, start_sidecar};
 use crate::{
-    certs::{DEV_SERVER_NAME, DevCerts, Layout},
+    certs::{DevCerts, Layout},
     clock::Clock,
     config::{Config, SidecarUrl},
     id::GatewayId,
@@ -80,44 +81,90 @@ pub async fn run(options: DevOptions, cancel: CancellationToken) -> Result<(), R
         config,
     } = options;
     let written = state_dir.join("dev.json");
-    make_private_directory(&state_dir).map_err(|source| RoleError::State {
-        path: state_dir.clone(),
-        source,
-    })?;
+    make_private_directory(&state_dir)?;
+    // Before anything in there is touched: all of it belongs to the stack that runs.
+    let _lock = lock(&state_dir)?;
     // One that a killed stack left behind would lie until this one is up.
     remove(&written)?;
 
     let mut config = config.into_development(&state_dir, ephemeral_ports);
-    config.gateway.server_name = DEV_SERVER_NAME.to_owned();
     let idle_id = idle_gateway_id(&config.gateway.id);
     let certs = Layout::new(state_dir.join("certs"));
-    if !certs.ca().exists() {
-        DevCerts::generate(&[config.gateway.id.clone(), idle_id.clone()])?
-            .write_to(&state_dir.join("certs"))?;
+    let gateways = [config.gateway.id.clone(), idle_id.clone()];
+    if !certs.is_complete(&gateways, Clock::system().wall()) {
+        DevCerts::generate(&gateways)?.replace_in(&state_dir.join("certs"))?;
     }
 
     let sidecar = start_sidecar(&config, Clock::system()).await?;
     config.gateway.control.sidecar = SidecarUrl::loopback(sidecar.addresses().control.port());
     let idle = idle_config(&config, &certs, idle_id);
-    let played = GatewayRole::start(&config, Clock::system())?;
-    let idle = GatewayRole::start(&idle, Clock::system())?;
-    for gateway in [&played, &idle] {
-        attached(gateway).await?;
-    }
-    write_json(&written, &describe(&sidecar, &certs, &played, &idle))?;
-    tracing::info!(dev_json = %written.display(), "the development stack is up");
-
-    cancel.cancelled().await;
-    remove(&written)?;
-    tokio::join!(played.shutdown(), idle.shutdown());
+    let stack = Stack {
+        written: &written,
+        certs: &certs,
+        sidecar: &sidecar,
+    };
+    let outcome = with_gateways(&config, &idle, &stack, &cancel).await;
     if let Err(error) = sidecar.shutdown().await {
         tracing::error!(%error, "the store did not close well");
     }
-    Ok(())
+    outcome
+}
+
+/// What the gateways find there.
+struct Stack<'a> {
+    written: &'a Path,
+    certs: &'a Layout,
+    sidecar: &'a Sidecar,
+}
+
+/// Runs both gateways until `cancel`, or until one of them cannot start; neither runs any more then.
+async fn with_gateways(
+    played: &Config,
+    idle: &Config,
+    stack: &Stack<'_>,
+    cancel: &CancellationToken,
+) -> Result<(), RoleError> {
+    let played = GatewayRole::start(played, Clock::system())?;
+    let idle = match GatewayRole::start(idle, Clock::system()) {
+        Ok(idle) => idle,
+        Err(error) => {
+            played.shutdown().await;
+            return Err(error);
+        }
+    };
+    let outcome = announce(&played, &idle, stack, cancel).await;
+    tokio::join!(played.shutdown(), idle.shutdown());
+    outcome
+}
+
+/// Waits until both gateways are attached, and says in `dev.json` where everything is until `cancel`.
+async fn announce(
+    played: &GatewayRole,
+    idle: &GatewayRole,
+    stack: &Stack<'_>,
+    cancel: &CancellationToken,
+) -> Result<(), RoleError> {
+    for gateway in [played, idle] {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(()),
+            attached = attached(gateway) => attached?,
+        }
+    }
+    let &Stack {
+        written,
+        certs,
+        sidecar,
+    } = stack;
+    write_json(written, &describe(sidecar, certs, played, idle))?;
+    tracing::info!(dev_json = %written.display(), "the development stack is up");
+    cancel.cancelled().await;
+    remove(written)
 }
 
 fn idle_gateway_id(played: &GatewayId) -> GatewayId {
-    let idle = if played.as_str() == "gateway-2" {
+    // "gateway-2-quic" would share files with it.
+    let idle = if played.as_str().starts_with("gateway-2") {
         "gateway-1"
     } else {
         "gateway-2"
@@ -185,18 +232,19 @@ fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-#[cfg(unix)]
-fn make_private_directory(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-}
-
-#[cfg(not(unix))]
-fn make_private_directory(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
+/// Takes the state directory for this stack alone, until the file is dropped or the process is gone.
+fn lock(state_dir: &Path) -> Result<File, RoleError> {
+    let path = state_dir.join("dev.lock");
+    let state = |source| RoleError::State {
+        path: path.clone(),
+        source,
+    };
+    let file = File::create(&path).map_err(state)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RoleError::InUse(state_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(state(source)),
+    }
 }
 
 fn remove(path: &Path) -> Result<(), RoleError> {
@@ -219,4 +267,42 @@ fn write_json(path: &Path, json: &DevJson) -> Result<(), RoleError> {
     let unfinished = path.with_extension("json.tmp");
     fs::write(&unfinished, text + "\n").map_err(state)?;
     fs::rename(&unfinished, path).map_err(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stack that does not come up lets go of everything: the next one finds its directory, ports and store free.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stack_that_does_not_come_up_ends_in_good_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = DevOptions::new(directory.path());
+        options.ephemeral_ports = true;
+        let cancelled = CancellationToken::new();
+        cancelled.cancel();
+        for id in ["gateway-1", "eu-1", "gateway-1"] {
+            options.config.gateway.id = id.parse().unwrap();
+            run(options.clone(), cancelled.clone()).await.unwrap();
+        }
+
+        // The port after the highest one cannot be had by the idle gateway, when the played one runs already.
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut fixed = options.clone();
+        fixed.ephemeral_ports = false;
+        let sidecar = &mut fixed.config.sidecar;
+        for listen in [
+            &mut sidecar.auth_listen,
+            &mut sidecar.control_listen,
+            &mut sidecar.admin_listen,
+        ] {
+            listen.set_port(0);
+        }
+        let before = taken.local_addr().unwrap().port() - 1;
+        fixed.config.gateway.listen.set_port(before);
+        let refused = run(fixed, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(refused.label(), "bind");
+        run(options, cancelled).await.unwrap();
+        assert!(!directory.path().join("dev.json").exists());
+    }
 }

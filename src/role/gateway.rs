@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::RoleError;
 use crate::{
@@ -17,15 +17,16 @@ use crate::{
     control,
     demo::{self, Summary},
     gateway::{Gateway, GatewayConfig, Limits},
-    rpc,
+    rpc::{self, Role},
     seat::{ActivitySource, SeatConfig},
     tls::{self, Identity},
 };
 
-/// A running gateway, its control channel, and the demo world.
+/// A running gateway, its control channel, and the demo world. Dropped, it ends all three, without waiting for the last two.
 pub struct GatewayRole {
+    // The fields are dropped in this order: the control channel goes on until the connections are closed.
     gateway: Gateway,
-    stop: CancellationToken,
+    stop: DropGuard,
     control: JoinHandle<()>,
     world: thread::JoinHandle<Summary>,
 }
@@ -37,27 +38,30 @@ impl GatewayRole {
     /// # Errors
     /// [`RoleError`]; nothing runs then.
     pub fn start(config: &Config, clock: Clock) -> Result<Self, RoleError> {
+        config.check()?;
         let section = &config.gateway;
         let channel = {
             let ca = tls::load_certificates(&section.control.ca)?;
             let identity = Identity::load(&section.control.certificate, &section.control.key)?;
+            ensure_own(section, &identity)?;
             let tls = tls::rpc_client_config(&ca, Some(&identity))?;
             rpc::connect(&section.control.sidecar.to_string(), None, Some(tls))?
         };
         let rate = NonZeroU32::new(config.demo.tick_hz).unwrap_or(demo::RATE);
         let (gateway, simulation) = Gateway::start(gateway_config(config, clock)?)?;
         let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
         let world = demo::spawn(simulation, rate, Clock::system(), stop.clone())
             .map_err(RoleError::World)?;
         let control = tokio::spawn(control::gateway::run(
             channel,
             gateway.host(),
             Clock::system(),
-            stop.clone(),
+            stop,
         ));
         Ok(Self {
             gateway,
-            stop,
+            stop: guard,
             control,
             world,
         })
@@ -81,7 +85,7 @@ impl GatewayRole {
         if closed.await.is_err() {
             tracing::error!("the gateway's shutdown had panicked");
         }
-        stop.cancel();
+        drop(stop);
         if control.await.is_err() {
             tracing::error!("the control channel had panicked");
         }
@@ -90,6 +94,23 @@ impl GatewayRole {
             tracing::error!("the demo world had panicked");
         }
     }
+}
+
+/// Else the sidecar would refuse every attach, and only its log would say why.
+fn ensure_own(section: &GatewaySection, identity: &Identity) -> Result<(), RoleError> {
+    let role = identity.chain.first().and_then(Role::of_certificate);
+    let names = match role {
+        Some(Role::Gateway(id)) if id == section.id => return Ok(()),
+        Some(Role::Gateway(id)) => format!("gateway {id}"),
+        Some(Role::Admin(name)) => format!("admin {name}"),
+        Some(Role::Backend(name)) => format!("backend {name}"),
+        None => "nobody in particular (no URI SAN tickgate://gateway/<id>)".to_owned(),
+    };
+    Err(RoleError::OtherGateway {
+        certificate: section.control.certificate.clone(),
+        names,
+        id: section.id.clone(),
+    })
 }
 
 fn gateway_config(config: &Config, clock: Clock) -> Result<GatewayConfig, RoleError> {
@@ -138,4 +159,36 @@ fn advertise(section: &GatewaySection) -> io::Result<Vec<SocketAddr>> {
         probe.local_addr()?.ip(),
         section.listen.port(),
     )])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{certs::DevCerts, config::SidecarUrl};
+
+    #[tokio::test]
+    async fn a_gateway_that_is_dropped_leaves_nothing_running() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default().into_development(directory.path(), true);
+        // Nobody is there: the control channel tries again and again.
+        config.gateway.control.sidecar = SidecarUrl::loopback(1);
+        DevCerts::generate(std::slice::from_ref(&config.gateway.id))
+            .unwrap()
+            .write_to(&directory.path().join("certs"))
+            .unwrap();
+        // As drop does it, in the order of the fields, and then waits for what drop does not wait for.
+        let GatewayRole {
+            gateway,
+            stop,
+            control,
+            world,
+        } = GatewayRole::start(&config, Clock::system()).unwrap();
+        drop(gateway);
+        drop(stop);
+        let ended = tokio::time::timeout(Duration::from_secs(10), control).await;
+        ended.unwrap().unwrap();
+        world.join().unwrap();
+    }
 }

@@ -5,19 +5,31 @@ pub mod dev;
 mod gateway;
 mod sidecar;
 
-use std::{io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
 pub use self::{gateway::GatewayRole, sidecar::start_sidecar};
 use crate::{
-    certs::CertsError, config::KeyError, gateway as gw, rpc::RpcError, sidecar as sc, tls::TlsError,
+    certs::CertsError,
+    config::{ConfigError, KeyError},
+    gateway as gw,
+    id::GatewayId,
+    rpc::RpcError,
+    sidecar as sc,
+    tls::TlsError,
 };
 
 /// Why a role did not start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RoleError {
+    /// The configuration breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The sidecar did not start.
     #[error(transparent)]
     Sidecar(#[from] sc::StartError),
@@ -39,10 +51,20 @@ pub enum RoleError {
     /// The demo world's thread cannot be made.
     #[error("cannot start the demo world's thread")]
     World(#[source] io::Error),
+    /// The gateway's control certificate is not this gateway's: the sidecar would take it for who the certificate names.
+    #[error("{} says that its holder is {names}, and gateway.id is {id}", .certificate.display())]
+    OtherGateway {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// Whom it names.
+        names: String,
+        /// The gateway's id.
+        id: GatewayId,
+    },
     /// This machine's address on the way to the sidecar is not to be found.
     #[error("cannot find the address to advertise; set gateway.advertise")]
     Advertise(#[source] io::Error),
-    /// A file of the state directory cannot be written.
+    /// A file or directory that the role keeps its state in cannot be written.
     #[error("cannot write {}", .path.display())]
     State {
         /// Which file.
@@ -50,25 +72,43 @@ pub enum RoleError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another development stack has the state directory.
+    #[error("another development stack runs in {}", .0.display())]
+    InUse(PathBuf),
     /// A gateway of the development stack was not attached in time.
     #[error("gateway {0} was not attached to the sidecar within 10 s; the log says why")]
-    NotAttached(crate::id::GatewayId),
+    NotAttached(GatewayId),
 }
 
 impl RoleError {
     /// The error as a fixed label.
     pub fn label(&self) -> &'static str {
         match self {
+            Self::Config(error) => error.label(),
             Self::Sidecar(error) => error.label(),
             Self::Gateway(error) => error.label(),
             Self::Tls(error) => error.label(),
             Self::Key(error) => error.label(),
             Self::Certs(error) => error.label(),
             Self::Rpc(error) => error.label(),
+            Self::OtherGateway { .. } => "other_gateway",
             Self::World(_) => "world",
             Self::Advertise(_) => "advertise",
             Self::State { .. } => "state",
+            Self::InUse(_) => "in_use",
             Self::NotAttached(_) => "not_attached",
         }
     }
+}
+
+/// Makes the directory, with those above it, for its owner alone (mode 0700). One that is there stays as it is.
+fn make_private_directory(path: &Path) -> Result<(), RoleError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|source| RoleError::State {
+        path: path.to_owned(),
+        source,
+    })
 }

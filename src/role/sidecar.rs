@@ -1,6 +1,8 @@
 //! The sidecar from its configuration.
 
-use super::RoleError;
+use std::path::Path;
+
+use super::{RoleError, make_private_directory};
 use crate::{
     clock::Clock,
     config::{Config, Environment, Store},
@@ -16,9 +18,17 @@ const FIRST_EPOCH: u32 = 1;
 /// # Errors
 /// [`RoleError`]; nothing runs then.
 pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, RoleError> {
+    // Before it makes keys: whoever changed the configuration in code is held to the same rules.
+    config.check()?;
     let (session, sidecar) = (&config.session, &config.sidecar);
     let keys = sidecar.load_keys()?;
     let Store::Embedded(path) = &sidecar.store;
+    let identity = Identity::load(&sidecar.certificate, &sidecar.key)?;
+    let client_ca = tls::load_certificates(&sidecar.client_ca)?;
+    // A file in the working directory has the parent "", which is there.
+    if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("")) {
+        make_private_directory(parent)?;
+    }
     let started = Sidecar::start(SidecarConfig {
         environment: match config.environment {
             Environment::Production => sidecar::Environment::Production,
@@ -27,8 +37,8 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
         auth_listen: sidecar.auth_listen,
         control_listen: sidecar.control_listen,
         admin_listen: sidecar.admin_listen,
-        identity: Identity::load(&sidecar.certificate, &sidecar.key)?,
-        client_ca: tls::load_certificates(&sidecar.client_ca)?,
+        identity,
+        client_ca,
         plain_text: sidecar.plain_text,
         session_key: keys.session,
         previous_session_key: None,
@@ -49,4 +59,29 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
     })
     .await?;
     Ok(started)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KeySource;
+
+    #[tokio::test]
+    async fn keys_are_not_made_up_in_production() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        let key = directory.path().join("session.key");
+        config.sidecar.session_key = KeySource::File(key.clone());
+        config.sidecar.transport_key = KeySource::File(directory.path().join("transport.key"));
+        config.sidecar.generate_keys = true;
+        let Err(refused) = start_sidecar(&config, Clock::system()).await else {
+            panic!("it started");
+        };
+        assert_eq!(refused.label(), "config_invalid");
+        assert!(
+            refused.to_string().contains("sidecar.generate_keys"),
+            "{refused}"
+        );
+        assert!(!key.exists());
+    }
 }
