@@ -62,11 +62,21 @@ impl JoinError {
             Self::OutOfTime => Advice::RetryLater,
         }
     }
+
+    /// What to do while patience lasts: a sidecar that has just started knows no gateway before it has attached again, so one that
+    /// is not found may yet be.
+    const fn advice_in_between(&self) -> Advice {
+        match self {
+            Self::Ticket(CallError::NotFound(_)) => Advice::RetryLater,
+            other => other.advice(),
+        }
+    }
 }
 
 /// Gets a ticket from `ticket` and connects with it; does both again, backing off, while the failure advises it and patience lasts.
 ///
-/// So a client gets in by itself after a gateway was restarted, which rejects all tokens minted before.
+/// So a client gets in by itself after a gateway was restarted, which rejects all tokens minted before, or a sidecar, which does not
+/// know a gateway ([`CallError::NotFound`]) until it has attached again.
 ///
 /// # Errors
 /// The failure that advises against another attempt, or the last one when patience ran out.
@@ -102,7 +112,7 @@ where
                 Ok(got) => return Some(got),
                 Err(error) => last = error,
             }
-            let pause = pauses.after(last.advice(), getrandom::u32().unwrap_or(0))?;
+            let pause = pauses.after(last.advice_in_between(), getrandom::u32().unwrap_or(0))?;
             tracing::debug!(error = %last, ?pause, "not in; trying again");
             sleep(pause).await;
         }
@@ -208,6 +218,23 @@ mod tests {
         assert_eq!(outcome.unwrap_err().label(), "unavailable");
         let outcome: Result<(), _> = persist(patience, std::future::pending).await;
         assert_eq!(outcome.unwrap_err().label(), "out_of_time");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_not_found_may_come_back() {
+        let attempts = Cell::new(0);
+        let outcome = persist(HASTE, || {
+            attempts.set(attempts.get() + 1);
+            let back = attempts.get() == 3;
+            async move {
+                if back {
+                    Ok(())
+                } else {
+                    Err(CallError::NotFound("gateway eu".into()).into())
+                }
+            }
+        });
+        outcome.await.unwrap();
     }
 
     #[tokio::test]
