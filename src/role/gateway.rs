@@ -26,7 +26,7 @@ use crate::{
 pub struct GatewayRole {
     gateway: Gateway,
     stop: CancellationToken,
-    control: JoinHandle<()>,
+    control: JoinHandle<control::gateway::Ended>,
     world: thread::JoinHandle<Summary>,
 }
 
