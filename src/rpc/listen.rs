@@ -18,8 +18,8 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    task::{AbortHandle, JoinSet},
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::{AbortHandle, JoinSet},
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};

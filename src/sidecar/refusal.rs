@@ -54,7 +54,9 @@ pub(super) enum Refusal {
         "no attached gateway advertises that address: see ListGateways for those that are attached"
     )]
     NoSuchAddress,
-    #[error("that gateway is not attached now: try again when it has come back, or ask for another")]
+    #[error(
+        "that gateway is not attached now: try again when it has come back, or ask for another"
+    )]
     GatewayAway,
     #[error("no gateway is attached now: try again when one has started or come back")]
     NoGateway,
@@ -105,7 +107,9 @@ impl From<Refusal> for Status {
             | Refusal::NoSuchGateway(_)
             | Refusal::NoSuchAddress => Self::not_found(message),
             Refusal::SessionEnded(_) => Self::failed_precondition(message),
-            Refusal::GatewayAway | Refusal::NoGateway | Refusal::Store(_) => Self::unavailable(message),
+            Refusal::GatewayAway | Refusal::NoGateway | Refusal::Store(_) => {
+                Self::unavailable(message)
+            }
         }
     }
 }

@@ -345,9 +345,10 @@ impl State {
     fn knows(&self, target: &Target) -> bool {
         match target {
             Target::Gateway(id) => self.gateways.contains_key(id),
-            Target::Address(address) => {
-                self.gateways.values().any(|g| g.addresses.contains(address))
-            }
+            Target::Address(address) => self
+                .gateways
+                .values()
+                .any(|g| g.addresses.contains(address)),
             Target::Any => false,
         }
     }
