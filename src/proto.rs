@@ -5,5 +5,88 @@
 
 tonic::include_proto!("tickgate.v1");
 
+/// Shows a message without its secret. All fields are named, so that a new one breaks the build and not the secrecy.
+macro_rules! redacted {
+    ($message:ident { $secret:ident, $($shown:ident),* $(,)? }) => {
+        impl std::fmt::Debug for $message {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let Self { $secret: _, $($shown),* } = self;
+                f.debug_struct(stringify!($message))
+                    $(.field(stringify!($shown), $shown))*
+                    .field(stringify!($secret), &"[redacted]")
+                    .finish()
+            }
+        }
+    };
+}
+
+redacted!(TransportKey { key, epoch });
+redacted!(ConnectTicket {
+    token,
+    expires_at_ms,
+    gateway_id,
+    addresses,
+    server_name,
+    certificate_sha256,
+    session_id,
+});
+redacted!(LoginResponse {
+    session_token,
+    expires_at_ms,
+    session_id,
+    player_id,
+    is_new_player,
+    session_ends_at_ms,
+});
+redacted!(CreateSessionResponse {
+    session_token,
+    expires_at_ms,
+    session_id,
+    player_id,
+    is_new_player,
+    session_ends_at_ms,
+});
+
 /// The file descriptors of all services, for the reflection service.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("tickgate.v1");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        const CANARY: &str = "canary-in-the-mine";
+        let key = TransportKey {
+            epoch: 3,
+            key: CANARY.into(),
+        };
+        let keys = TransportKeys { keys: vec![key] };
+        let attached = Attached {
+            keys: Some(keys.clone()),
+            ..Attached::default()
+        };
+        let message = SidecarMessage {
+            message: Some(sidecar_message::Message::Keys(keys)),
+        };
+        let ticket = ConnectTicket {
+            token: CANARY.into(),
+            gateway_id: "eu-1".into(),
+            ..ConnectTicket::default()
+        };
+        let login = LoginResponse {
+            session_token: CANARY.into(),
+            ..LoginResponse::default()
+        };
+        let created = CreateSessionResponse {
+            session_token: CANARY.into(),
+            ..CreateSessionResponse::default()
+        };
+        let shown = format!("{attached:?} {message:?} {ticket:?} {login:?} {created:#?}");
+        assert!(!shown.contains(CANARY), "{shown}");
+        // Bytes would show as numbers, were they shown as a list.
+        assert!(!shown.contains("99, 97, 110"), "{shown}");
+        assert_eq!(shown.matches("[redacted]").count(), 5);
+        assert!(shown.contains("eu-1") && shown.contains("epoch: 3"));
+    }
+}

@@ -23,12 +23,13 @@ use crate::{
 pub enum Wait {
     /// Until it is durable.
     Commit,
-    /// Until every attached gateway has acknowledged it too, or this much time has passed.
+    /// Until every gateway that [`Revoked::acknowledged`] speaks of has acknowledged it too, or this much time has passed: 30 s at
+    /// most.
     Gateways(Duration),
 }
 
-/// The most that a sidecar waits for its gateways, in milliseconds, when the caller names more.
-const LONGEST_WAIT_MS: u32 = 60_000;
+/// The most that a sidecar waits for its gateways, in milliseconds, when the caller names more (`wait_ms` in admin.proto).
+const LONGEST_WAIT_MS: u32 = 30_000;
 
 impl Wait {
     /// The two fields that say so, and how long the call may then take.
@@ -53,7 +54,9 @@ pub struct Revoked {
     pub sessions_ended: u32,
     /// The revision of the revocation log that covers it.
     pub revision: Revision,
-    /// With [`Wait::Gateways`]: whether all attached gateways acknowledged it in time.
+    /// With [`Wait::Gateways`]: whether all gateways acknowledged it in time that were attached when it became durable, or had
+    /// broken off with seats in the 5 s before. One that has been cut off for longer is not waited for: it hears of the revocation
+    /// when it attaches again, and its seats live until then.
     pub acknowledged: bool,
 }
 

@@ -8,23 +8,40 @@ use tokio::time::{sleep, timeout};
 use super::{CallError, ConnectError, Connection, Endpoint, Ticket};
 use crate::wire::Advice;
 
-/// How long to keep trying, and how fast.
+/// How long to keep trying, and how fast: by default as docs/PROTOCOL.md, "Coming back", has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// When to give up, counted from the first attempt. Default 30 s: a gateway that restarts is back by then.
     pub total: Duration,
-    /// The pause after the first failure; it doubles with every further one. Default 250 ms.
-    pub first_pause: Duration,
-    /// The longest pause. Default 5 s.
-    pub longest_pause: Duration,
+    /// The pauses after a failure that advises a new token; before them is one attempt without a pause. Default 250 ms to 5 s: the
+    /// gateway is there, and turns a stale token away at little cost.
+    pub new_token: Backoff,
+    /// The pauses after a failure that advises to try later. Default 1 s to 30 s: something is full, starting or gone, and hurrying
+    /// makes it worse.
+    pub retry_later: Backoff,
+}
+
+/// Pauses that double.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The first pause; it doubles with each failure in a row.
+    pub first: Duration,
+    /// What it doubles up to.
+    pub longest: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         Self {
             total: Duration::from_secs(30),
-            first_pause: Duration::from_millis(250),
-            longest_pause: Duration::from_secs(5),
+            new_token: Backoff {
+                first: Duration::from_millis(250),
+                longest: Duration::from_secs(5),
+            },
+            retry_later: Backoff {
+                first: Duration::from_secs(1),
+                longest: Duration::from_secs(30),
+            },
         }
     }
 }
@@ -62,11 +79,21 @@ impl JoinError {
             Self::OutOfTime => Advice::RetryLater,
         }
     }
+
+    /// What to do while patience lasts: a sidecar that has just started knows no gateway before it has attached again, so one that
+    /// is not found may yet be.
+    const fn advice_in_between(&self) -> Advice {
+        match self {
+            Self::Ticket(CallError::NotFound(_)) => Advice::RetryLater,
+            other => other.advice(),
+        }
+    }
 }
 
 /// Gets a ticket from `ticket` and connects with it; does both again, backing off, while the failure advises it and patience lasts.
 ///
-/// So a client gets in by itself after a gateway was restarted, which rejects all tokens minted before.
+/// So a client gets in by itself after a gateway was restarted, which rejects all tokens minted before, or a sidecar, which does not
+/// know a gateway ([`CallError::NotFound`]) until it has attached again.
 ///
 /// # Errors
 /// The failure that advises against another attempt, or the last one when patience ran out.
@@ -102,7 +129,7 @@ where
                 Ok(got) => return Some(got),
                 Err(error) => last = error,
             }
-            let pause = pauses.after(last.advice(), getrandom::u32().unwrap_or(0))?;
+            let pause = pauses.after(last.advice_in_between(), getrandom::u32().unwrap_or(0))?;
             tracing::debug!(error = %last, ?pause, "not in; trying again");
             sleep(pause).await;
         }
@@ -117,35 +144,33 @@ where
 /// at the same instant.
 #[derive(Debug)]
 struct Pauses {
-    next: Duration,
-    longest: Duration,
-    /// The first *new token* is taken at once, as it advises.
-    new_token_was_due: bool,
+    patience: Patience,
+    /// Failures so far, all in one row.
+    failures: u32,
 }
 
 impl Pauses {
     fn new(patience: Patience) -> Self {
-        Self {
-            next: patience.first_pause,
-            longest: patience.longest_pause,
-            new_token_was_due: false,
-        }
+        let failures = 0;
+        Self { patience, failures }
     }
 
-    /// The pause before the next attempt, between half and all of what is due; none when there is to be no attempt.
+    /// The pause before the next attempt, half to one and a half of what is due; none when there is to be no attempt.
     fn after(&mut self, advice: Advice, random: u32) -> Option<Duration> {
-        match advice {
+        let (Backoff { first, longest }, free) = match advice {
             Advice::Nothing | Advice::LogIn | Advice::GiveUp => return None,
-            Advice::NewToken if !self.new_token_was_due => {
-                self.new_token_was_due = true;
-                return Some(Duration::ZERO);
-            }
-            Advice::NewToken | Advice::RetryLater => {}
-        }
-        let due = self.next.min(self.longest);
-        self.next = due.saturating_mul(2);
-        let share = 0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX);
-        Some(due.mul_f64(share))
+            // The first new token is taken at once, as it advises.
+            Advice::NewToken => (self.patience.new_token, 1),
+            Advice::RetryLater => (self.patience.retry_later, 0),
+        };
+        let before = self.failures;
+        self.failures = before.saturating_add(1);
+        let Some(doublings) = before.checked_sub(free) else {
+            return Some(Duration::ZERO);
+        };
+        let due = first.saturating_mul(2_u32.saturating_pow(doublings));
+        let share = 0.5 + f64::from(random) / f64::from(u32::MAX);
+        Some(due.min(longest).mul_f64(share))
     }
 }
 
@@ -159,26 +184,50 @@ mod tests {
         Err(CallError::Unavailable("down".into()).into())
     }
 
+    /// The random number that makes a pause exactly what is due.
+    const EVEN: u32 = u32::MAX / 2;
+
     #[test]
-    fn pauses_double_up_to_the_longest() {
+    fn pauses_are_those_of_the_protocol_page() {
+        let row = |advice| {
+            let mut pauses = Pauses::new(Patience::default());
+            [(); 9].map(|()| {
+                let pause = pauses.after(advice, EVEN).unwrap();
+                pause.as_secs_f64().mul_add(100.0, 0.5).floor() / 100.0
+            })
+        };
+        let new_token = [0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0];
+        assert_eq!(row(Advice::NewToken), new_token);
+        let retry_later = [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0];
+        assert_eq!(row(Advice::RetryLater), retry_later);
+    }
+
+    #[test]
+    fn a_row_goes_on_when_the_advice_changes() {
         let mut pauses = Pauses::new(Patience::default());
         let ms = |pause: Option<Duration>| pause.unwrap().as_millis();
-        assert_eq!(ms(pauses.after(Advice::NewToken, 0)), 0);
-        assert_eq!(ms(pauses.after(Advice::NewToken, u32::MAX)), 250);
-        assert_eq!(ms(pauses.after(Advice::RetryLater, 0)), 250);
-        for _ in 0..10 {
-            pauses.after(Advice::RetryLater, 0).unwrap();
+        assert_eq!(ms(pauses.after(Advice::RetryLater, 0)), 500);
+        assert_eq!(ms(pauses.after(Advice::RetryLater, u32::MAX)), 3_000);
+        assert_eq!(ms(pauses.after(Advice::NewToken, 0)), 250);
+        for final_advice in [Advice::Nothing, Advice::LogIn, Advice::GiveUp] {
+            assert_eq!(pauses.after(final_advice, 0), None);
         }
-        assert_eq!(ms(pauses.after(Advice::RetryLater, u32::MAX)), 5_000);
-        assert_eq!(pauses.after(Advice::LogIn, 0), None);
-        assert_eq!(pauses.after(Advice::GiveUp, 0), None);
+        for _ in 0..100 {
+            let pause = pauses.after(Advice::RetryLater, 0).unwrap();
+            assert!(pause <= Duration::from_secs(15));
+        }
     }
+
+    const NO_PAUSES: Backoff = Backoff {
+        first: Duration::ZERO,
+        longest: Duration::ZERO,
+    };
 
     /// No pauses between attempts.
     const HASTE: Patience = Patience {
         total: Duration::from_secs(30),
-        first_pause: Duration::ZERO,
-        longest_pause: Duration::ZERO,
+        new_token: NO_PAUSES,
+        retry_later: NO_PAUSES,
     };
 
     #[tokio::test]
@@ -208,6 +257,23 @@ mod tests {
         assert_eq!(outcome.unwrap_err().label(), "unavailable");
         let outcome: Result<(), _> = persist(patience, std::future::pending).await;
         assert_eq!(outcome.unwrap_err().label(), "out_of_time");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_not_found_may_come_back() {
+        let attempts = Cell::new(0);
+        let outcome = persist(HASTE, || {
+            attempts.set(attempts.get() + 1);
+            let back = attempts.get() == 3;
+            async move {
+                if back {
+                    Ok(())
+                } else {
+                    Err(CallError::NotFound("gateway eu".into()).into())
+                }
+            }
+        });
+        outcome.await.unwrap();
     }
 
     #[tokio::test]

@@ -42,6 +42,6 @@ pub use close::{Closed, TransportFailure};
 pub use connection::{Connection, SendError};
 pub use endpoint::{ConnectError, Deadlines, Endpoint};
 pub use handshake::{Handshaken, HelloOptions};
-pub use join::{JoinError, Patience, join};
+pub use join::{Backoff, JoinError, Patience, join};
 pub use secret::SecretToken;
 pub use ticket::{MalformedTicket, Target, Ticket};

@@ -23,8 +23,20 @@ use crate::{
 /// Messages handed to gRPC and not yet written: enough to keep the connection busy. The rest stays with the link, as state.
 const OUTBOUND: usize = 4;
 
+/// Why the control channel is at its end.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was cancelled.
+    Cancelled,
+    /// Another process of this gateway id has attached. Players are sent there from now on, and this process must not attach again:
+    /// it would take its successor's place. What plays here goes on until it ends by itself.
+    Fenced,
+}
+
 /// Keeps the gateway attached to the sidecar behind `channel` until `cancel`: attaches, and attaches again with backoff for as
-/// long as it takes. It tells `host` what arrives and reports what happened there.
+/// long as it takes. It tells `host` what arrives and reports what happened there. It ends by itself in one case alone,
+/// [`Ended::Fenced`].
 ///
 /// `clock` times heartbeats, silence and retries. The waiting itself is tokio's, so a clock that a test moves by hand must be
 /// moved for the channel to live; such a test gives the channel the system's clock and its host the other.
@@ -33,7 +45,7 @@ pub async fn run(
     host: Arc<dyn GatewayHost>,
     clock: Clock,
     cancel: CancellationToken,
-) {
+) -> Ended {
     let description = host.describe();
     // The incarnation is random, and half of it is all that spreading the retries needs.
     let seed = u64::try_from(description.incarnation.0 >> 64).unwrap_or_default();
@@ -48,8 +60,9 @@ pub async fn run(
         clock,
         last_failure: None,
         last_status: None,
+        fenced: false,
     };
-    runner.drive(&cancel).await;
+    runner.drive(&cancel).await
 }
 
 struct Runner {
@@ -62,15 +75,20 @@ struct Runner {
     /// What was logged last, so that an outage is told once and not every three seconds.
     last_failure: Option<DetachReason>,
     last_status: Option<Status>,
+    fenced: bool,
 }
 
 impl Runner {
-    async fn drive(&mut self, cancel: &CancellationToken) {
+    async fn drive(&mut self, cancel: &CancellationToken) -> Ended {
         let report_ready = self.host.report_ready();
         loop {
             self.carry_out();
+            if self.fenced {
+                return Ended::Fenced;
+            }
             let now = self.clock.now();
-            let wait = self.link.poll_timeout().saturating_duration_since(now);
+            let due = self.link.poll_timeout();
+            let wait = due.map_or(Duration::MAX, |due| due.saturating_duration_since(now));
             let wants_transmit = self.link.wants_transmit();
             tokio::select! {
                 () = cancel.cancelled() => break,
@@ -83,6 +101,7 @@ impl Runner {
             tracing::info!(gateway = %self.gateway, "control channel closed");
             self.host.detached();
         }
+        Ended::Cancelled
     }
 
     fn handle(&mut self, event: Event) {
@@ -119,7 +138,10 @@ impl Runner {
                     retry_in,
                 } => {
                     self.stream = None;
-                    self.log_failure(reason, was_attached, retry_in);
+                    match retry_in {
+                        Some(retry_in) => self.log_failure(reason, was_attached, retry_in),
+                        None => self.give_up(),
+                    }
                     if was_attached {
                         self.host.detached();
                     }
@@ -158,6 +180,15 @@ impl Runner {
             sender,
             inbound: Inbound::Opening(answer),
         });
+    }
+
+    fn give_up(&mut self) {
+        tracing::error!(
+            gateway = %self.gateway,
+            "another process of this gateway id has attached: this one stays detached for good, and admits nobody once it is stale; \
+             stop it, or give one of the two an id of its own"
+        );
+        self.fenced = true;
     }
 
     fn log_failure(&mut self, reason: DetachReason, was_attached: bool, retry_in: Duration) {

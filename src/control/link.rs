@@ -82,10 +82,14 @@ impl DetachReason {
     const fn lasts(self) -> bool {
         matches!(
             self,
-            Self::Refused(
-                AttachRefusal::WrongIdentity | AttachRefusal::Malformed | AttachRefusal::Fenced
-            )
+            Self::Refused(AttachRefusal::WrongIdentity | AttachRefusal::Malformed)
         )
+    }
+
+    /// Whether trying again would do harm. A sidecar knows only since its own start which process is the newer one: to one that has
+    /// just restarted, a process that was fenced off looks new, and the one that players are sent to looks old.
+    const fn is_final(self) -> bool {
+        matches!(self, Self::Refused(AttachRefusal::Fenced))
     }
 }
 
@@ -100,8 +104,8 @@ pub enum Effect {
         reason: DetachReason,
         /// Whether the gateway was attached on it: then what is known stays in force from here on without news.
         was_attached: bool,
-        /// When a [`Effect::Connect`] will follow.
-        retry_in: Duration,
+        /// When a [`Effect::Connect`] will follow; never if this process has been fenced off, which is the link's end.
+        retry_in: Option<Duration>,
     },
     /// The keys to open connect tokens with.
     InstallKeys(Vec<CarriedKey>),
@@ -142,6 +146,8 @@ enum State {
     Connecting { give_up_at: Instant },
     /// The sidecar has answered.
     Attached(Liveness),
+    /// Another process of this gateway has taken its place.
+    Over,
 }
 
 #[derive(Debug)]
@@ -226,14 +232,17 @@ impl Link {
     /// The stream has ended, or could not be opened.
     pub fn disconnected(&mut self, now: Instant, reason: DetachReason) {
         let was_attached = match self.state {
-            State::Waiting { .. } => return,
+            State::Waiting { .. } | State::Over => return,
             State::Connecting { .. } => false,
             State::Attached(_) => true,
         };
         self.failures = self.failures.saturating_add(1);
-        let retry_in = self.retry_delay(reason);
-        self.state = State::Waiting {
-            retry_at: now + retry_in,
+        let retry_in = (!reason.is_final()).then(|| self.retry_delay(reason));
+        self.state = match retry_in {
+            Some(wait) => State::Waiting {
+                retry_at: now + wait,
+            },
+            None => State::Over,
         };
         self.outgoing.attach = None;
         self.outgoing.ack = None;
@@ -248,7 +257,7 @@ impl Link {
     /// A message has arrived on the present stream.
     pub fn received(&mut self, now: Instant, message: FromSidecar) {
         match (&mut self.state, message) {
-            (State::Waiting { .. }, _) => {}
+            (State::Waiting { .. } | State::Over, _) => {}
             (State::Connecting { .. }, FromSidecar::Attached(attached)) => {
                 self.answered(now, attached);
             }
@@ -309,14 +318,16 @@ impl Link {
                 }
                 self.ask_for_report(now);
             }
+            State::Over => {}
         }
     }
 
-    /// When [`timer`](Self::timer) is to be called next.
-    pub fn poll_timeout(&self) -> Instant {
-        match &self.state {
+    /// When [`timer`](Self::timer) is to be called next; never when the link is at its end.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        Some(match &self.state {
             State::Waiting { retry_at } => *retry_at,
             State::Connecting { give_up_at } => *give_up_at,
+            State::Over => return None,
             State::Attached(liveness) => {
                 let behind = liveness.behind.map(|(_, broken_at)| broken_at);
                 let report = self.can_take_report().then_some(self.report_at);
@@ -325,7 +336,7 @@ impl Link {
                     .flatten()
                     .fold(liveness.silent_at, Instant::min)
             }
-        }
+        })
     }
 
     /// The next thing to do.
@@ -343,7 +354,7 @@ impl Link {
         } = &self.outgoing;
         match self.state {
             _ if !self.effects.is_empty() => false,
-            State::Waiting { .. } => false,
+            State::Waiting { .. } | State::Over => false,
             State::Connecting { .. } => attach.is_some(),
             State::Attached(_) => *heartbeat || ack.is_some() || !is_empty(report),
         }

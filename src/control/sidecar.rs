@@ -94,7 +94,7 @@ impl ControlService for Service {
             tracing::warn!(%gateway, ?address, reason = reason.label(), "attach refused");
             closing_status(reason)
         })?;
-        tracing::info!(%gateway, ?address, "gateway attached");
+        tracing::debug!(%gateway, ?address, "control stream is up");
         let (sender, receiver) = mpsc::channel(OUTBOUND);
         let cancel = self.cancel.clone();
         let task = tokio::spawn(async move {

@@ -27,7 +27,7 @@ pub struct GatewayRole {
     // The fields are dropped in this order: the control channel goes on until the connections are closed.
     gateway: Gateway,
     stop: DropGuard,
-    control: JoinHandle<()>,
+    control: JoinHandle<control::gateway::Ended>,
     world: thread::JoinHandle<Summary>,
 }
 
@@ -188,7 +188,7 @@ mod tests {
         drop(gateway);
         drop(stop);
         let ended = tokio::time::timeout(Duration::from_secs(10), control).await;
-        ended.unwrap().unwrap();
+        assert_eq!(ended.unwrap().unwrap(), control::gateway::Ended::Cancelled);
         world.join().unwrap();
     }
 }

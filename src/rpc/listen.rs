@@ -1,7 +1,9 @@
-//! The listening end: TLS handshakes beside each other, each with a deadline, under a certificate that can be replaced.
+//! The listening end: so many connections and no more, TLS handshakes beside each other, each with a deadline, under a certificate
+//! that can be replaced.
 
 use std::{
     collections::VecDeque,
+    future::Future,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -16,30 +18,38 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{AbortHandle, JoinSet},
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
 use super::{Peer, Role};
 
-/// The bounds of one listener's handshakes.
+/// What a client says first: the HTTP/2 connection preface (RFC 9113, section 3.4), 24 bytes.
+const PREFACE: usize = 24;
+
+/// The bounds of one listener.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
+    /// How many connections there may be, handshakes included; one more is dropped.
+    pub(super) connections: usize,
     /// How many may be unfinished; one more drops the oldest.
     pub(super) handshakes: usize,
-    /// How long one may take.
+    /// How long one may take, and after it the client's first words.
     pub(super) patience: Duration,
     /// How long to wait after the system refused to accept.
     pub(super) pause: Duration,
 }
 
 impl Default for Limits {
-    /// 512 handshakes of some 20 KiB each are 10 MiB. A handshake takes three round trips, so 10 s serve the worst of lines. 50 ms
+    /// 4,096 connections are more than the backends, gateways and players that call at one moment, and few enough that they alone
+    /// do not use up a service's file descriptors (8,192 or more is usual). 512 handshakes of some 20 KiB each are 10 MiB. A handshake takes three round trips, so 10 s serve the worst of lines. 50 ms
     /// without file descriptors are long enough for some to be closed, and short enough not to be felt.
     fn default() -> Self {
         Self {
+            connections: 4_096,
             handshakes: 512,
             patience: Duration::from_secs(10),
             pause: Duration::from_millis(50),
@@ -52,6 +62,8 @@ impl Default for Limits {
 /// With `tls` each new connection is served with the configuration that is in there at that moment. Handshakes run beside each
 /// other: a peer that stalls in its own delays nobody, and is dropped after 10 s, or sooner when it is the oldest of 512. Without
 /// `tls` the listener must be bound to a loopback address.
+///
+/// There are at most 4,096 connections; one more is dropped at once. One that does not begin to speak HTTP/2 within 10 s breaks.
 ///
 /// # Errors
 /// The only item that is an error is [`io::ErrorKind::PermissionDenied`], for plain text beyond loopback; it is the last item.
@@ -72,6 +84,7 @@ pub(super) fn listen_within(
         listener,
         tls,
         limits,
+        places: Arc::new(Semaphore::new(limits.connections)),
         handshakes: JoinSet::new(),
         by_age: VecDeque::new(),
     };
@@ -89,6 +102,8 @@ struct Incoming {
     listener: TcpListener,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
     limits: Limits,
+    /// One for each connection, which holds it.
+    places: Arc<Semaphore>,
     handshakes: JoinSet<Option<RpcStream>>,
     /// The same handshakes, oldest first; some may have finished.
     by_age: VecDeque<AbortHandle>,
@@ -125,26 +140,29 @@ impl Incoming {
 
     /// Starts the handshake of an accepted connection; without TLS there is none, and the connection is ready.
     fn begin(&mut self, stream: TcpStream, address: SocketAddr) -> Option<RpcStream> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            tracing::debug!(%address, "too many gRPC connections: a new one is dropped");
+            return None;
+        };
         // Small messages that are due now: Nagle's algorithm would hold them back for an acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%address, %error, "the connection is gone already");
             return None;
         }
+        let patience = self.limits.patience;
         let Some(tls) = &self.tls else {
-            return Some(RpcStream {
-                io: Io::Plain(stream),
-                peer: Peer {
-                    address,
-                    role: None,
-                },
-            });
+            let peer = Peer {
+                address,
+                role: None,
+            };
+            return Some(RpcStream::new(Io::Plain(stream), peer, patience, place));
         };
         let acceptor = TlsAcceptor::from(tls.load_full());
-        let patience = self.limits.patience;
         self.make_room();
-        let task = self
-            .handshakes
-            .spawn(async move { handshake(acceptor, stream, address, patience).await });
+        let task = self.handshakes.spawn(async move {
+            let stream = handshake(acceptor, stream, address, patience).await?;
+            Some(RpcStream::secured(stream, address, patience, place))
+        });
         self.by_age.push_back(task);
         None
     }
@@ -182,9 +200,9 @@ async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     patience: Duration,
-) -> Option<RpcStream> {
+) -> Option<TlsStream<TcpStream>> {
     match timeout(patience, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => Some(RpcStream::secured(stream, address)),
+        Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "gRPC handshake failed");
             None
@@ -201,18 +219,46 @@ async fn handshake(
 pub struct RpcStream {
     io: Io,
     peer: Peer,
+    /// None once the peer has said its first words.
+    silence: Option<Silence>,
+    /// Given back when the connection is dropped.
+    _place: OwnedSemaphorePermit,
+}
+
+/// A connection whose peer has not spoken yet.
+#[derive(Debug)]
+struct Silence {
+    /// Bytes of the preface that are to come.
+    missing: usize,
+    ends: Pin<Box<Sleep>>,
 }
 
 impl RpcStream {
-    fn secured(stream: TlsStream<TcpStream>, address: SocketAddr) -> Self {
+    /// Must be called within a tokio runtime.
+    fn new(io: Io, peer: Peer, patience: Duration, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            io,
+            peer,
+            silence: Some(Silence {
+                missing: PREFACE,
+                ends: Box::pin(sleep(patience)),
+            }),
+            _place: place,
+        }
+    }
+
+    fn secured(
+        stream: TlsStream<TcpStream>,
+        address: SocketAddr,
+        patience: Duration,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         // Certificates that stand here were verified: without a client CA, none was asked for.
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(<[_]>::first);
         let role = leaf.and_then(Role::of_certificate);
-        Self {
-            io: Io::Tls(Box::new(stream)),
-            peer: Peer { address, role },
-        }
+        let io = Io::Tls(Box::new(stream));
+        Self::new(io, Peer { address, role }, patience, place)
     }
 
     /// Who is at the other end.
@@ -238,7 +284,7 @@ enum Io {
 /// Hands one call on to whatever the connection runs over.
 macro_rules! on_io {
     ($self:ident, $stream:ident => $call:expr) => {
-        match &mut $self.get_mut().io {
+        match &mut $self.as_mut().get_mut().io {
             Io::Plain(stream) => {
                 let $stream = Pin::new(stream);
                 $call
@@ -253,17 +299,30 @@ macro_rules! on_io {
 
 impl AsyncRead for RpcStream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        on_io!(self, stream => stream.poll_read(cx, buf))
+        let before = buf.filled().len();
+        let read = on_io!(self, stream => stream.poll_read(cx, buf))?;
+        if let Some(silence) = &mut self.silence {
+            let came = buf.filled().len().saturating_sub(before);
+            silence.missing = silence.missing.saturating_sub(came);
+            if silence.missing == 0 {
+                self.silence = None;
+            } else if silence.ends.as_mut().poll(cx).is_ready() {
+                // A server that speaks HTTP/2 always has a read pending, so this is noticed when it is due.
+                tracing::debug!(address = %self.peer.address, "a gRPC connection was opened and not used");
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read.map(Ok)
     }
 }
 
 impl AsyncWrite for RpcStream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -271,7 +330,7 @@ impl AsyncWrite for RpcStream {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -285,11 +344,11 @@ impl AsyncWrite for RpcStream {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_io!(self, stream => stream.poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_io!(self, stream => stream.poll_shutdown(cx))
     }
 }

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use futures_util::{Stream, StreamExt};
 use rustls::ServerConfig;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::AbortHandle,
 };
@@ -229,6 +229,7 @@ async fn a_channel_comes_back_by_itself() {
 }
 
 const PATIENT: Limits = Limits {
+    connections: 64,
     handshakes: 4,
     patience: Duration::from_secs(3_600),
     pause: Duration::from_millis(1),
@@ -265,6 +266,65 @@ async fn a_stalled_handshake_is_given_up() {
     let mut stalled = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let closed = stalled.read(&mut [0; 1]).await;
     assert!(matches!(closed, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_used_is_given_up() {
+    for first_words in [&b""[..], b"PRI"] {
+        let (listener, port) = bound().await;
+        let limits = Limits {
+            patience: Duration::from_millis(20),
+            ..PATIENT
+        };
+        let _server = serve(listen_within(listener, None, limits), port);
+        let mut silent = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        silent.write_all(first_words).await.unwrap();
+        // The server's own first words come first.
+        let mut said = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(10), silent.read_to_end(&mut said));
+        let _ = closed.await.expect("the connection is still open");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_has_spoken_may_be_silent() {
+    let (listener, port) = bound().await;
+    let limits = Limits {
+        patience: Duration::from_millis(200),
+        ..PATIENT
+    };
+    let mut incoming = std::pin::pin!(listen_within(listener, None, limits));
+    let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    client.write_all(preface).await.unwrap();
+    let mut accepted = incoming.next().await.unwrap().unwrap();
+    accepted.read_exact(&mut [0; 24]).await.unwrap();
+    let more = tokio::time::timeout(2 * limits.patience, accepted.read_u8()).await;
+    assert!(more.is_err(), "nothing has come, and nothing has ended");
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_dropped() {
+    let (listener, port) = bound().await;
+    let limits = Limits {
+        connections: 1,
+        ..PATIENT
+    };
+    let _server = serve(listen_within(listener, None, limits), port);
+    let first = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut second = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let closed = second.read(&mut [0; 1]).await;
+    assert!(matches!(closed, Ok(0) | Err(_)));
+    // A place that was given up is another's.
+    drop(first);
+    let url = format!("http://127.0.0.1:{port}");
+    let freed = async {
+        while who(&url, None, None, None).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let freed = tokio::time::timeout(Duration::from_secs(10), freed).await;
+    freed.unwrap();
 }
 
 #[tokio::test]

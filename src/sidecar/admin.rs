@@ -45,7 +45,8 @@ fn caller<T>(request: &Request<T>) -> Result<String, Refusal> {
     }
 }
 
-/// What a revocation was asked to wait for.
+/// What a revocation was asked to wait for. Too long a wait is cut short and not refused, since refusing it would leave what was to
+/// be revoked alive.
 fn patience(wait: i32, wait_ms: u32) -> Result<Option<Duration>, Refusal> {
     let wait = RevokeWait::try_from(wait).map_err(|_| Refusal::Argument {
         field: "wait",
@@ -55,13 +56,7 @@ fn patience(wait: i32, wait_ms: u32) -> Result<Option<Duration>, Refusal> {
         0 => DEFAULT_WAIT,
         ms => Duration::from_millis(ms.into()),
     };
-    if patience > LONGEST_WAIT {
-        return Err(Refusal::Argument {
-            field: "wait_ms",
-            allowed: "0 for the default of 5,000, or 1 to 30,000",
-        });
-    }
-    Ok((wait == RevokeWait::Gateways).then_some(patience))
+    Ok((wait == RevokeWait::Gateways).then_some(patience.min(LONGEST_WAIT)))
 }
 
 fn session_id(text: &str) -> Result<SessionId, Refusal> {
@@ -244,5 +239,20 @@ fn gateway(listed: Listed) -> proto::Gateway {
         capacity: description.capacity,
         seats,
         revision: revision.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_long_a_wait_is_cut_short() {
+        let asked = |ms| patience(RevokeWait::Gateways.into(), ms).unwrap();
+        assert_eq!(asked(0), Some(DEFAULT_WAIT));
+        assert_eq!(asked(1), Some(Duration::from_millis(1)));
+        assert_eq!(asked(u32::MAX), Some(LONGEST_WAIT));
+        assert_eq!(patience(RevokeWait::Commit.into(), u32::MAX).unwrap(), None);
+        assert!(patience(7, 0).is_err());
     }
 }

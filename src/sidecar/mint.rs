@@ -69,6 +69,7 @@ impl Mint {
             .map_err(|reason| match (reason, target) {
                 (NotFound::NotThat, Target::Gateway(id)) => Refusal::NoSuchGateway(id),
                 (NotFound::NotThat, Target::Address(_)) => Refusal::NoSuchAddress,
+                (NotFound::Away, _) => Refusal::GatewayAway,
                 (NotFound::Nothing, _) | (NotFound::NotThat, Target::Any) => Refusal::NoGateway,
             })?;
         let now = self.clock.wall();

@@ -176,7 +176,8 @@ impl Sidecar {
             plain_text: _,
         } = config;
         let store = open(store, lives).await?;
-        let registry = Arc::new(Registry::new());
+        // By the system's clock, as heartbeats go, even when a test moves the sidecar's time by hand.
+        let registry = Arc::new(Registry::new(Clock::system()));
         let keys = Arc::new(MasterKeys {
             current: transport_key,
             previous: previous_transport_key,
@@ -232,21 +233,27 @@ impl Sidecar {
         self.addresses
     }
 
-    /// Stops: accepts no more calls, lets those under way finish for 2 s, cuts the rest, and closes the store.
+    /// Stops: accepts no more calls, lets those under way finish for 2 s, cuts the rest, waits 2 s more at most, and closes the store.
     ///
     /// # Errors
     /// The store could not write down the last activity; everything that was acknowledged is safe.
     pub async fn shutdown(self) -> Result<(), StoreError> {
         let running = &self.running;
-        running.health.serving(false).await;
         running.stop.cancel();
+        running.health.down().await;
         running.tasks.close();
         if tokio::time::timeout(GRACE, running.tasks.wait())
             .await
             .is_err()
         {
             running.sever.cancel();
-            running.tasks.wait().await;
+            // What is cut ends at once, but for a purge that waits for its disk.
+            if tokio::time::timeout(GRACE, running.tasks.wait())
+                .await
+                .is_err()
+            {
+                tracing::warn!(left = running.tasks.len(), "tasks are left behind");
+            }
         }
         let closed = running.store.close().await;
         tracing::info!("sidecar has stopped");
@@ -296,19 +303,24 @@ async fn open(choice: StoreChoice, lives: SessionLives) -> Result<Arc<dyn Store>
     }
 }
 
-/// Purges now and then, and says by the health service whether the store works.
+/// Purges now and then, and says by the health service whether the store works: at once when it has failed for good.
 async fn purge(store: Arc<dyn Store>, health: Health, clock: Clock, stop: CancellationToken) {
     let mut turns = tokio::time::interval(PURGE_INTERVAL);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failed = store.watch_failed();
     loop {
         tokio::select! {
             _ = turns.tick() => {}
+            // An error is the store's end, which only a shutdown brings.
+            Ok(()) = async { failed.wait_for(|failed| *failed).await.map(drop) } => {
+                return health.down().await;
+            }
             () = stop.cancelled() => return,
         }
-        let purged = store.purge(clock.wall()).await;
-        if stop.is_cancelled() {
-            return;
-        }
+        let purged = tokio::select! {
+            purged = store.purge(clock.wall()) => purged,
+            () = stop.cancelled() => return,
+        };
         match purged {
             Ok(purged) => {
                 tracing::debug!(purged.sessions, purged.events, "purged");

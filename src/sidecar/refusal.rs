@@ -54,6 +54,10 @@ pub(super) enum Refusal {
         "no attached gateway advertises that address: see ListGateways for those that are attached"
     )]
     NoSuchAddress,
+    #[error(
+        "that gateway is not attached now: try again when it has come back, or ask for another"
+    )]
+    GatewayAway,
     #[error("no gateway is attached now: try again when one has started or come back")]
     NoGateway,
     #[error("the store cannot answer now: try again later")]
@@ -74,6 +78,7 @@ impl Refusal {
             Self::Argument { .. } | Self::Id { .. } => "argument",
             Self::NoSuchPlayer => "no_such_player",
             Self::NoSuchGateway(_) | Self::NoSuchAddress => "no_such_gateway",
+            Self::GatewayAway => "gateway_away",
             Self::NoGateway => "no_gateway",
             Self::Store(error) => error.label(),
         }
@@ -102,7 +107,9 @@ impl From<Refusal> for Status {
             | Refusal::NoSuchGateway(_)
             | Refusal::NoSuchAddress => Self::not_found(message),
             Refusal::SessionEnded(_) => Self::failed_precondition(message),
-            Refusal::NoGateway | Refusal::Store(_) => Self::unavailable(message),
+            Refusal::GatewayAway | Refusal::NoGateway | Refusal::Store(_) => {
+                Self::unavailable(message)
+            }
         }
     }
 }

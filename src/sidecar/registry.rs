@@ -4,14 +4,17 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    control::{AttachRefusal, AttachmentId, GatewayDescription, LiveSeat, SeatReport},
+    clock::Clock,
+    control::{
+        AttachRefusal, AttachmentId, GatewayDescription, LiveSeat, SILENCE_LIMIT, SeatReport,
+    },
     id::{GatewayId, Incarnation, Revision, SessionId},
 };
 
@@ -20,15 +23,14 @@ use crate::{
 const MAX_GATEWAYS: usize = 1_024;
 
 /// Seats known in all: at some 20 bytes each, 20 MiB. Activity of further ones is not accepted, and their sessions may idle out.
-const MAX_SEATS: usize = 1 << 20;
+const KNOWN_SEATS: usize = 1 << 20;
 
 /// Earlier processes of a gateway that stay fenced off. An older one would have to come back after this many restarts.
 const REMEMBERED: usize = 8;
 
-/// What one gateway may advertise.
-const MAX_ADDRESSES: usize = 16;
-const MAX_CERTIFICATES: usize = 4;
-const MAX_SERVER_NAME: usize = 255;
+/// How long a gateway that broke off with seats is still waited for: it is back within a second or two, if its network or its sidecar
+/// had a moment's trouble, and five are what either end takes to notice silence.
+const MISSED: Duration = SILENCE_LIMIT;
 
 /// Which gateway a connect token shall be for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(super) enum Target {
 pub(super) enum NotFound {
     /// None is attached at all.
     Nothing,
+    /// The one asked for was attached, and is not now: it is restarting, cut off, or gone.
+    Away,
     /// Not the one asked for.
     NotThat,
 }
@@ -60,6 +64,7 @@ pub(super) struct Listed {
 #[derive(Debug)]
 pub(super) struct Registry {
     state: Mutex<State>,
+    clock: Clock,
     /// Counts changes of what `acknowledged_by_all` looks at.
     changes: watch::Sender<u64>,
 }
@@ -76,6 +81,10 @@ struct State {
 #[derive(Debug, Default)]
 struct Gateway {
     attached: Option<Attached>,
+    /// Where it was last attached, for those who ask while it is not.
+    addresses: Vec<SocketAddr>,
+    /// When its stream broke off while it had seats; none while it is attached.
+    missed_since: Option<Instant>,
     /// The newest process that attached, which alone may attach again; another one is newer still.
     current: Option<Incarnation>,
     fenced: VecDeque<Incarnation>,
@@ -109,9 +118,11 @@ impl Attached {
 }
 
 impl Registry {
-    pub(super) fn new() -> Self {
+    /// An empty registry; `clock` tells how long a gateway has been away.
+    pub(super) fn new(clock: Clock) -> Self {
         Self {
             state: Mutex::default(),
+            clock,
             changes: watch::Sender::new(0),
         }
     }
@@ -123,7 +134,6 @@ impl Registry {
         description: &GatewayDescription,
         seats: &[LiveSeat],
     ) -> Result<AttachmentId, AttachRefusal> {
-        check(description)?;
         let mut state = self.state();
         state.make_room_for(&description.id)?;
         state.last_attachment += 1;
@@ -160,6 +170,8 @@ impl Registry {
         state.by_attachment.insert(id, description.id.clone());
         if let Some(gateway) = state.gateways.get_mut(&description.id) {
             gateway.attached = Some(attached);
+            gateway.addresses.clone_from(&description.addresses);
+            gateway.missed_since = None;
         }
         drop(state);
         self.changed();
@@ -170,7 +182,13 @@ impl Registry {
     pub(super) fn detach(&self, id: AttachmentId) {
         let mut state = self.state();
         if let Some(gateway) = state.by_attachment.get(&id).cloned() {
+            let had_seats = state
+                .attached(id)
+                .is_some_and(|attached| attached.reported > 0 || !attached.seats.is_empty());
             state.detach_current(&gateway);
+            if let Some(gateway) = state.gateways.get_mut(&gateway) {
+                gateway.missed_since = had_seats.then(|| self.clock.now());
+            }
         }
         drop(state);
         self.changed();
@@ -233,6 +251,7 @@ impl Registry {
         if state.gateways.values().all(|g| g.attached.is_none()) {
             return Err(NotFound::Nothing);
         }
+        let was_attached = state.knows(target);
         let mut all = state
             .gateways
             .values_mut()
@@ -244,7 +263,11 @@ impl Registry {
                 .reduce(less_loaded),
             Target::Any => all.reduce(less_loaded),
         };
-        let chosen = chosen.ok_or(NotFound::NotThat)?;
+        let chosen = chosen.ok_or(if was_attached {
+            NotFound::Away
+        } else {
+            NotFound::NotThat
+        })?;
         chosen.expected = chosen.expected.saturating_add(1);
         Ok(chosen.description.clone())
     }
@@ -264,16 +287,13 @@ impl Registry {
         listed
     }
 
-    /// Waits until every gateway that is attached now has acknowledged `revision`, for `patience` at most; whether they have.
+    /// Waits until every gateway that is attached now, or broke off with seats within the last five seconds, has acknowledged
+    /// `revision`, for `patience` at most; whether they have.
     ///
-    /// One whose stream breaks meanwhile still has its seats: it counts as having acknowledged when it is back and has.
+    /// One whose stream has broken still has its seats: it counts as having acknowledged when it is back and has.
     pub(super) async fn acknowledged_by_all(&self, revision: Revision, patience: Duration) -> bool {
         let mut changes = self.changes.subscribe();
-        let mut waiting: Vec<_> = self
-            .list()
-            .into_iter()
-            .map(|listed| listed.description.id)
-            .collect();
+        let mut waiting = self.state().to_wait_for(self.clock.now());
         let all = async {
             loop {
                 changes.borrow_and_update();
@@ -305,34 +325,13 @@ fn less_loaded<'a>(a: &'a mut Attached, b: &'a mut Attached) -> &'a mut Attached
     if first { a } else { b }
 }
 
-/// A gateway must say where it is, within reason.
-fn check(description: &GatewayDescription) -> Result<(), AttachRefusal> {
-    let GatewayDescription {
-        id,
-        incarnation: _,
-        addresses,
-        server_name,
-        certificate_sha256,
-        capacity: _,
-    } = description;
-    let usable = (1..=MAX_ADDRESSES).contains(&addresses.len())
-        && (1..=MAX_CERTIFICATES).contains(&certificate_sha256.len())
-        && (1..=MAX_SERVER_NAME).contains(&server_name.len());
-    if usable {
-        Ok(())
-    } else {
-        tracing::warn!(gateway = %id, "it advertises no address, certificate or server name, or too many");
-        Err(AttachRefusal::Malformed)
-    }
-}
-
 impl Attached {
     /// How many more seats may be remembered, with `known` in all.
     fn room_beside(&self, known: usize) -> usize {
         let capacity = usize::try_from(self.description.capacity).unwrap_or(usize::MAX);
         capacity
             .saturating_sub(self.seats.len())
-            .min(MAX_SEATS.saturating_sub(known))
+            .min(KNOWN_SEATS.saturating_sub(known))
     }
 }
 
@@ -340,6 +339,28 @@ impl State {
     fn attached(&mut self, id: AttachmentId) -> Option<&mut Attached> {
         let gateway = self.by_attachment.get(&id)?;
         self.gateways.get_mut(gateway)?.attached.as_mut()
+    }
+
+    /// Whether the gateway that `target` names is known, attached or not.
+    fn knows(&self, target: &Target) -> bool {
+        match target {
+            Target::Gateway(id) => self.gateways.contains_key(id),
+            Target::Address(address) => self
+                .gateways
+                .values()
+                .any(|g| g.addresses.contains(address)),
+            Target::Any => false,
+        }
+    }
+
+    /// The gateways that are attached, or have seats and were so a moment ago.
+    fn to_wait_for(&self, now: Instant) -> Vec<GatewayId> {
+        let is_awaited = |gateway: &Gateway| match gateway.missed_since {
+            Some(since) => now.saturating_duration_since(since) <= MISSED,
+            None => gateway.attached.is_some(),
+        };
+        let awaited = self.gateways.iter().filter(|(_, g)| is_awaited(g));
+        awaited.map(|(id, _)| id.clone()).collect()
     }
 
     fn has_acknowledged(&self, gateway: &GatewayId, revision: Revision) -> bool {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Mutex};
 use tokio_stream::StreamExt;
 use tonic::{
     service::{Routes, RoutesBuilder},
@@ -54,14 +54,34 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Whether the services are fit to be called, as the health service tells it.
 #[derive(Clone)]
-pub(super) struct Health(HealthReporter);
+pub(super) struct Health {
+    reporter: HealthReporter,
+    /// Whether [`down`](Self::down) has been called; held while the status changes, so that nothing undoes it.
+    is_down: Arc<Mutex<bool>>,
+}
 
 impl Health {
     pub(super) fn new() -> Self {
-        Self(HealthReporter::new())
+        Self {
+            reporter: HealthReporter::new(),
+            is_down: Arc::default(),
+        }
     }
 
+    /// The services are fit to be called, or are not for now.
     pub(super) async fn serving(&self, serving: bool) {
+        let is_down = self.is_down.lock().await;
+        self.report(serving && !*is_down).await;
+    }
+
+    /// The services are not fit to be called any more, whatever anybody says later.
+    pub(super) async fn down(&self) {
+        let mut is_down = self.is_down.lock().await;
+        *is_down = true;
+        self.report(false).await;
+    }
+
+    async fn report(&self, serving: bool) {
         let status = if serving {
             ServingStatus::Serving
         } else {
@@ -74,12 +94,12 @@ impl Health {
             control_service_server::SERVICE_NAME,
             admin_service_server::SERVICE_NAME,
         ] {
-            self.0.set_service_status(name, status).await;
+            self.reporter.set_service_status(name, status).await;
         }
     }
 
     fn service(&self) -> HealthServer<HealthService> {
-        HealthServer::new(HealthService::from_health_reporter(self.0.clone()))
+        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
     }
 }
 
@@ -200,4 +220,48 @@ fn serve(
             tracing::error!(%error, "a listener has failed");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+    use tonic_health::pb::{HealthCheckRequest, health_server::Health as _};
+
+    use super::{super::SessionLives, *};
+    use crate::store::memory::MemoryStore;
+
+    async fn is_serving(health: &Health) -> bool {
+        let service = HealthService::from_health_reporter(health.reporter.clone());
+        let request = tonic::Request::new(HealthCheckRequest::default());
+        let answer = service.check(request).await.unwrap().into_inner();
+        answer.status == ServingStatus::Serving as i32
+    }
+
+    #[tokio::test]
+    async fn nothing_undoes_that_the_services_are_down() {
+        let health = Health::new();
+        health.serving(true).await;
+        assert!(is_serving(&health).await);
+        health.down().await;
+        health.serving(true).await;
+        assert!(!is_serving(&health).await);
+    }
+
+    #[tokio::test]
+    async fn a_failed_store_is_told_without_waiting_for_the_next_purge() {
+        let store = Arc::new(MemoryStore::new(SessionLives::default().for_store()));
+        let (health, stop) = (Health::new(), CancellationToken::new());
+        health.serving(true).await;
+        let purging = tokio::spawn(super::super::purge(
+            Arc::clone(&store) as Arc<dyn crate::store::Store>,
+            health.clone(),
+            Clock::system(),
+            stop,
+        ));
+        tokio::task::yield_now().await;
+        assert!(is_serving(&health).await);
+        store.failed.send_replace(true);
+        purging.await.unwrap();
+        assert!(!is_serving(&health).await);
+    }
 }

@@ -156,7 +156,7 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
         keyring.replace(vec![master.derive(&gateway.id, incarnation, 3)]);
         keyring
     });
-    let registry = Arc::new(Registry::new());
+    let registry = Arc::new(Registry::new(world.time.clock()));
     registry.attach(&gateway, &[]).unwrap();
     let mint = Mint {
         registry,

@@ -23,6 +23,8 @@ use super::{
 pub(crate) struct MemoryStore {
     model: Mutex<Model>,
     head: watch::Sender<Revision>,
+    /// Whether it says of itself that its medium has failed.
+    pub(crate) failed: watch::Sender<bool>,
     lives: StoreLives,
 }
 
@@ -51,6 +53,7 @@ impl MemoryStore {
                 closed: false,
             }),
             head: watch::Sender::new(Revision(0)),
+            failed: watch::Sender::new(false),
             lives,
         }
     }
@@ -244,6 +247,10 @@ impl Store for MemoryStore {
 
     fn watch_head(&self) -> watch::Receiver<Revision> {
         self.head.subscribe()
+    }
+
+    fn watch_failed(&self) -> watch::Receiver<bool> {
+        self.failed.subscribe()
     }
 
     fn close(&self) -> Answer<'_, ()> {

@@ -179,6 +179,9 @@ pub trait Store: Send + Sync + 'static {
     /// Watches the head of the log: it changes after the event is durable.
     fn watch_head(&self) -> watch::Receiver<Revision>;
 
+    /// Watches whether the medium has failed. From then on no change can be made; the store has to be closed and opened again.
+    fn watch_failed(&self) -> watch::Receiver<bool>;
+
     /// Finishes what is queued, writes down activity, and lets go of the file. Later calls fail with [`StoreError::Closed`].
     fn close(&self) -> Answer<'_, ()>;
 }

@@ -177,7 +177,7 @@ pub struct Host {
     ticks: watch::Receiver<u64>,
     stop: CancellationToken,
     game: std::thread::JoinHandle<()>,
-    control: tokio::task::JoinHandle<()>,
+    control: tokio::task::JoinHandle<control::gateway::Ended>,
 }
 
 impl Host {
@@ -279,7 +279,7 @@ impl Host {
             .await
             .unwrap();
         stop.cancel();
-        control.await.unwrap();
+        let _ = control.await.unwrap();
         tokio::task::spawn_blocking(move || game.join())
             .await
             .unwrap()

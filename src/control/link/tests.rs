@@ -89,7 +89,7 @@ fn lost(link: &mut Link) -> (DetachReason, Duration) {
                 was_attached: true,
                 retry_in,
             },
-        ] => (reason, retry_in),
+        ] => (reason, retry_in.unwrap()),
         other => panic!("{other:?}"),
     }
 }
@@ -98,7 +98,7 @@ fn lost(link: &mut Link) -> (DetachReason, Duration) {
 fn the_first_attach_installs_keys_and_starts_the_log_before_it_is_up() {
     let now = crate::clock::Clock::system().now();
     let mut link = Link::new(now, 1);
-    assert_eq!(link.poll_timeout(), now);
+    assert_eq!(link.poll_timeout(), Some(now));
     link.timer(now);
     assert_eq!(effects(&mut link), [Effect::Connect]);
     link.connected(description(), vec![seat(1)]);
@@ -163,7 +163,7 @@ fn a_gap_drops_the_stream_and_the_next_attach_names_the_position() {
     link.disconnected(now, DetachReason::Unreachable);
     assert_eq!(effects(&mut link), []);
 
-    let now = link.poll_timeout();
+    let now = link.poll_timeout().unwrap();
     link.timer(now);
     assert_eq!(effects(&mut link), [Effect::Connect]);
     link.connected(description(), Vec::new());
@@ -223,7 +223,7 @@ fn a_heartbeat_a_second_until_five_seconds_of_silence() {
     let mut link = attached_link(start);
     let mut beats = 0;
     loop {
-        let now = link.poll_timeout();
+        let now = link.poll_timeout().unwrap();
         assert!(now > start);
         link.timer(now);
         match effects(&mut link).as_slice() {
@@ -287,6 +287,7 @@ fn retries_back_off_with_jitter_and_a_proven_stream_starts_afresh() {
         let [Effect::Disconnect { retry_in, .. }] = effects(&mut link)[..] else {
             panic!("one disconnect");
         };
+        let retry_in = retry_in.unwrap();
         waits.push(retry_in);
         now += retry_in;
     }
@@ -312,11 +313,24 @@ fn retries_back_off_with_jitter_and_a_proven_stream_starts_afresh() {
 }
 
 #[test]
-fn a_fenced_gateway_does_not_hurry_back() {
+fn a_fenced_gateway_never_comes_back() {
     let now = crate::clock::Clock::system().now();
     let mut link = attached_link(now);
-    link.disconnected(now, DetachReason::Refused(AttachRefusal::Fenced));
-    assert!(lost(&mut link).1 >= RETRY_LAST / 2);
+    let fenced = DetachReason::Refused(AttachRefusal::Fenced);
+    link.disconnected(now, fenced);
+    let expected = Effect::Disconnect {
+        reason: fenced,
+        was_attached: true,
+        retry_in: None,
+    };
+    assert_eq!(effects(&mut link)[..], [expected]);
+    // A sidecar that restarts forgets who is fenced off, so this end has to know.
+    assert_eq!(link.poll_timeout(), None);
+    link.timer(now + Duration::from_secs(3_600));
+    link.report_ready(now);
+    link.disconnected(now, DetachReason::Unreachable);
+    assert!(effects(&mut link).is_empty());
+    assert!(!link.wants_transmit() && !link.is_attached());
 }
 
 #[test]
@@ -326,7 +340,7 @@ fn an_attach_without_an_answer_is_given_up() {
     link.timer(now);
     effects(&mut link);
     link.connected(description(), Vec::new());
-    assert_eq!(link.poll_timeout(), now + ATTACH_TIMEOUT);
+    assert_eq!(link.poll_timeout(), Some(now + ATTACH_TIMEOUT));
     link.timer(now + ATTACH_TIMEOUT);
     assert!(matches!(
         effects(&mut link)[..],
@@ -347,7 +361,7 @@ fn reports_are_coalesced_and_cut_into_messages() {
         link.report_ready(now);
         assert_eq!(effects(&mut link), []);
     }
-    let now = link.poll_timeout();
+    let now = link.poll_timeout().unwrap();
     link.timer(now);
     assert_eq!(effects(&mut link), [Effect::TakeReport]);
     let sessions: Vec<_> = (0..2 * MAX_REPORTED as u128 + 1).map(SessionId).collect();
@@ -390,7 +404,7 @@ fn an_attach_outdates_unsent_seat_changes_but_not_activity() {
         seats: 1,
     });
     link.disconnected(now, DetachReason::Unreachable);
-    let now = link.poll_timeout();
+    let now = link.poll_timeout().unwrap();
     link.timer(now);
     effects(&mut link);
     link.connected(description(), vec![seat(2)]);

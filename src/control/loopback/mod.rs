@@ -27,6 +27,7 @@ use self::hosts::{FakeGateway, FakeSidecar, Heard, LINEAGE, Told, key};
 use super::{
     GatewayHost, LiveSeat, MAX_MESSAGE_BYTES, Revocation, RevocationRange, SeatReport, SidecarHost,
     codec::encode_gateway,
+    gateway::Ended,
     message::{Attach, FromGateway},
     sidecar::service_until,
 };
@@ -121,7 +122,7 @@ impl Process {
         ))
     }
 
-    fn run_gateway(&self, gateway: &Arc<FakeGateway>) -> (CancellationToken, JoinHandle<()>) {
+    fn run_gateway(&self, gateway: &Arc<FakeGateway>) -> (CancellationToken, JoinHandle<Ended>) {
         let cancel = CancellationToken::new();
         let task = tokio::spawn(super::gateway::run(
             self.channel(),
@@ -223,7 +224,7 @@ async fn a_gateway_attaches_follows_the_log_and_reports() {
     assert_eq!(reported.active, [SessionId(14)]);
 
     cancel.cancel();
-    task.await.unwrap();
+    assert_eq!(task.await.unwrap(), Ended::Cancelled);
     until(&mut told, |event| (event == Told::Detached).then_some(())).await;
     until(&mut heard, |event| {
         matches!(event, Heard::Detached(_)).then_some(())
@@ -271,7 +272,7 @@ async fn a_newer_process_fences_off_the_older_one() {
     let (sidecar, mut heard) = FakeSidecar::new(Vec::new());
     let process = Process::start(sidecar);
     let (older, mut older_told) = FakeGateway::new(1, Vec::new());
-    let (_cancel, _task) = process.run_gateway(&older);
+    let (_cancel, older_task) = process.run_gateway(&older);
     let attached = |event| matches!(event, Told::Attached(..)).then_some(());
     until(&mut older_told, attached).await;
     let (newer, mut newer_told) = FakeGateway::new(2, Vec::new());
@@ -281,6 +282,9 @@ async fn a_newer_process_fences_off_the_older_one() {
         (event == Told::Detached).then_some(())
     })
     .await;
+    // For good, though nobody cancels it.
+    let ended = tokio::time::timeout(PATIENCE, older_task).await;
+    assert_eq!(ended.unwrap().unwrap(), Ended::Fenced);
     // The older one's stream leaves, the newer one's stays: its acknowledgements and reports go on.
     until(&mut heard, |event| match event {
         Heard::Detached(id) => {

@@ -48,6 +48,8 @@ struct Shared {
     database: RwLock<Option<Database>>,
     activity: Mutex<Activity>,
     head: watch::Sender<Revision>,
+    /// Set once, when the file cannot be written: redb takes no more changes before it is opened anew.
+    failed: watch::Sender<bool>,
     lives: StoreLives,
 }
 
@@ -92,6 +94,7 @@ impl EmbeddedStore {
             database: RwLock::new(Some(database)),
             activity: Mutex::new(Activity::new(lives.granule())),
             head: watch::Sender::new(head),
+            failed: watch::Sender::new(false),
             lives,
         });
         let (sender, receiver) = mpsc::channel(writer::QUEUE);
@@ -227,6 +230,10 @@ impl Store for EmbeddedStore {
 
     fn watch_head(&self) -> watch::Receiver<Revision> {
         self.shared.head.subscribe()
+    }
+
+    fn watch_failed(&self) -> watch::Receiver<bool> {
+        self.shared.failed.subscribe()
     }
 
     fn close(&self) -> Answer<'_, ()> {

@@ -51,24 +51,28 @@ pub(super) fn open(path: &Path) -> Result<(Database, Revision), OpenError> {
     Ok((database, Revision(log.head)))
 }
 
-/// Makes the tables and the log's identity if they are not there yet.
+/// Makes the tables if they are not there yet, and gives the log a new identity.
+///
+/// New at every opening: a file that was restored from a backup counts on from an older revision, and a gateway which took it for the
+/// log that it knows would skip as many events as were lost. So every gateway gets a snapshot and the retained log after a restart.
 fn prepare(database: &Database) -> Result<proto::LogRecord, StoreError> {
     let transaction = database.begin_write()?;
     let log = {
         let mut tables = Tables::open(&transaction)?;
-        match tables.log_record()? {
-            Some(log) => log,
-            None => {
-                let log = proto::LogRecord {
-                    format: LAYOUT,
-                    lineage: Bytes::copy_from_slice(&draw::lineage()?.to_bytes()),
-                    head: 0,
-                    tail: 0,
-                };
-                tables.put_log_record(&log)?;
-                log
-            }
+        let known = tables.log_record()?;
+        if let Some(other) = known.as_ref().filter(|log| log.format != LAYOUT) {
+            // Not this program's to write in.
+            return Ok(other.clone());
         }
+        let (head, tail) = known.map_or((0, 0), |log| (log.head, log.tail));
+        let log = proto::LogRecord {
+            format: LAYOUT,
+            lineage: Bytes::copy_from_slice(&draw::lineage()?.to_bytes()),
+            head,
+            tail,
+        };
+        tables.put_log_record(&log)?;
+        log
     };
     transaction.commit()?;
     Ok(log)

@@ -11,7 +11,7 @@ use crate::{
     control::LogState,
     id::{Revision, SessionId},
     store::{
-        EmbeddedStore, OpenError, SessionRevocation, Standing, Store,
+        EmbeddedStore, OpenError, SessionRevocation, Standing, Store, StoreError,
         conformance::{LIVES, START, log_in},
     },
 };
@@ -41,7 +41,8 @@ async fn everything_is_there_after_reopening() {
     drop(store);
 
     let store = open(&path);
-    assert_eq!(store.log_state().await.unwrap(), state, "the same lineage");
+    let LogState { tail, head, .. } = store.log_state().await.unwrap();
+    assert_eq!((tail, head), (state.tail, state.head));
     assert_eq!(*store.watch_head().borrow(), Revision(1));
     assert_eq!(revoked_by(&store, bob).await, Some(Revision(1)));
     let found = store.session(ada.session.id).await.unwrap().unwrap();
@@ -51,13 +52,28 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(next, SessionRevocation::Ended(Revision(2)));
 }
 
+/// A gateway that has followed the log to revision 2 must not take the restored one, at revision 1 or beyond, for its continuation.
 #[tokio::test]
-async fn two_files_have_two_lineages() {
-    let ((_a, first), (_b, second)) = (folder(), folder());
-    let lineage = |state: LogState| state.lineage;
-    let first = lineage(open(&first).log_state().await.unwrap());
-    let second = lineage(open(&second).log_state().await.unwrap());
-    assert_ne!(first, second);
+async fn a_store_restored_from_a_backup_has_another_lineage() {
+    let (folder, path) = folder();
+    let store = open(&path);
+    let [ada, bob, eve] = ["ada", "bob", "eve"];
+    let ada = log_in(&store, ada).await.session.id;
+    let bob = log_in(&store, bob).await.session.id;
+    let eve = log_in(&store, eve).await.session.id;
+    store.revoke_session(ada, START).await.unwrap();
+    let backup = folder.path().join("backup.redb");
+    std::fs::copy(&path, &backup).unwrap();
+    store.revoke_session(bob, START).await.unwrap();
+    let lost = store.log_state().await.unwrap();
+    drop(store);
+
+    std::fs::copy(&backup, &path).unwrap();
+    let store = open(&path);
+    store.revoke_session(eve, START).await.unwrap();
+    let restored = store.log_state().await.unwrap();
+    assert_eq!(restored.head, lost.head);
+    assert_ne!(restored.lineage, lost.lineage);
 }
 
 #[tokio::test]
@@ -207,4 +223,17 @@ async fn a_file_with_flipped_bytes_is_refused_or_whole() {
         }
     }
     assert!(refused > 0);
+}
+
+#[tokio::test]
+async fn a_medium_that_fails_is_told_at_once_and_for_good() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let failed = store.watch_failed();
+    let fail_with = |error: StoreError| store.change(move |_| Err::<(), _>(error.clone()));
+    fail_with(StoreError::Record("sessions")).await.unwrap_err();
+    assert!(!*failed.borrow(), "one damaged record is no failed disk");
+    let broken = StoreError::Storage("input/output error".to_owned());
+    fail_with(broken).await.unwrap_err();
+    assert!(*failed.borrow());
 }

@@ -100,11 +100,18 @@ enum Attempt {
 fn attempt(shared: &Shared, database: &Database, batch: &mut [Box<dyn Job>]) -> Attempt {
     let transaction = match database.begin_write() {
         Ok(transaction) => transaction,
-        Err(error) => return Attempt::Done(Err(error.into())),
+        Err(error) => {
+            let error = error.into();
+            note_failure(shared, &error);
+            return Attempt::Done(Err(error));
+        }
     };
     match apply(shared, &transaction, batch) {
         // Dropping the transaction aborts it.
-        Err(error) => Attempt::JobFailed(error),
+        Err(error) => {
+            note_failure(shared, &error);
+            Attempt::JobFailed(error)
+        }
         Ok(head) => {
             let outcome = transaction.commit().map_err(StoreError::from);
             match &outcome {
@@ -115,10 +122,25 @@ fn attempt(shared: &Shared, database: &Database, batch: &mut [Box<dyn Job>]) -> 
                         moved
                     });
                 }
-                Err(error) => tracing::error!(label = error.label(), %error, "commit failed"),
+                Err(error) => note_failure(shared, error),
             }
             Attempt::Done(outcome)
         }
+    }
+}
+
+/// Tells that the medium has failed, once; errors of other kinds pass.
+fn note_failure(shared: &Shared, error: &StoreError) {
+    match error {
+        StoreError::Storage(_) | StoreError::Commit(_) => {}
+        StoreError::Record(_) | StoreError::Randomness | StoreError::Closed => return,
+    }
+    if !shared.failed.send_replace(true) {
+        tracing::error!(
+            label = error.label(),
+            %error,
+            "the store has failed and takes no more changes: see to its disk and restart the sidecar"
+        );
     }
 }
 
