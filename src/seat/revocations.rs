@@ -117,6 +117,9 @@ impl RevocationLog {
     pub fn reset(&mut self, lineage: Lineage, revision: Revision) {
         if self.lineage() != Some(lineage) {
             self.players.clear();
+            // Their ends too: an old one must not end a new revocation of the same generation early.
+            self.ends
+                .retain(|(_, revoked)| matches!(revoked, Revoked::Session(_)));
         }
         self.range = Some(Range {
             lineage,

@@ -48,14 +48,27 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn draw(rng: &mut ChaCha8Rng, gateway: GatewayId, start: Timestamp) -> Self {
-        let mut script = Self {
+    fn empty(rng: &mut ChaCha8Rng, gateway: GatewayId, start: Timestamp) -> Self {
+        Self {
             key: TransportKey::from_bytes(&rng.random()),
             players: BTreeMap::new(),
             course: BTreeMap::new(),
             gateway,
             start,
-        };
+        }
+    }
+
+    /// One player comes, and nothing else happens.
+    pub(super) fn of_one(rng: &mut ChaCha8Rng, gateway: GatewayId, start: Timestamp) -> Self {
+        let mut script = Self::empty(rng, gateway, start);
+        let key = script.key.clone();
+        let token = script.mint(rng, &key, SessionId(100), PlayerId(1));
+        script.plan(Duration::ZERO, Happening::Connect(Opening::Token(token)));
+        script
+    }
+
+    pub(super) fn draw(rng: &mut ChaCha8Rng, gateway: GatewayId, start: Timestamp) -> Self {
+        let mut script = Self::empty(rng, gateway, start);
         let mut arrivals = 0;
         for number in 0..rng.random_range(3..7_u128) {
             arrivals += script.player(rng, number, arrivals);

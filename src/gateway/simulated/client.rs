@@ -54,6 +54,8 @@ pub(super) struct Client {
     pub(super) end: Option<End>,
     /// A client that has vanished neither sends nor receives.
     pub(super) vanished: bool,
+    /// It listens, and pings.
+    pub(super) says_nothing: bool,
     pub(super) datagrams_received: u64,
     pub(super) messages_received: Vec<Bytes>,
     next_input: Option<Instant>,
@@ -108,6 +110,7 @@ impl Client {
             welcome: None,
             end: None,
             vanished: false,
+            says_nothing: false,
             datagrams_received: 0,
             messages_received: Vec::new(),
             next_input: None,
@@ -242,7 +245,7 @@ impl Client {
                 Frame::Welcome(welcome) => {
                     assert!(self.welcome.is_none(), "welcomed twice");
                     self.welcome = Some(welcome);
-                    self.next_input = Some(now);
+                    self.next_input = (!self.says_nothing).then_some(now);
                 }
                 Frame::Message(payload) => self.messages_received.push(payload),
                 Frame::Hello(_) => panic!("a gateway never says Hello"),

@@ -24,6 +24,14 @@ pub(super) struct Conditions {
 }
 
 impl Conditions {
+    /// A good line: 10 ms, and nothing is lost.
+    pub(super) const GOOD: Self = Self {
+        loss: 0,
+        duplication: 0,
+        delay: Duration::from_millis(5),
+        jitter: Duration::ZERO,
+    };
+
     pub(super) fn draw(rng: &mut ChaCha8Rng) -> Self {
         Self {
             loss: [0, 0, 10, 50, 150][rng.random_range(0..5)],

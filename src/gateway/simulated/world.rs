@@ -100,6 +100,8 @@ pub(super) struct World {
     players: BTreeMap<SessionId, PlayerId>,
     live: BTreeMap<Handle, SessionId>,
     ended: BTreeSet<Handle>,
+    /// Clients only listen, and nobody is thrown out.
+    listeners: bool,
     /// Who is thrown out at which tick.
     kicks: BTreeMap<u64, Handle>,
     outcome: Outcome,
@@ -128,8 +130,25 @@ fn seeded_entropy(rng: &mut ChaCha8Rng) -> Entropy {
 }
 
 impl World {
+    /// Whatever the seed draws.
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let conditions = Conditions::draw(&mut rng);
+        Self::build(rng, conditions, Script::draw, false)
+    }
+
+    /// One player on a good line, who listens and says nothing.
+    pub(super) fn of_a_listener() -> Self {
+        let rng = ChaCha8Rng::seed_from_u64(0);
+        Self::build(rng, Conditions::GOOD, Script::of_one, true)
+    }
+
+    fn build(
+        mut rng: ChaCha8Rng,
+        conditions: Conditions,
+        script: impl FnOnce(&mut ChaCha8Rng, GatewayId, Timestamp) -> Script,
+        listeners: bool,
+    ) -> Self {
         let time = ManualTime::starting_at(START);
         let clock = time.clock();
         let id: GatewayId = "gateway-1".parse().unwrap();
@@ -178,8 +197,8 @@ impl World {
         };
         let simulation = Simulation::new(Arc::clone(&shared), workers);
         let now = clock.now();
-        let network = Network::new(Conditions::draw(&mut rng));
-        let script = Script::draw(&mut rng, shared.id.clone(), START);
+        let network = Network::new(conditions);
+        let script = script(&mut rng, shared.id.clone(), START);
         let world = Self {
             rng,
             time,
@@ -201,6 +220,7 @@ impl World {
             players: script.players,
             live: BTreeMap::new(),
             ended: BTreeSet::new(),
+            listeners,
             kicks: BTreeMap::new(),
             outcome: Outcome::default(),
         };
@@ -360,6 +380,9 @@ impl World {
                 self.clients.push(Client::connect(
                     self.now, seed, entropy, address, GATEWAY, self.pin, opening,
                 ));
+                if let (true, Some(client)) = (self.listeners, self.clients.last_mut()) {
+                    client.says_nothing = true;
+                }
             }
             Happening::Revoke(revocation) => self.revoke(revocation),
             Happening::Leave(index) => {
@@ -453,10 +476,13 @@ impl World {
                     for part in 0..BURST_PARTS {
                         let mut message = vec![0xff; BURST_PART];
                         message[4..8].copy_from_slice(&part.to_be_bytes());
-                        assert!(out.message(joined.handle, &message));
+                        // Refused if its end is told in the same tick.
+                        out.message(joined.handle, &message);
                     }
-                    let ticks = self.rng.random_range(1..600);
-                    self.kicks.insert(tick.0 + ticks, joined.handle);
+                    if !self.listeners {
+                        let ticks = self.rng.random_range(1..600);
+                        self.kicks.insert(tick.0 + ticks, joined.handle);
+                    }
                 }
                 SeatChange::Moved { handle, .. } => {
                     assert!(self.live.contains_key(&handle), "moved before it joined");
