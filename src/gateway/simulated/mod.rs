@@ -33,6 +33,8 @@ fn seeds_keep_the_rules() {
     for seed in seeds() {
         total.add(&run(seed));
     }
+    // Shown by `cargo test … -- --nocapture`.
+    println!("{total:?}");
     if seeds() != SEEDS {
         return;
     }
