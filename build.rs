@@ -3,11 +3,14 @@
 use std::path::Path;
 
 /// Messages with a secret in them.
-const SECRET: [&str; 4] = [
+const SECRET: [&str; 7] = [
     "TransportKey",
     "ConnectTicket",
     "LoginResponse",
     "CreateSessionResponse",
+    "RefreshRequest",
+    "RefreshResponse",
+    "LogoutRequest",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

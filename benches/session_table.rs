@@ -116,6 +116,7 @@ fn seated(sessions: &[SessionId]) -> (SeatTable, Vec<Handle>) {
         window: DEFAULT_WINDOW,
         idle: IDLE,
         activity: ActivitySource::Input,
+        ..SeatConfig::default()
     });
     let mut handles: Vec<_> = (0..)
         .zip(sessions)

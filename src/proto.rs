@@ -5,24 +5,24 @@
 
 tonic::include_proto!("tickgate.v1");
 
-/// Shows a message without its secret. All fields are named, so that a new one breaks the build and not the secrecy.
+/// Shows a message without its secrets. All fields are named, so that a new one breaks the build and not the secrecy.
 macro_rules! redacted {
-    ($message:ident { $secret:ident, $($shown:ident),* $(,)? }) => {
+    ($message:ident { $($secret:ident),+; $($shown:ident),* $(,)? }) => {
         impl std::fmt::Debug for $message {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let Self { $secret: _, $($shown),* } = self;
+                let Self { $($secret: _,)+ $($shown),* } = self;
                 f.debug_struct(stringify!($message))
                     $(.field(stringify!($shown), $shown))*
-                    .field(stringify!($secret), &"[redacted]")
+                    $(.field(stringify!($secret), &"[redacted]"))+
                     .finish()
             }
         }
     };
 }
 
-redacted!(TransportKey { key, epoch });
+redacted!(TransportKey { key; epoch });
 redacted!(ConnectTicket {
-    token,
+    token;
     expires_at_ms,
     gateway_id,
     addresses,
@@ -31,7 +31,7 @@ redacted!(ConnectTicket {
     session_id,
 });
 redacted!(LoginResponse {
-    session_token,
+    session_token, refresh_token;
     expires_at_ms,
     session_id,
     player_id,
@@ -39,13 +39,23 @@ redacted!(LoginResponse {
     session_ends_at_ms,
 });
 redacted!(CreateSessionResponse {
-    session_token,
+    session_token, refresh_token;
     expires_at_ms,
     session_id,
     player_id,
     is_new_player,
     session_ends_at_ms,
 });
+
+redacted!(RefreshRequest { refresh_token; });
+redacted!(RefreshResponse {
+    session_token, refresh_token;
+    expires_at_ms,
+    session_id,
+    session_ends_at_ms,
+    role,
+});
+redacted!(LogoutRequest { refresh_token; });
 
 /// The file descriptors of all services, for the reflection service.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("tickgate.v1");
@@ -76,17 +86,32 @@ mod tests {
         };
         let login = LoginResponse {
             session_token: CANARY.into(),
+            refresh_token: CANARY.into(),
             ..LoginResponse::default()
         };
         let created = CreateSessionResponse {
             session_token: CANARY.into(),
+            refresh_token: CANARY.into(),
             ..CreateSessionResponse::default()
         };
-        let shown = format!("{attached:?} {message:?} {ticket:?} {login:?} {created:#?}");
+        let refresh = RefreshRequest {
+            refresh_token: CANARY.into(),
+        };
+        let refreshed = RefreshResponse {
+            session_token: CANARY.into(),
+            refresh_token: CANARY.into(),
+            ..RefreshResponse::default()
+        };
+        let logout = LogoutRequest {
+            refresh_token: CANARY.into(),
+        };
+        let shown = format!(
+            "{attached:?} {message:?} {ticket:?} {login:?} {created:#?} {refresh:?} {refreshed:?} {logout:?}"
+        );
         assert!(!shown.contains(CANARY), "{shown}");
         // Bytes would show as numbers, were they shown as a list.
         assert!(!shown.contains("99, 97, 110"), "{shown}");
-        assert_eq!(shown.matches("[redacted]").count(), 5);
+        assert_eq!(shown.matches("[redacted]").count(), 11);
         assert!(shown.contains("eu-1") && shown.contains("epoch: 3"));
     }
 }

@@ -37,6 +37,7 @@ fn empty(activity: ActivitySource) -> SeatTable {
         window: 60,
         idle: Duration::from_secs(60),
         activity,
+        ..SeatConfig::default()
     })
 }
 

@@ -179,6 +179,10 @@ impl GatewayHost for Puppet {
         self.applied.send_replace(range.to);
     }
 
+    fn idle_moved(&self, _sessions: &[(SessionId, Timestamp)]) {}
+
+    fn drain(&self, _drain: tickgate::control::Drain) {}
+
     fn heartbeat(&self, _: Timestamp, _: Revision) {}
 
     fn take_report(&self, report: &mut SeatReport) {
@@ -297,7 +301,10 @@ async fn bad_requests_get_clear_answers() {
     let login = auth.login(dev("ada")).await.unwrap().into_inner();
     let ask = |target| {
         with_bearer(
-            proto::IssueConnectTokenRequest { target },
+            proto::IssueConnectTokenRequest {
+                target,
+                ..Default::default()
+            },
             &login.session_token,
         )
     };
@@ -385,6 +392,7 @@ async fn a_backend_brings_its_players() {
         session_id: session.session_id.clone(),
         target: any(),
         life_ms,
+        ..Default::default()
     };
     for (life_ms, lives) in [(0, 30_000), (1_000, 1_000), (300_000, 300_000)] {
         let ticket = admin
@@ -514,6 +522,7 @@ async fn a_revocation_waits_for_gateways() {
         session_id: session.session_id,
         target: any(),
         life_ms: 0,
+        ..Default::default()
     };
     assert_eq!(
         code(admin.issue_connect_token(ended).await),
@@ -561,6 +570,7 @@ async fn activity_at_a_gateway_keeps_a_session_alive() {
         closed: Vec::new(),
         active: vec![id],
         seats: 1,
+        ..SeatReport::default()
     };
     reported(&gateway, &mut admin, 1).await;
     // A count follows the reports that were taken before it.
@@ -571,6 +581,7 @@ async fn activity_at_a_gateway_keeps_a_session_alive() {
         session_id: session.session_id.clone(),
         target: any(),
         life_ms: 0,
+        ..Default::default()
     };
     assert!(admin.issue_connect_token(issue()).await.is_ok());
     world.time.advance(half_an_hour);

@@ -103,6 +103,7 @@ impl Account {
     ) -> Result<Ticket, CallError> {
         let message = proto::IssueConnectTokenRequest {
             target: Some(target.into()),
+            client_key: Default::default(),
         };
         let request = with_bearer(&session.token, message)?;
         let ticket = within(CALL_DEADLINE, self.0.clone().issue_connect_token(request)).await?;

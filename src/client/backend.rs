@@ -133,6 +133,7 @@ impl Backend {
             session_id: session.to_string(),
             target: Some(target.into()),
             life_ms: life_ms(life)?,
+            client_key: Default::default(),
         };
         let ticket = within(CALL_DEADLINE, self.0.clone().issue_connect_token(request)).await?;
         Ok(ticket.try_into()?)

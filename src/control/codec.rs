@@ -62,7 +62,10 @@ pub fn encode_gateway(message: FromGateway) -> proto::GatewayMessage {
         FromGateway::Ack(revision) => Message::Ack(proto::RevocationAck {
             revision: revision.0,
         }),
-        FromGateway::Heartbeat { seats } => Message::Heartbeat(proto::GatewayHeartbeat { seats }),
+        FromGateway::Heartbeat { seats } => Message::Heartbeat(proto::GatewayHeartbeat {
+            seats,
+            draining: false,
+        }),
     };
     proto::GatewayMessage {
         message: Some(message),
@@ -90,6 +93,9 @@ pub fn decode_gateway(message: proto::GatewayMessage) -> Result<FromGateway, Mal
         Message::Heartbeat(heartbeat) => FromGateway::Heartbeat {
             seats: heartbeat.seats.min(MAX_SEATS),
         },
+        Message::AttachSeats(_) | Message::Certificates(_) | Message::Events(_) => {
+            return Err(Malformed("message"));
+        }
     })
 }
 
@@ -128,6 +134,9 @@ pub fn decode_sidecar(message: proto::SidecarMessage) -> Result<FromSidecar, Mal
             time: Timestamp(heartbeat.time_ms),
             head: Revision(heartbeat.head),
         },
+        Message::SnapshotDead(_) | Message::IdleMoved(_) | Message::Drain(_) => {
+            return Err(Malformed("message"));
+        }
     })
 }
 
@@ -160,6 +169,8 @@ fn encode_attach(attach: Attach) -> proto::Attach {
             .unwrap_or_default(),
         revision: position.map_or(0, |p| p.revision.0),
         seats: seats.into_iter().map(encode_seat).collect(),
+        more_seats: false,
+        draining: false,
     }
 }
 
@@ -244,6 +255,7 @@ fn encode_attached(attached: Attached) -> proto::Attached {
         snapshot: snapshot.map(|snapshot| proto::Snapshot {
             dead_session_ids: concatenate(&snapshot.dead),
             revision: snapshot.revision.0,
+            more_dead: false,
         }),
     }
 }

@@ -29,7 +29,7 @@ mod loopback;
 #[cfg(test)]
 mod simulation;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -118,6 +118,74 @@ pub struct SeatReport {
     pub active: Vec<SessionId>,
     /// Seats taken now.
     pub seats: u32,
+    /// Whether the gateway drains: no tokens are to be minted for it.
+    pub draining: bool,
+    /// SHA-256 of the QUIC leaf certificate, current then next, if that has changed since it was last told.
+    pub certificate_sha256: Option<Vec<[u8; 32]>>,
+    /// What happened, oldest first, for `explain` alone.
+    pub events: Vec<GatewayEvent>,
+    /// Events that were lost because too much happened at once, or the channel was down.
+    pub events_lost: u64,
+}
+
+/// Something that happened at a gateway's door or to a seat, as `explain` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayEvent {
+    /// When, by the gateway's clock.
+    pub at: Timestamp,
+    /// What.
+    pub kind: GatewayEventKind,
+    /// Whose; none for a refusal whose token did not open.
+    pub session: Option<SessionId>,
+    /// SHA-256 of the connect token's text, of an admission or a refusal that presented one.
+    pub token_sha256: Option<[u8; 32]>,
+    /// The peer's address, of a refusal.
+    pub remote: Option<SocketAddr>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GatewayEventKind {
+    /// A token took a new seat.
+    Admitted,
+    /// A token took over the seat of its session.
+    Resumed,
+    /// A client was refused.
+    Refused {
+        /// The true reason, a fixed label.
+        reason: Cow<'static, str>,
+        /// The number of the close code that the client was told.
+        code: u16,
+    },
+    /// A seat's connection was lost; its grace runs.
+    Suspended,
+    /// A seat ended.
+    Ended {
+        /// Why, a fixed label.
+        reason: Cow<'static, str>,
+        /// The number of the close code that the client was told.
+        code: u16,
+    },
+}
+
+/// What a sidecar wants of a gateway beside the log; state, not a queue, so that whatever is newer replaces what has not gone out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// The keys to accept from now on, if they have changed.
+    pub keys: Option<Vec<CarriedKey>>,
+    /// Sessions with a seat there that were active elsewhere, with their last activity; each at most once.
+    pub idle_moved: Vec<(SessionId, Timestamp)>,
+    /// Drain, or stop draining.
+    pub drain: Option<Drain>,
+}
+
+/// Whether a gateway is to admit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// Admit nobody any more, and close what is left after this time.
+    Within(Duration),
+    /// Admit again.
+    Cancel,
 }
 
 /// A transport key as the control channel carries it: 32 secret bytes and the master epoch they derive from.
@@ -154,6 +222,10 @@ pub trait GatewayHost: Send + Sync + 'static {
     fn reset_log(&self, lineage: Lineage, revision: Revision, dead: &[SessionId]);
     /// Apply these events: when it returns, the next verify refuses what they end.
     fn apply_revocations(&self, range: &RevocationRange);
+    /// These sessions were active on another gateway, at these times.
+    fn idle_moved(&self, sessions: &[(SessionId, Timestamp)]);
+    /// Admit nobody any more, or again.
+    fn drain(&self, drain: Drain);
     /// A heartbeat: the sidecar's time and the head of its log.
     fn heartbeat(&self, time: Timestamp, head: Revision);
     /// Takes what is to be reported (swaps it out); `live_seats` on a later attach heals whatever a lost report said.
@@ -232,6 +304,10 @@ pub trait SidecarHost: Send + Sync + 'static {
     fn detach(&self, attachment: AttachmentId);
     /// Resolves when this attachment has been replaced by a newer one.
     async fn fenced(&self, attachment: AttachmentId);
+    /// Notified (`notify_one`) when there are orders for this attachment.
+    fn orders_ready(&self, attachment: AttachmentId) -> Arc<Notify>;
+    /// Takes the orders for this attachment (swaps them out).
+    fn take_orders(&self, attachment: AttachmentId) -> Orders;
 }
 
 /// One stream of one gateway process, as the sidecar counts them.

@@ -67,6 +67,7 @@ impl Play {
                 window: 60,
                 idle: Duration::from_secs(3_600),
                 activity: ActivitySource::Input,
+                ..SeatConfig::default()
             }),
             world: World::new(),
             report: TickReport::default(),

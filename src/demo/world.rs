@@ -136,12 +136,14 @@ impl World {
     fn apply(&mut self, change: &SeatChange) {
         match change {
             SeatChange::Joined(joined) => self.enter(joined.handle, joined.client),
-            SeatChange::Moved { handle, .. } => {
+            SeatChange::Resumed { handle, .. } => {
                 // A new connection counts its inputs from a new start.
                 if let Some(player) = player_mut(&mut self.players, *handle) {
                     player.received = None;
                 }
             }
+            // It stands where it stood, and nobody moves it.
+            SeatChange::Suspended { .. } => {}
             SeatChange::Ended { handle, .. } => self.leave(*handle),
         }
     }

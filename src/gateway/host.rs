@@ -9,7 +9,7 @@ use super::shared::Shared;
 use crate::{
     clock::Timestamp,
     control::{
-        CarriedKey, GatewayDescription, GatewayHost, LiveSeat, Revocation, RevocationRange,
+        CarriedKey, Drain, GatewayDescription, GatewayHost, LiveSeat, Revocation, RevocationRange,
         SeatReport,
     },
     id::{Incarnation, Lineage, Revision, SessionId},
@@ -131,6 +131,19 @@ impl GatewayHost for Host {
                     );
                 }
             }
+        }
+    }
+
+    fn idle_moved(&self, sessions: &[(SessionId, Timestamp)]) {
+        for (session, active_at) in sessions {
+            self.shared.seats.extend_idle(*session, *active_at);
+        }
+    }
+
+    fn drain(&self, drain: Drain) {
+        match drain {
+            Drain::Within(_) => self.shared.start_draining(),
+            Drain::Cancel => {}
         }
     }
 

@@ -98,7 +98,8 @@ fn note(roster: &mut Vec<Option<Known>>, changes: &[SeatChange]) {
     for change in changes {
         let (handle, known) = match *change {
             SeatChange::Joined(Joined { handle, worker, .. })
-            | SeatChange::Moved { handle, worker } => (handle, Some(Known { handle, worker })),
+            | SeatChange::Resumed { handle, worker } => (handle, Some(Known { handle, worker })),
+            SeatChange::Suspended { .. } => continue,
             SeatChange::Ended { handle, .. } => (handle, None),
         };
         let slot = handle.slot() as usize;

@@ -128,6 +128,7 @@ fn gateway_config(config: &Config, clock: Clock) -> Result<GatewayConfig, RoleEr
                 Activity::Input => ActivitySource::Input,
                 Activity::Verify => ActivitySource::Verify,
             },
+            ..SeatConfig::default()
         },
         limits: Limits {
             handshakes: section.max_handshakes as usize,

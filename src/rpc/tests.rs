@@ -32,6 +32,27 @@ struct Mirror;
 
 #[tonic::async_trait]
 impl AuthService for Mirror {
+    async fn refresh(
+        &self,
+        _: Request<crate::proto::RefreshRequest>,
+    ) -> Result<Response<crate::proto::RefreshResponse>, Status> {
+        Err(Status::unimplemented("not mirrored"))
+    }
+
+    async fn logout(
+        &self,
+        _: Request<crate::proto::LogoutRequest>,
+    ) -> Result<Response<crate::proto::LogoutResponse>, Status> {
+        Err(Status::unimplemented("not mirrored"))
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<crate::proto::ListOwnSessionsRequest>,
+    ) -> Result<Response<crate::proto::ListOwnSessionsResponse>, Status> {
+        Err(Status::unimplemented("not mirrored"))
+    }
+
     async fn who_am_i(
         &self,
         request: Request<WhoAmIRequest>,

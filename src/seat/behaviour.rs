@@ -20,6 +20,7 @@ fn crowd(count: u32, window: u32, idle: Duration) -> (SeatTable, Vec<Handle>) {
         window,
         idle,
         activity: ActivitySource::Input,
+        ..SeatConfig::default()
     });
     let handles = (0..count)
         .map(|n| {
@@ -241,6 +242,7 @@ fn to_be_verified_is_activity_only_where_configured() {
             window: 60,
             idle: Duration::from_secs(5),
             activity,
+            ..SeatConfig::default()
         });
         let handle = table.install(grant(7, 0), START).unwrap().handle();
         let mut report = TickReport::default();

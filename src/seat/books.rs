@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Connection, EndReason, Grant, Handle, Joined, SeatChange, TableFull,
+    Connection, EndReason, Grant, Handle, Joined, NotSeated, SeatChange,
     closings::Closings,
     journal::{Entry, Journal},
     phases::{Phases, Place},
@@ -160,7 +160,7 @@ impl Books {
         floor: &Floor,
         grant: Grant,
         now: Timestamp,
-    ) -> Result<Handle, TableFull> {
+    ) -> Result<Handle, NotSeated> {
         let Grant {
             session,
             player,
@@ -169,11 +169,11 @@ impl Books {
             ends_at,
             connection,
         } = grant;
-        let slot = self.free_slot().ok_or(TableFull)?;
+        let slot = self.free_slot().ok_or(NotSeated::Full)?;
         let (Some(berth), Some(word)) = (self.berths.get_mut(slot as usize), floor.slot(slot))
         else {
             // Unreachable: there is a berth and a word for every slot below the capacity.
-            return Err(TableFull);
+            return Err(NotSeated::Full);
         };
         berth.generation = berth.generation.wrapping_add(1).max(1);
         let handle = Handle {

@@ -10,6 +10,8 @@ use crate::id::{ClientId, PlayerGeneration, PlayerId, SessionId};
 pub enum Verdict {
     /// The seat is live.
     Live,
+    /// The connection is lost, and the grace in which its session may come back runs.
+    Suspended,
     /// The seat has ended, or the handle never named one.
     Ended,
 }
@@ -38,6 +40,8 @@ pub enum EndReason {
     Expired,
     /// A newer connection took its place.
     Superseded,
+    /// The sidecar was not heard of for longer than the gateway may go on without it.
+    Stale,
     /// The gateway is draining.
     Drained,
     /// The simulation threw it out, for a reason of its own.
@@ -57,6 +61,7 @@ impl EndReason {
             Self::Idle => "session_idle",
             Self::Expired => "session_expired",
             Self::Superseded => "superseded",
+            Self::Stale => "control_stale",
             Self::Drained => "drained",
             Self::Kicked(_) => "kicked",
             Self::Internal => "internal_error",
@@ -88,11 +93,16 @@ pub enum SeatChange {
     Joined(Joined),
     /// The same session came with a new connection, which serves the seat from now on. Of several since the last tick only the
     /// last is told, and none if the join itself is only told now.
-    Moved {
+    Resumed {
         /// The seat.
         handle: Handle,
         /// The worker of the new connection.
         worker: u16,
+    },
+    /// The seat's connection is lost. The session may come back within the grace, and keeps handle and client id then.
+    Suspended {
+        /// The seat.
+        handle: Handle,
     },
     /// The seat has ended. Its handle is refused from now on, and its slot is free for another.
     Ended {
@@ -112,7 +122,9 @@ impl SeatChange {
     pub const fn handle(&self) -> Handle {
         match self {
             Self::Joined(joined) => joined.handle,
-            Self::Moved { handle, .. } | Self::Ended { handle, .. } => *handle,
+            Self::Resumed { handle, .. }
+            | Self::Suspended { handle }
+            | Self::Ended { handle, .. } => *handle,
         }
     }
 }

@@ -34,14 +34,14 @@ impl Journal {
                     joined.worker = worker;
                     return last;
                 }
-                Some(SeatChange::Moved { worker: served, .. }) => {
+                Some(SeatChange::Resumed { worker: served, .. }) => {
                     *served = worker;
                     return last;
                 }
-                Some(SeatChange::Ended { .. }) | None => {}
+                Some(SeatChange::Suspended { .. } | SeatChange::Ended { .. }) | None => {}
             }
         }
-        self.enter(SeatChange::Moved { handle, worker })
+        self.enter(SeatChange::Resumed { handle, worker })
     }
 
     pub(super) fn ended(

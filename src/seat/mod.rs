@@ -38,6 +38,6 @@ pub use handle::{Connection, Handle};
 pub use revocations::{ApplyError, Coverage, RevocationLog, Revoked};
 pub use single_use::{Pending, SingleUse, UseRefused};
 pub use table::{
-    ActivitySource, DEFAULT_WINDOW, Grant, Installed, LiveSeatInfo, SeatConfig, SeatTable,
-    TableFull,
+    ActivitySource, DEFAULT_WINDOW, Grant, Installed, LiveSeatInfo, NotSeated, SamePlayer,
+    SeatConfig, SeatTable,
 };

@@ -104,6 +104,7 @@ impl Model {
                 window: WINDOW,
                 idle,
                 activity: ActivitySource::Input,
+                ..SeatConfig::default()
             }),
             seats: Vec::new(),
             changes: Vec::new(),
@@ -289,9 +290,10 @@ impl Model {
             .find(|change| change.handle() == handle)
         {
             Some(SeatChange::Joined(joined)) => joined.worker = worker,
-            Some(SeatChange::Moved { worker: served, .. }) => *served = worker,
+            Some(SeatChange::Resumed { worker: served, .. }) => *served = worker,
+            Some(SeatChange::Suspended { .. }) => panic!("nobody is suspended here"),
             Some(SeatChange::Ended { .. }) => panic!("moved after its end"),
-            None => self.changes.push(SeatChange::Moved { handle, worker }),
+            None => self.changes.push(SeatChange::Resumed { handle, worker }),
         }
     }
 

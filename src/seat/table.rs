@@ -33,6 +33,10 @@ pub struct SeatConfig {
     pub idle: Duration,
     /// What counts as activity.
     pub activity: ActivitySource,
+    /// How long a session whose connection was lost may come back to its seat. Zero: not at all.
+    pub grace: Duration,
+    /// What becomes of a player who comes with another session while one is seated.
+    pub same_player: SamePlayer,
 }
 
 impl Default for SeatConfig {
@@ -43,8 +47,23 @@ impl Default for SeatConfig {
             window: DEFAULT_WINDOW,
             idle: Duration::from_secs(3_600),
             activity: ActivitySource::Input,
+            grace: Duration::from_secs(15),
+            same_player: SamePlayer::NewestWins,
         }
     }
+}
+
+/// What becomes of a player who comes with another session while one is seated at the same gateway. Decided in the order in which
+/// they are seated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SamePlayer {
+    /// The new session is seated, and the other one's seat ends as superseded.
+    #[default]
+    NewestWins,
+    /// The new session is refused.
+    OldestWins,
+    /// Both are seated.
+    Allow,
 }
 
 /// What counts as activity of a session. To be seated counts as well, always.
@@ -100,15 +119,24 @@ impl Installed {
     }
 }
 
-/// No slot is free.
+/// Why a session was not seated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("no seat is free")]
-pub struct TableFull;
+pub enum NotSeated {
+    /// No slot is free.
+    #[error("no seat is free")]
+    Full,
+    /// The player is seated with another session, and [`SamePlayer::OldestWins`].
+    #[error("the player is seated with another session")]
+    PlayerPresent,
+}
 
-impl TableFull {
+impl NotSeated {
     /// The fixed name, for metrics and logs: that of the close code which the client sees.
     pub const fn label(self) -> &'static str {
-        "server_full"
+        match self {
+            Self::Full => "server_full",
+            Self::PlayerPresent => "player_present",
+        }
     }
 }
 
@@ -145,6 +173,8 @@ impl SeatTable {
             window,
             idle,
             activity,
+            grace: _,
+            same_player: _,
         } = config;
         let mut slots = Vec::new();
         slots.resize_with(capacity as usize, Slot::default);
@@ -207,9 +237,9 @@ impl SeatTable {
     /// other takes it over.
     ///
     /// # Errors
-    /// [`TableFull`] if the session has no seat and every slot is used: by a live seat, or by one whose end the simulation was
+    /// [`NotSeated::Full`] if the session has no seat and every slot is used: by a live seat, or by one whose end the simulation was
     /// not told yet. Nothing has changed then.
-    pub fn install(&self, grant: Grant, now: Timestamp) -> Result<Installed, TableFull> {
+    pub fn install(&self, grant: Grant, now: Timestamp) -> Result<Installed, NotSeated> {
         self.change(|books| {
             let taken = books
                 .find(grant.session)
@@ -244,6 +274,13 @@ impl SeatTable {
             books.connection(handle) == Some(connection)
                 && books.end(&self.floor, handle.slot, reason).is_some()
         })
+    }
+
+    /// The connection that serves a seat was lost: the seat is suspended for the grace, or ends as [`EndReason::Lost`] if there is
+    /// none. False if that connection does not serve the seat.
+    pub fn suspend(&self, handle: Handle, connection: Connection, now: Timestamp) -> bool {
+        let _ = now;
+        self.end_connection(handle, connection, EndReason::Lost)
     }
 
     /// Ends the session's live seat, if it has one, and lists its connection for its worker to close.

@@ -14,8 +14,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    ActivitySource, Connection, EndReason, Grant, Handle, Installed, SeatChange, SeatConfig,
-    SeatTable, TableFull, TickReport,
+    ActivitySource, Connection, EndReason, Grant, Handle, Installed, NotSeated, SeatChange,
+    SeatConfig, SeatTable, TickReport,
     behaviour::{START, grant},
 };
 use crate::{
@@ -29,6 +29,7 @@ fn table(capacity: u32) -> SeatTable {
         window: 60,
         idle: Duration::from_secs(3_600),
         activity: ActivitySource::Verify,
+        ..SeatConfig::default()
     })
 }
 
@@ -131,7 +132,8 @@ impl Arena {
         for _ in 0..10_000_000 {
             match self.table.install(grant, START) {
                 Ok(installed) => return installed,
-                Err(TableFull) => thread::yield_now(),
+                Err(NotSeated::Full) => thread::yield_now(),
+                Err(NotSeated::PlayerPresent) => panic!("every player has one session"),
             }
         }
         panic!("slots are not freed");
@@ -171,7 +173,9 @@ impl Arena {
                         assert_eq!(told.insert(*handle, true), Some(false));
                         ends += 1;
                     }
-                    SeatChange::Moved { .. } => panic!("nobody takes over here"),
+                    SeatChange::Suspended { .. } | SeatChange::Resumed { .. } => {
+                        panic!("nobody takes over here")
+                    }
                 }
             }
             if last {

@@ -134,6 +134,7 @@ impl AdminService for AdminApi {
             session_token: token,
             expires_at_ms: expires_at.0,
             session_ends_at_ms: found.session.ends_at.0,
+            refresh_token: String::new(),
         }))
     }
 
@@ -146,6 +147,7 @@ impl AdminService for AdminApi {
             session_id: id,
             target,
             life_ms,
+            client_key: _,
         } = request.into_inner();
         let life = self.life(life_ms)?;
         let found = self.sessions.live(session_id(&id)?).await?;
@@ -220,6 +222,27 @@ impl AdminService for AdminApi {
         let gateways = self.registry.list().into_iter().map(gateway).collect();
         Ok(Response::new(proto::ListGatewaysResponse { gateways }))
     }
+
+    async fn list_sessions(
+        &self,
+        _request: Request<proto::ListSessionsRequest>,
+    ) -> Result<Response<proto::ListSessionsResponse>, Status> {
+        Err(Status::unimplemented("placeholder"))
+    }
+
+    async fn drain_gateway(
+        &self,
+        _request: Request<proto::DrainGatewayRequest>,
+    ) -> Result<Response<proto::DrainGatewayResponse>, Status> {
+        Err(Status::unimplemented("placeholder"))
+    }
+
+    async fn explain(
+        &self,
+        _request: Request<proto::ExplainRequest>,
+    ) -> Result<Response<proto::ExplainResponse>, Status> {
+        Err(Status::unimplemented("placeholder"))
+    }
 }
 
 fn gateway(listed: Listed) -> proto::Gateway {
@@ -239,6 +262,7 @@ fn gateway(listed: Listed) -> proto::Gateway {
         capacity: description.capacity,
         seats,
         revision: revision.0,
+        draining: false,
     }
 }
 

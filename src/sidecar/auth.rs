@@ -92,6 +92,7 @@ impl AuthService for AuthApi {
             player_id: found.player.id.to_string(),
             is_new_player,
             session_ends_at_ms: found.session.ends_at.0,
+            refresh_token: String::new(),
         }))
     }
 
@@ -100,9 +101,33 @@ impl AuthService for AuthApi {
         request: Request<proto::IssueConnectTokenRequest>,
     ) -> Result<Response<proto::ConnectTicket>, Status> {
         let caller = self.caller(request.metadata()).await?;
-        let proto::IssueConnectTokenRequest { target } = request.into_inner();
+        let proto::IssueConnectTokenRequest {
+            target,
+            client_key: _,
+        } = request.into_inner();
         let life = self.sessions.lives.connect_token;
         Ok(Response::new(self.mint.issue(&caller, target, life)?))
+    }
+
+    async fn refresh(
+        &self,
+        _request: Request<proto::RefreshRequest>,
+    ) -> Result<Response<proto::RefreshResponse>, Status> {
+        Err(Status::unimplemented("placeholder"))
+    }
+
+    async fn logout(
+        &self,
+        _request: Request<proto::LogoutRequest>,
+    ) -> Result<Response<proto::LogoutResponse>, Status> {
+        Err(Status::unimplemented("placeholder"))
+    }
+
+    async fn list_sessions(
+        &self,
+        _request: Request<proto::ListOwnSessionsRequest>,
+    ) -> Result<Response<proto::ListOwnSessionsResponse>, Status> {
+        Err(Status::unimplemented("placeholder"))
     }
 
     async fn who_am_i(

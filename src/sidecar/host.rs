@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     clock::{Clock, Timestamp},
     control::{
-        AttachRefusal, AttachmentId, CarriedKey, GatewayDescription, LiveSeat, LogState,
+        AttachRefusal, AttachmentId, CarriedKey, GatewayDescription, LiveSeat, LogState, Orders,
         RevocationRange, SeatReport, SidecarHost,
     },
     id::{GatewayId, Incarnation, Revision, SessionId},
@@ -119,5 +119,13 @@ impl SidecarHost for Host {
 
     async fn fenced(&self, attachment: AttachmentId) {
         self.registry.fenced(attachment).await;
+    }
+
+    fn orders_ready(&self, _attachment: AttachmentId) -> Arc<Notify> {
+        Arc::default()
+    }
+
+    fn take_orders(&self, _attachment: AttachmentId) -> Orders {
+        Orders::default()
     }
 }

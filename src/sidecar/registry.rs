@@ -201,6 +201,7 @@ impl Registry {
             closed,
             mut active,
             seats,
+            ..
         } = report;
         let mut state = self.state();
         let known_seats = state.known_seats;

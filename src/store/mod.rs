@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::{
     clock::Timestamp,
     control::{LogState, RevocationRange},
-    id::{PlayerGeneration, PlayerId, Revision, SessionId},
+    id::{GatewayId, Incarnation, PlayerGeneration, PlayerId, Revision, SessionId},
 };
 
 pub use embedded::EmbeddedStore;
@@ -99,6 +99,53 @@ pub struct Started {
     pub is_new_player: bool,
 }
 
+/// A refresh token that has opened: which generation of which session asks to be rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshClaim {
+    /// The session.
+    pub session: SessionId,
+    /// The generation of the token that was presented.
+    pub generation: u32,
+    /// The player generation of the token that was presented.
+    pub player_generation: PlayerGeneration,
+}
+
+/// What became of a refresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The one successor was made now.
+    Rotated(Successor),
+    /// It had been made within the grace, and was not used yet: the same one.
+    Again(Successor),
+    /// The token had been used before: the session has ended with this event (now, or by an earlier reuse or revocation).
+    Reused(Revision),
+    /// The session has ended, or there is none.
+    Ended(Option<EndedBy>),
+}
+
+/// The one successor of a generation of tokens: what they claim, each time they are sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Successor {
+    /// The session (with its new generation) and the player.
+    pub found: Found,
+    /// When the generation was made: the `iat` of its tokens.
+    pub issued_at: Timestamp,
+    /// The role that its tokens carry.
+    pub role: String,
+}
+
+/// How long a parent may be presented again after its successor was made, in case the answer was lost.
+pub const REFRESH_GRACE: Duration = Duration::from_secs(10);
+
+/// Whether a gateway process may attach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fencing {
+    /// It may: it is the newest of its gateway, now or already.
+    Newest,
+    /// It may not: a newer one has attached since.
+    Fenced,
+}
+
 /// What became of revoking a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionRevocation {
@@ -149,6 +196,48 @@ pub trait Store: Send + Sync + 'static {
     /// The head is what makes a connect token's `rev` honest: a session that is live here has not been revoked by any event up
     /// to it.
     fn session(&self, id: SessionId) -> Answer<'_, Option<Found>>;
+
+    /// Rotates a session's tokens: one compare-and-swap on (session, generation). A live session whose generation is the claim's gets
+    /// the next one; its parent presented again within [`REFRESH_GRACE`], while the successor has not been used, gets the same
+    /// successor; any other reuse revokes the session in the same step. Neither activity nor the absolute end are touched.
+    fn refresh(&self, claim: RefreshClaim, at: Timestamp) -> Answer<'_, Refreshed> {
+        let _ = (claim, at);
+        Box::pin(async { Err(StoreError::Closed) })
+    }
+
+    /// Sessions with an id below `before` (all, if none), newest first, of one player or of all.
+    fn sessions(
+        &self,
+        player: Option<PlayerId>,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<Found>> {
+        let _ = (player, before, limit);
+        Box::pin(async { Err(StoreError::Closed) })
+    }
+
+    /// Takes note that a connect token of the session is minted for the gateway, before it is handed out: from now on the gateway
+    /// may report the session's activity. Costs a write the first time alone.
+    fn grant(&self, session: SessionId, gateway: GatewayId) -> Answer<'_, ()> {
+        let _ = (session, gateway);
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Which of these sessions a connect token was minted of for the gateway.
+    fn granted_among(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<SessionId>> {
+        let _ = gateway;
+        Box::pin(async { Ok(sessions) })
+    }
+
+    /// A gateway process wants to attach: one that has not been seen before is the newest, and fences off the one before, for good.
+    fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
+        let _ = (gateway, incarnation);
+        Box::pin(async { Ok(Fencing::Newest) })
+    }
 
     /// Ends a session and appends the event to the log, in one step. Only the first call appends; an idle session is revoked
     /// like any other, since a gateway may know of activity that has not arrived here.

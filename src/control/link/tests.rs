@@ -370,6 +370,7 @@ fn reports_are_coalesced_and_cut_into_messages() {
         closed: vec![SessionId(2)],
         active: sessions.clone(),
         seats: 5,
+        ..SeatReport::default()
     });
     // No further report is taken before this one is out.
     link.report_ready(now + SECOND / 2);
@@ -402,6 +403,7 @@ fn an_attach_outdates_unsent_seat_changes_but_not_activity() {
         closed: vec![SessionId(2)],
         active: vec![SessionId(3)],
         seats: 1,
+        ..SeatReport::default()
     });
     link.disconnected(now, DetachReason::Unreachable);
     let now = link.poll_timeout().unwrap();

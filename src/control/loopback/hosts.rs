@@ -99,6 +99,10 @@ impl GatewayHost for FakeGateway {
         self.note(Told::Applied(range.clone()));
     }
 
+    fn idle_moved(&self, _sessions: &[(SessionId, Timestamp)]) {}
+
+    fn drain(&self, _drain: crate::control::Drain) {}
+
     fn heartbeat(&self, _time: Timestamp, _head: Revision) {}
 
     fn take_report(&self, report: &mut SeatReport) {
@@ -244,6 +248,14 @@ impl SidecarHost for FakeSidecar {
     fn detach(&self, attachment: AttachmentId) {
         self.books.lock().unwrap().fences.remove(&attachment);
         self.note(Heard::Detached(attachment));
+    }
+
+    fn orders_ready(&self, _attachment: AttachmentId) -> Arc<Notify> {
+        Arc::default()
+    }
+
+    fn take_orders(&self, _attachment: AttachmentId) -> crate::control::Orders {
+        crate::control::Orders::default()
     }
 
     async fn fenced(&self, attachment: AttachmentId) {

@@ -207,6 +207,7 @@ async fn a_gateway_attaches_follows_the_log_and_reports() {
         closed: vec![SessionId(12)],
         active: vec![SessionId(14)],
         seats: 1,
+        ..SeatReport::default()
     };
     gateway.report_ready.notify_one();
     let mut reported = SeatReport::default();

@@ -44,6 +44,7 @@ impl From<EndReason> for Farewell {
             EndReason::Idle => CloseCode::SessionIdle,
             EndReason::Expired => CloseCode::SessionExpired,
             EndReason::Superseded => CloseCode::Superseded,
+            EndReason::Stale => CloseCode::GatewayNotReady,
             EndReason::Drained => CloseCode::Drained,
             EndReason::Misbehaved => CloseCode::ProtocolViolation,
             EndReason::Lost | EndReason::Internal => CloseCode::InternalError,

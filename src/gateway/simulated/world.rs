@@ -484,10 +484,11 @@ impl World {
                         self.kicks.insert(tick.0 + ticks, joined.handle);
                     }
                 }
-                SeatChange::Moved { handle, .. } => {
+                SeatChange::Resumed { handle, .. } => {
                     assert!(self.live.contains_key(&handle), "moved before it joined");
                     self.outcome.moved += 1;
                 }
+                SeatChange::Suspended { .. } => {}
                 SeatChange::Ended {
                     handle,
                     session,

@@ -60,6 +60,7 @@ impl Changes<'_, '_> {
             method: new.method.clone(),
             generation: 0,
             revoked_revision: 0,
+            ..Default::default()
         };
         self.tables.put_session(id, &record)?;
         self.tables.by_player.insert((owner.0, id.0), ())?;
