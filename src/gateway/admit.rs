@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Timestamp,
-    seat::{Connection, EndReason, Grant, Handle, Installed, UseRefused},
+    seat::{Connection, EndReason, Grant, Handle, Installed, NotSeated, UseRefused},
     token::{ConnectClaims, Rejection},
     wire::{CloseCode, Hello, VERSION, Welcome},
 };
@@ -33,6 +33,8 @@ pub enum Refusal {
     SessionRevoked,
     /// No seat is free.
     ServerFull,
+    /// The player is seated with another session, and the oldest wins.
+    PlayerPresent,
     /// The token was presented before.
     TokenUsed,
     /// The single-use history is full.
@@ -51,6 +53,7 @@ impl Refusal {
             Self::SessionExpired => "session_expired",
             Self::SessionRevoked => "session_revoked",
             Self::ServerFull => "server_full",
+            Self::PlayerPresent => "player_present",
             Self::TokenUsed => "token_used",
             Self::HistoryFull => "history_full",
         }
@@ -66,6 +69,7 @@ impl Refusal {
             Self::SessionExpired => CloseCode::SessionExpired,
             Self::SessionRevoked => CloseCode::SessionRevoked,
             Self::ServerFull | Self::HistoryFull => CloseCode::ServerFull,
+            Self::PlayerPresent => CloseCode::PlayerPresent,
             Self::TokenUsed => CloseCode::TokenUsed,
         }
     }
@@ -101,7 +105,7 @@ pub(super) fn admit(
     if is_revoked(shared, &claims) {
         return Err(Refusal::SessionRevoked);
     }
-    if !shared.seats.has_room_for(claims.session) {
+    if !shared.seats.has_room_for(claims.session, claims.player) {
         return Err(Refusal::ServerFull);
     }
     seat(shared, connection, &claims, now)
@@ -149,9 +153,15 @@ fn seat(
         ends_at: claims.session_ends_at,
         connection,
     };
-    let Ok(installed) = shared.seats.install(grant, now) else {
-        shared.history.release(pending);
-        return Err(Refusal::ServerFull);
+    let installed = match shared.seats.install(grant, now) {
+        Ok(installed) => installed,
+        Err(refused) => {
+            shared.history.release(pending);
+            return Err(match refused {
+                NotSeated::Full => Refusal::ServerFull,
+                NotSeated::PlayerPresent => Refusal::PlayerPresent,
+            });
+        }
     };
     shared.history.consume(pending);
     // A revocation that was applied between the check above and the seat's filling did not find the seat: look again.
