@@ -9,6 +9,7 @@
 mod admin;
 mod auth;
 mod config;
+mod explain;
 mod host;
 mod login;
 mod mint;
