@@ -12,6 +12,7 @@ mod config;
 mod explain;
 mod host;
 mod login;
+mod metrics;
 mod mint;
 mod refusal;
 mod registry;

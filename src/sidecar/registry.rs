@@ -142,28 +142,27 @@ impl Registry {
         self.changed();
     }
 
-    /// Whose attachment it is, while it lasts.
-    pub(super) fn gateway_of(&self, id: AttachmentId) -> Option<GatewayId> {
-        self.state().by_attachment.get(&id).cloned()
-    }
-
-    /// The sessions in a report of which no seat is known there: whether they were minted to the gateway is for the store to say.
-    pub(super) fn strangers(&self, id: AttachmentId, report: &SeatReport) -> HashSet<SessionId> {
+    /// Whose report it is, and the sessions in it of which no seat is known there: whether they were minted to the gateway is for
+    /// the store to say. None if the attachment has ended.
+    pub(super) fn strangers(
+        &self,
+        id: AttachmentId,
+        report: &SeatReport,
+    ) -> Option<(GatewayId, HashSet<SessionId>)> {
         let mut state = self.state();
-        let Some(attached) = state.attached(id) else {
-            return HashSet::new();
-        };
+        let attached = state.attached(id)?;
         let opened = report.opened.iter().map(|seat| seat.session);
         let told = report.events.iter().filter_map(|event| event.session);
-        opened
+        let strangers = opened
             .chain(report.active.iter().copied())
             .chain(told)
             .filter(|session| !attached.has_seat(*session))
-            .collect()
+            .collect();
+        Some((attached.description.id.clone(), strangers))
     }
 
-    /// Takes a report at `at`: who came and went, and who was active, which other gateways hear of. `granted` are those of
-    /// [`strangers`](Self::strangers) that were minted to the gateway.
+    /// Takes a report at `at`: who came and went, and who was active, which other gateways hear of. `foreign` are those of
+    /// [`strangers`](Self::strangers) that were not minted to the gateway.
     ///
     /// Reports come one after the other, and a session stands in one list of each: so the last one that names a seat says how it
     /// is, however a report was split into messages.
@@ -171,7 +170,7 @@ impl Registry {
         &self,
         id: AttachmentId,
         report: &SeatReport,
-        granted: &HashSet<SessionId>,
+        foreign: &HashSet<SessionId>,
         at: Timestamp,
     ) -> Reported {
         let mut guard = self.state();
@@ -185,21 +184,18 @@ impl Registry {
         let Some(attached) = gateway.attached.as_mut() else {
             return Reported::default();
         };
-        let known = |attached: &Attached, session| {
-            attached.has_seat(session) || granted.contains(&session)
-        };
         // What a seat did before it ended counts.
         let mut active = report.active.clone();
-        active.retain(|session| known(attached, *session));
+        active.retain(|session| !foreign.contains(session));
         for session in &report.closed {
             attached.close(*session, &mut state.seats);
         }
         let mut seats_rejected = 0;
         for seat in &report.opened {
-            if known(attached, seat.session) {
-                attached.open(seat.session, &mut state.seats);
-            } else {
+            if foreign.contains(&seat.session) {
                 seats_rejected += 1;
+            } else {
+                attached.open(seat.session, &mut state.seats);
             }
         }
         attached.hear(report);
@@ -262,12 +258,18 @@ impl Registry {
         let Some(gateway) = state.gateways.get_mut(gateway) else {
             return Orders::default();
         };
-        let moved = gateway.attached.as_mut().map(|a| std::mem::take(&mut a.idle_moved));
+        let moved = gateway
+            .attached
+            .as_mut()
+            .map(|a| std::mem::take(&mut a.idle_moved));
         Orders {
             // Master keys change with a restart, and then every gateway attaches anew.
             keys: None,
             idle_moved: moved.unwrap_or_default().into_iter().collect(),
-            drain: gateway.ordered.as_mut().and_then(|ordered| ordered.take(now)),
+            drain: gateway
+                .ordered
+                .as_mut()
+                .and_then(|ordered| ordered.take(now)),
         }
     }
 

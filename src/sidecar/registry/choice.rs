@@ -30,7 +30,10 @@ pub(in crate::sidecar) enum NotFound {
 
 impl Registry {
     /// The gateway to mint a connect token for; the token counts towards its load at once.
-    pub(in crate::sidecar) fn choose(&self, target: &Target) -> Result<GatewayDescription, NotFound> {
+    pub(in crate::sidecar) fn choose(
+        &self,
+        target: &Target,
+    ) -> Result<GatewayDescription, NotFound> {
         let mut state = self.state();
         if state.gateways.values().all(|g| g.attached.is_none()) {
             return Err(NotFound::Nothing);

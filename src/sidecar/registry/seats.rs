@@ -83,7 +83,10 @@ impl Seats {
 
     #[cfg(test)]
     pub(super) fn known(&self) -> usize {
-        let counted = self.by_session.values().map(|holders| holders.as_slice().len());
+        let counted = self
+            .by_session
+            .values()
+            .map(|holders| holders.as_slice().len());
         assert_eq!(counted.sum::<usize>(), self.known);
         self.known
     }
