@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     config::SHORTEST_LIFE,
-    mint::Mint,
+    mint::{Mint, Wanted},
     refusal::Refusal,
     registry::{Listed, Registry},
     sessions::{LoggedIn, Sessions},
@@ -148,11 +148,16 @@ impl AdminService for AdminApi {
             session_id: id,
             target,
             life_ms,
-            client_key: _,
+            client_key,
         } = request.into_inner();
         let life = self.life(life_ms)?;
         let found = self.sessions.live(session_id(&id)?).await?;
-        Ok(Response::new(self.mint.issue(&found, target, life)?))
+        let wanted = Wanted {
+            target,
+            life,
+            client_key,
+        };
+        Ok(Response::new(self.mint.issue(&found, wanted).await?))
     }
 
     async fn revoke_session(

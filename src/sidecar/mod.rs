@@ -11,9 +11,11 @@ mod auth;
 mod config;
 mod explain;
 mod host;
+mod limit;
 mod login;
 mod metrics;
 mod mint;
+mod refresh;
 mod refusal;
 mod registry;
 mod serve;
@@ -37,7 +39,9 @@ use crate::{
 use self::{
     admin::AdminApi,
     auth::AuthApi,
+    explain::Explain,
     host::Host,
+    limit::Limit,
     login::dev::DevLogin,
     mint::{MasterKeys, Mint},
     registry::Registry,
@@ -199,22 +203,28 @@ impl Sidecar {
             current: transport_key,
             previous: previous_transport_key,
         });
+        let explain = Arc::new(Explain::new());
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
             keyring: SessionKeyring::new(session_key, previous_session_key),
             refresh_keyring: RefreshKeyring::new(refresh_key, previous_refresh_key),
             lives,
             clock: clock.clone(),
+            explain: Arc::clone(&explain),
         });
         let mint = Arc::new(Mint {
             registry: Arc::clone(&registry),
+            store: Arc::clone(&store),
             keys: Arc::clone(&keys),
+            limit: Limit::per_minute(connect_tokens_per_minute),
             clock: clock.clone(),
+            explain,
         });
         let running = Running::new(Arc::clone(&store));
         let auth = AuthApi {
             sessions: Arc::clone(&sessions),
             mint: Arc::clone(&mint),
+            registry: Arc::clone(&registry),
             dev_login: convenient.filter(|_| dev_login).map(DevLogin::new),
         };
         let admin = AdminApi {
