@@ -13,6 +13,7 @@ mod explain;
 mod host;
 mod limit;
 mod login;
+mod metrics;
 mod mint;
 mod refresh;
 mod refusal;
