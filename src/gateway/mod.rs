@@ -36,7 +36,7 @@ use tokio::sync::watch;
 
 pub use self::{
     admit::Refusal,
-    config::{DEFAULT_SOCKET_BUFFER, GatewayConfig, Limits},
+    config::{DEFAULT_SOCKET_BUFFER, GatewayConfig, Limits, NEXT_CERTIFICATE_LEAD},
     exchange::{Channel, Input, SeatBudget},
     simulation::{Exchange, Inputs, Outbox, Simulation},
 };
@@ -120,8 +120,12 @@ impl Gateway {
             advertise,
             server_name,
             identity,
+            next_identity: _,
+            next_certificate_lead: _,
+            state: _,
             seats,
             limits,
+            tick_interval: _,
             socket_buffer,
             clock,
         } = config;
