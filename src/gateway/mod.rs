@@ -8,9 +8,12 @@
 mod admit;
 mod config;
 mod core;
+mod events;
 mod exchange;
+mod farewell;
 mod host;
 mod journal;
+mod metrics;
 mod shared;
 mod simulation;
 mod socket;
@@ -125,7 +128,7 @@ impl Gateway {
             state: _,
             seats,
             limits,
-            tick_interval: _,
+            tick_interval,
             socket_buffer,
             clock,
         } = config;
@@ -141,7 +144,9 @@ impl Gateway {
             .map_err(StartError::Worker)?;
         let waker = Waker::new(poll.registry(), WAKE).map_err(StartError::Worker)?;
 
-        let shared = Arc::new(Shared::new(id, limits, clock, SeatTable::new(seats)));
+        let seats = SeatTable::new(seats);
+        let shared = Arc::new(Shared::new(id, limits, clock, seats, tick_interval));
+        shared.set_certificates(vec![identity.fingerprint()]);
         let exchange = Arc::new(WorkerExchange::new(
             shared.limits.seat,
             // A wake-up fails only when the poll is gone, and then there is nobody to wake.
@@ -151,6 +156,8 @@ impl Gateway {
         shared
             .seats
             .set_waker(FIRST_WORKER, Arc::new(move || to_wake.wake()));
+        let to_wake = Arc::clone(&exchange);
+        shared.set_wake(Box::new(move || to_wake.wake()));
 
         let incarnation = Incarnation::from_bytes(random()?);
         let keys = TransportKeys {
@@ -194,7 +201,6 @@ impl Gateway {
                 advertise
             },
             server_name,
-            certificate_sha256: identity.fingerprint(),
             is_attached: watch::Sender::new(false),
         });
         let gateway = Self {
@@ -237,7 +243,10 @@ impl Gateway {
         let counters = &self.host.shared.counters;
         Counts {
             admitted: counters.admitted.load(Ordering::Relaxed),
-            refused: counters.refusals(),
+            refused: counters
+                .refusals()
+                .filter(|(_, count)| *count > 0)
+                .collect(),
             handshakes_dropped: counters.handshakes_dropped.load(Ordering::Relaxed),
             inputs_dropped: counters.inputs_dropped.load(Ordering::Relaxed),
             outputs_dropped: self.workers.iter().map(|worker| worker.overflowed()).sum(),
@@ -250,7 +259,8 @@ impl Gateway {
     }
 
     fn stop(&mut self) {
-        self.host.shared.start_draining();
+        let shared = &self.host.shared;
+        shared.start_draining(shared.clock.wall());
         self.stop.store(true, Ordering::Release);
         for worker in self.workers.iter() {
             worker.wake();

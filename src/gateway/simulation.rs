@@ -44,7 +44,9 @@ impl Simulation {
     pub fn tick(&mut self) -> Exchange<'_> {
         let now = self.shared.clock.wall();
         self.tick.0 += 1;
-        self.shared.ticked(now);
+        if self.shared.ticked(now) {
+            self.shared.watch_sidecar(now);
+        }
         // Inputs before changes: whoever they come from was seated before, so that its join is told now or was told.
         for (worker, inbox) in self.workers.iter().zip(&mut self.inboxes) {
             worker.take_inputs(inbox);

@@ -27,10 +27,10 @@ use quinn_proto::{
 use self::{
     deadlines::{Deadlines, WaitingRoom},
     link::{Link, LinkId, Stage},
-    session::Farewell,
 };
 use super::{
     exchange::{Channel, Outgoing, WorkerExchange},
+    farewell::Farewell,
     shared::Shared,
 };
 use crate::{

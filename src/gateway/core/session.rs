@@ -11,53 +11,16 @@ use super::{
     link::{Link, LinkId, Stage},
 };
 use crate::{
-    gateway::admit::{Admission, admit},
+    gateway::{
+        admit::{Admission, admit},
+        farewell::Farewell,
+    },
     seat::{EndReason, Handle},
     wire::{CloseCode, Frame, FrameError, Hello, MAX_DATAGRAM, MAX_HELLO, MAX_MESSAGE},
 };
 
 /// How much is read off a stream before its frames are looked at.
 const READ_AT_ONCE: usize = 2_048;
-
-/// What a connection is closed with: the code, and the reason phrase, which only a kick has.
-#[derive(Debug, Clone)]
-pub(super) struct Farewell {
-    pub(super) code: CloseCode,
-    pub(super) phrase: Bytes,
-}
-
-impl From<CloseCode> for Farewell {
-    fn from(code: CloseCode) -> Self {
-        Self {
-            code,
-            phrase: Bytes::new(),
-        }
-    }
-}
-
-impl From<EndReason> for Farewell {
-    /// What a client is told when its seat ends for this reason.
-    fn from(reason: EndReason) -> Self {
-        let code = match reason {
-            EndReason::Left => CloseCode::Left,
-            EndReason::SessionRevoked => CloseCode::SessionRevoked,
-            EndReason::Idle => CloseCode::SessionIdle,
-            EndReason::Expired => CloseCode::SessionExpired,
-            EndReason::Superseded => CloseCode::Superseded,
-            EndReason::Stale => CloseCode::GatewayNotReady,
-            EndReason::Drained => CloseCode::Drained,
-            EndReason::Misbehaved => CloseCode::ProtocolViolation,
-            EndReason::Lost | EndReason::Internal => CloseCode::InternalError,
-            EndReason::Kicked(own) => {
-                return Self {
-                    code: CloseCode::Kicked,
-                    phrase: Bytes::copy_from_slice(&own.to_be_bytes()),
-                };
-            }
-        };
-        code.into()
-    }
-}
 
 /// Whether there may be more to read.
 enum Read {

@@ -168,7 +168,7 @@ impl World {
             capacity: 8,
             ..SeatConfig::default()
         });
-        let shared = Arc::new(Shared::new(id, limits, clock.clone(), seats));
+        let shared = Arc::new(Shared::new(id, limits, clock.clone(), seats, None));
         let exchange = Arc::new(WorkerExchange::new(shared.limits.seat, Box::new(|| {})));
         let entropy = seeded_entropy(&mut rng);
         let keys = TransportKeys {
@@ -192,9 +192,9 @@ impl World {
             incarnation: Incarnation(1),
             addresses: vec![GATEWAY],
             server_name: "gateway.test".to_owned(),
-            certificate_sha256: identity.fingerprint(),
             is_attached: tokio::sync::watch::Sender::new(false),
         };
+        shared.set_certificates(vec![identity.fingerprint()]);
         let simulation = Simulation::new(Arc::clone(&shared), workers);
         let now = clock.now();
         let network = Network::new(conditions);

@@ -1,0 +1,140 @@
+//! What a gateway counts and measures.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use crate::wire::CloseCode;
+
+/// Counts since the process's start.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) admitted: AtomicU64,
+    refused: [AtomicU64; CloseCode::ALL.len()],
+    /// Handshakes forgotten unfinished: at the cap, or when their time was over.
+    pub(super) handshakes_dropped: AtomicU64,
+    /// Clients asked to prove their address first.
+    pub(super) retries: AtomicU64,
+    /// Connections ignored because their prefix began too many.
+    pub(super) rate_limited: AtomicU64,
+    pub(super) inputs_dropped: AtomicU64,
+    /// Datagrams that the kernel dropped because its buffer was full, as the socket tells it.
+    pub(super) socket_drops: AtomicU64,
+    /// Seats looked at by [`Seats::verify`](super::Seats::verify).
+    pub(super) verifies: AtomicU64,
+}
+
+impl Counters {
+    /// A client was refused, or a connection closed before it had a seat, with this code.
+    pub(super) fn refused(&self, code: CloseCode) {
+        if let Some(counter) = Self::index(code).and_then(|i| self.refused.get(i)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn index(code: CloseCode) -> Option<usize> {
+        CloseCode::ALL.iter().position(|known| *known == code)
+    }
+
+    /// Refusals by close code.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = (CloseCode, u64)> {
+        CloseCode::ALL
+            .iter()
+            .zip(&self.refused)
+            .map(|(code, count)| (*code, count.load(Ordering::Relaxed)))
+    }
+}
+
+/// Upper bounds of the tick histogram, in microseconds: from a tick that does nothing to several ticks late at 20 Hz, with bounds at
+/// the intervals of 128, 60, 30 and 20 Hz.
+const TICK_BOUNDS_US: [u64; 12] = [
+    50, 100, 250, 500, 1_000, 2_000, 4_000, 7_812, 16_667, 33_333, 50_000, 200_000,
+];
+
+/// How long the simulation's ticks take.
+///
+/// Written once per tick, by the one thread that ticks, without a lock; read by whoever scrapes, to whom a tick under way may be in one
+/// number and not yet in the other.
+#[derive(Debug)]
+pub(super) struct TickTimes {
+    interval: Option<Duration>,
+    buckets: [AtomicU64; TICK_BOUNDS_US.len()],
+    /// Longer than the last bound.
+    longer: AtomicU64,
+    total_ns: AtomicU64,
+    overruns: AtomicU64,
+}
+
+impl TickTimes {
+    /// `interval` is the time between two ticks: one that takes longer is an overrun.
+    pub(super) fn new(interval: Option<Duration>) -> Self {
+        Self {
+            interval,
+            buckets: Default::default(),
+            longer: AtomicU64::new(0),
+            total_ns: AtomicU64::new(0),
+            overruns: AtomicU64::new(0),
+        }
+    }
+
+    /// A tick took so long.
+    pub(super) fn record(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = TICK_BOUNDS_US.partition_point(|bound| *bound < us);
+        self.buckets
+            .get(bucket)
+            .unwrap_or(&self.longer)
+            .fetch_add(1, Ordering::Relaxed);
+        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.total_ns.fetch_add(ns, Ordering::Relaxed);
+        if self.interval.is_some_and(|interval| took > interval) {
+            self.overruns.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ticks that took longer than the interval between two.
+    pub(super) fn overruns(&self) -> u64 {
+        self.overruns.load(Ordering::Relaxed)
+    }
+
+    /// Seconds in all, and per upper bound in seconds the ticks that took so long and longer than the bound before.
+    pub(super) fn histogram(&self) -> (f64, Vec<(f64, u64)>) {
+        let bounds = TICK_BOUNDS_US
+            .iter()
+            .map(|us| Duration::from_micros(*us).as_secs_f64());
+        let counts = self.buckets.iter().chain([&self.longer]);
+        let total = Duration::from_nanos(self.total_ns.load(Ordering::Relaxed));
+        let buckets = bounds
+            .chain([f64::INFINITY])
+            .zip(counts.map(|count| count.load(Ordering::Relaxed)));
+        (total.as_secs_f64(), buckets.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_fall_into_the_first_bucket_that_holds_them() {
+        let times = TickTimes::new(Some(Duration::from_millis(50)));
+        for us in [0, 50, 51, 50_000, 50_001, 200_001] {
+            times.record(Duration::from_micros(us));
+        }
+        let (total, buckets) = times.histogram();
+        assert!((total - 0.300_103).abs() < 1e-9);
+        let filled: Vec<_> = buckets.iter().filter(|(_, n)| *n > 0).copied().collect();
+        assert_eq!(
+            filled,
+            [
+                (0.000_05, 2),
+                (0.000_1, 1),
+                (0.05, 1),
+                (0.2, 1),
+                (f64::INFINITY, 1)
+            ]
+        );
+        assert_eq!(times.overruns(), 2);
+    }
+}
