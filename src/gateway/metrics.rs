@@ -12,8 +12,10 @@ use crate::wire::CloseCode;
 pub(super) struct Counters {
     pub(super) admitted: AtomicU64,
     refused: [AtomicU64; CloseCode::ALL.len()],
-    /// Handshakes forgotten unfinished: at the cap, or when their time was over.
+    /// Handshakes forgotten unfinished because their place was needed.
     pub(super) handshakes_dropped: AtomicU64,
+    /// Handshakes forgotten unfinished because their time was over.
+    pub(super) handshake_timeouts: AtomicU64,
     /// Clients asked to prove their address first.
     pub(super) retries: AtomicU64,
     /// Connections ignored because their prefix began too many.

@@ -283,7 +283,8 @@ impl Shared {
         self.failed.load(Ordering::Acquire)
     }
 
-    fn end_all(&self, reason: EndReason) {
+    /// Ends every seat; the workers close the connections.
+    pub(super) fn end_all(&self, reason: EndReason) {
         let mut sessions = Vec::with_capacity(self.seats.len());
         self.seats.live_seats(|seat| sessions.push(seat.session));
         for session in sessions {

@@ -100,18 +100,33 @@ impl WaitingRoom {
         self.queue.front().map(|waiting| waiting.since)
     }
 
+    /// The oldest.
+    pub(super) fn oldest_id(&self) -> Option<LinkId> {
+        self.queue.front().map(|waiting| waiting.id)
+    }
+
+    /// The oldest that waits under this prefix's name. It looks at every place, twice the room's cap at the most: some microseconds,
+    /// beside the 250 that a handshake takes.
+    pub(super) fn oldest_id_of(&self, prefix: Prefix) -> Option<LinkId> {
+        self.place_of_oldest(prefix)
+            .and_then(|place| self.queue.get(place))
+            .map(|waiting| waiting.id)
+    }
+
+    fn place_of_oldest(&self, prefix: Prefix) -> Option<usize> {
+        self.queue
+            .iter()
+            .position(|waiting| waiting.here && waiting.prefix == Some(prefix))
+    }
+
     /// Takes the oldest out.
     pub(super) fn pop_oldest(&mut self) -> Option<LinkId> {
         self.clear(0)
     }
 
-    /// Takes the oldest out that waits under this prefix's name. It looks at every place, twice the room's cap at the most: some
-    /// microseconds, beside the 250 that a handshake takes.
+    /// Takes the oldest out that waits under this prefix's name.
     pub(super) fn pop_oldest_of(&mut self, prefix: Prefix) -> Option<LinkId> {
-        let place = self
-            .queue
-            .iter()
-            .position(|waiting| waiting.here && waiting.prefix == Some(prefix))?;
+        let place = self.place_of_oldest(prefix)?;
         self.clear(place)
     }
 

@@ -61,6 +61,10 @@ pub(super) struct Link {
     pub(super) id: LinkId,
     pub(super) quic: Connection,
     pub(super) stage: Stage,
+    /// The handshake has been completed; it stays true when the connection closes.
+    pub(super) is_connected: bool,
+    /// SHA-256 of the leaf certificate that it was shown.
+    pub(super) leaf_sha256: [u8; 32],
     /// The session's stream: the client's first bidirectional one.
     pub(super) stream: Option<StreamId>,
     pub(super) reader: FrameReader,
@@ -79,11 +83,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, quic: Connection) -> Self {
+    pub(super) fn new(id: LinkId, quic: Connection, leaf_sha256: [u8; 32]) -> Self {
         Self {
             id,
             quic,
             stage: Stage::Handshaking,
+            is_connected: false,
+            leaf_sha256,
             stream: None,
             reader: FrameReader::new(),
             backlog: VecDeque::new(),

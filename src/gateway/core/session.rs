@@ -65,17 +65,11 @@ impl Core {
     }
 
     fn connected(&mut self, link: &mut Link, now: Instant) {
-        self.handshaking.leave(link.id);
-        link.stage = Stage::AwaitingHello;
-        self.awaiting_hello.enter(link.id, now);
+        self.await_hello(link, now);
         let most = link.quic.datagrams().max_size();
         if most.is_none_or(|most| most < MAX_DATAGRAM) {
             // A client that does not take datagrams, or only shorter ones than the game may send, cannot play.
             self.refuse_link(link, now, CloseCode::ProtocolViolation, "no_datagrams");
-        } else if self.awaiting_hello.len() > self.shared.limits.awaiting_hello
-            && let Some(oldest) = self.awaiting_hello.pop_oldest()
-        {
-            self.refuse(now, oldest, CloseCode::AdmissionTimeout, "hello_room_full");
         }
     }
 

@@ -86,6 +86,7 @@ impl Client {
     ) -> Self {
         let keys = TransportKeys {
             reset: [1; 32],
+            connection_id: [3; 32],
             retry: [2; 32],
         };
         let config = endpoint_config(0, &keys, Arc::clone(&entropy), Some(seed));

@@ -20,6 +20,7 @@ use crate::{
     control::{CarriedKey, GatewayHost, Revocation, RevocationRange},
     gateway::{
         Channel, Exchange, Limits, SeatBudget, Simulation,
+        certificates::{Certificates, Served},
         core::{Core, Packet},
         exchange::WorkerExchange,
         host::Host,
@@ -156,6 +157,7 @@ impl World {
             idle_timeout: Duration::from_secs(3),
             hello_timeout: Duration::from_secs(1),
             handshakes: [3, 1_024][rng.random_range(0..2)],
+            retry_above: [0, 2, 256][rng.random_range(0..3)],
             awaiting_hello: [2, 1_024][rng.random_range(0..2)],
             seat: SeatBudget {
                 datagrams: [1, 32][rng.random_range(0..2)],
@@ -173,18 +175,24 @@ impl World {
         let entropy = seeded_entropy(&mut rng);
         let keys = TransportKeys {
             reset: rng.random(),
+            connection_id: rng.random(),
             retry: rng.random(),
         };
         let identity = identity();
         let tls = tls::quic_server_config(&identity).unwrap();
         let server = server_config(tls, &keys, &shared.limits, clock.clone()).unwrap();
         let endpoint = endpoint_config(0, &keys, Arc::clone(&entropy), Some(rng.random()));
+        let certificates = Arc::new(Certificates::new(Served {
+            server: Arc::new(server),
+            leaf_sha256: identity.fingerprint(),
+        }));
         let core = Core::new(
             0,
             endpoint,
-            server,
+            certificates,
             Arc::clone(&shared),
             Arc::clone(&exchange),
+            clock.now(),
         );
         let workers: Arc<[Arc<WorkerExchange>]> = Arc::new([exchange]);
         let host = Host {
