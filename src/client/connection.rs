@@ -71,6 +71,12 @@ impl Connection {
         }
     }
 
+    /// Closes a connection that is another session's than it should be.
+    pub(super) fn refuse_session(&self) -> Closed {
+        self.link
+            .fail(Closed::OtherSession, CloseCode::ProtocolViolation)
+    }
+
     /// What the gateway said on admission: client id, session, limits.
     pub const fn welcome(&self) -> &Welcome {
         &self.welcome

@@ -171,7 +171,13 @@ impl Endpoint {
         options: &HelloOptions,
     ) -> Result<Connection, ConnectError> {
         let handshaken = self.handshake(ticket).await?;
-        handshaken.admit(&options.hello(ticket)).await
+        let hello = options.hello(ticket, &handshaken.leaf_sha256());
+        let connection = handshaken.admit(&hello).await?;
+        // Whoever presents another token than the ticket's has another session.
+        if options.token.is_none() && connection.welcome().session != ticket.session {
+            return Err(ConnectError::Refused(connection.refuse_session()));
+        }
+        Ok(connection)
     }
 
     /// Does the QUIC handshake alone, trying the ticket's addresses in order, and presents nothing: for tests and load generators.
