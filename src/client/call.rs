@@ -3,7 +3,7 @@
 use std::{error::Error as _, future::Future, time::Duration};
 
 use thiserror::Error;
-use tonic::{Code, Response, Status};
+use tonic::{Code, ConnectError, Response, Status};
 
 use super::MalformedTicket;
 use crate::{rpc::RpcError, tls::TlsError, wire::Advice};
@@ -114,6 +114,65 @@ impl From<Status> for CallError {
     }
 }
 
+/// A call that brought no answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    /// Why.
+    pub(super) error: CallError,
+    /// Whether the sidecar may have done what it was asked. A call whose connection was never made has certainly done nothing, nor
+    /// one that the sidecar refused.
+    pub(super) may_have_run: bool,
+}
+
+impl From<CallError> for Unanswered {
+    /// What this end refuses has not been asked, and what it cannot read has been answered.
+    fn from(error: CallError) -> Self {
+        let may_have_run = matches!(error, CallError::Malformed(_) | CallError::TimedOut);
+        Self {
+            error,
+            may_have_run,
+        }
+    }
+}
+
+impl From<Status> for Unanswered {
+    fn from(status: Status) -> Self {
+        Self {
+            may_have_run: may_have_run(&status),
+            error: status.into(),
+        }
+    }
+}
+
+fn may_have_run(status: &Status) -> bool {
+    let mut source = status.source();
+    let broken = source.is_some();
+    while let Some(error) = source {
+        if error.is::<ConnectError>() {
+            return false;
+        }
+        source = error.source();
+    }
+    // What the sidecar itself says it means, but for these, with which it says that it does not know.
+    broken
+        || matches!(
+            status.code(),
+            Code::Unknown
+                | Code::Internal
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Aborted
+                | Code::DataLoss
+        )
+}
+
+/// Awaits a call's answer, and knows of a failed one whether it may have taken effect. Has no deadline.
+pub(super) async fn ask<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Unanswered> {
+    Ok(call.await?.into_inner())
+}
+
 impl From<MalformedTicket> for CallError {
     fn from(malformed: MalformedTicket) -> Self {
         Self::Malformed(malformed.0)
@@ -150,6 +209,18 @@ mod tests {
     fn a_broken_connection_is_worth_another_try() {
         let broken = Status::from_error(Box::new(std::io::Error::other("connection reset")));
         assert_eq!(CallError::from(broken).label(), "unavailable");
+    }
+
+    #[test]
+    fn a_call_that_never_left_has_done_nothing() {
+        let refused = || ConnectError(Box::new(std::io::Error::other("connection refused")));
+        assert!(!may_have_run(&Status::from_error(Box::new(refused()))));
+        assert!(may_have_run(&Status::from_error(Box::new(
+            std::io::Error::other("connection reset")
+        ))));
+        assert!(!may_have_run(&Status::unavailable("store closed")));
+        assert!(!may_have_run(&Status::unauthenticated("")));
+        assert!(may_have_run(&Status::internal("bug")));
     }
 
     #[tokio::test]

@@ -5,10 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::JoinSet};
 
 use super::{
     Closed,
+    keepalive::keep_alive,
     stream::{Incoming, Link, Outgoing},
 };
 use crate::wire::{self, CloseCode, MAX_DATAGRAM, MAX_MESSAGE, Welcome};
@@ -47,13 +48,15 @@ impl SendError {
 /// An admitted connection. All its calls take `&self`, so one task may send while another receives. Dropping it leaves: it closes with
 /// code 0.
 ///
-/// QUIC pings by itself every 3 s; a gateway not heard of for 10 s is [`Closed::Lost`].
+/// The gateway hears of it at least every 3 s, or as often as Welcome asks for; a gateway not heard of for 10 s is [`Closed::Lost`].
 #[derive(Debug)]
 pub struct Connection {
     link: Link,
     welcome: Welcome,
     outgoing: Mutex<Outgoing>,
     incoming: Mutex<Incoming>,
+    /// What pings more often than QUIC by itself, if the gateway asks for it.
+    _keep_alive: Option<JoinSet<()>>,
 }
 
 impl Connection {
@@ -63,12 +66,20 @@ impl Connection {
         outgoing: Mutex<Outgoing>,
         incoming: Mutex<Incoming>,
     ) -> Self {
+        let keep_alive = keep_alive(&link.quic, welcome.ping_interval_ms);
         Self {
             link,
             welcome,
             outgoing,
             incoming,
+            _keep_alive: keep_alive,
         }
+    }
+
+    /// Closes a connection that is another session's than it should be.
+    pub(super) fn refuse_session(&self) -> Closed {
+        self.link
+            .fail(Closed::OtherSession, CloseCode::ProtocolViolation)
     }
 
     /// What the gateway said on admission: client id, session, limits.

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
-use super::{CallError, ConnectError, Connection, Endpoint, Ticket};
+use super::{Backoff, CallError, ConnectError, Connection, Endpoint, Ticket, backoff::random};
 use crate::wire::Advice;
 
 /// How long to keep trying, and how fast: by default as docs/PROTOCOL.md, "Coming back", has it.
@@ -19,15 +19,6 @@ pub struct Patience {
     /// The pauses after a failure that advises to try later. Default 1 s to 30 s: something is full, starting or gone, and hurrying
     /// makes it worse.
     pub retry_later: Backoff,
-}
-
-/// Pauses that double.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    /// The first pause; it doubles with each failure in a row.
-    pub first: Duration,
-    /// What it doubles up to.
-    pub longest: Duration,
 }
 
 impl Default for Patience {
@@ -129,7 +120,7 @@ where
                 Ok(got) => return Some(got),
                 Err(error) => last = error,
             }
-            let pause = pauses.after(last.advice_in_between(), getrandom::u32().unwrap_or(0))?;
+            let pause = pauses.after(last.advice_in_between(), random())?;
             tracing::debug!(error = %last, ?pause, "not in; trying again");
             sleep(pause).await;
         }
@@ -157,7 +148,7 @@ impl Pauses {
 
     /// The pause before the next attempt, half to one and a half of what is due; none when there is to be no attempt.
     fn after(&mut self, advice: Advice, random: u32) -> Option<Duration> {
-        let (Backoff { first, longest }, free) = match advice {
+        let (backoff, free) = match advice {
             Advice::Nothing | Advice::LogIn | Advice::GiveUp => return None,
             // The first new token is taken at once, as it advises.
             Advice::NewToken => (self.patience.new_token, 1),
@@ -168,9 +159,7 @@ impl Pauses {
         let Some(doublings) = before.checked_sub(free) else {
             return Some(Duration::ZERO);
         };
-        let due = first.saturating_mul(2_u32.saturating_pow(doublings));
-        let share = 0.5 + f64::from(random) / f64::from(u32::MAX);
-        Some(due.min(longest).mul_f64(share))
+        Some(backoff.pause(doublings, random))
     }
 }
 
