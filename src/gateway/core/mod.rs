@@ -7,8 +7,10 @@
 //! 2. [`process`](Core::process), which lets everything that changed take its effect,
 //! 3. [`poll_transmit`](Core::poll_transmit) until it is empty, and then waits until [`next_timeout`](Core::next_timeout).
 
+mod buckets;
 mod deadlines;
 mod link;
+mod parking;
 mod session;
 
 use std::{
@@ -27,6 +29,7 @@ use quinn_proto::{
 use self::{
     deadlines::{Deadlines, WaitingRoom},
     link::{Link, LinkId, Stage},
+    parking::Parking,
 };
 use super::{
     exchange::{Channel, Outgoing, WorkerExchange},
@@ -63,6 +66,9 @@ pub(super) struct Core {
     next_serial: u32,
     handshaking: WaitingRoom,
     awaiting_hello: WaitingRoom,
+    /// Those who have said Hello and wait for the revocation log, and when it was last looked at.
+    parking: Parking,
+    seen_log: u64,
     deadlines: Deadlines,
     /// Links that something happened to.
     dirty: VecDeque<LinkId>,
@@ -95,6 +101,8 @@ impl Core {
             next_serial: 0,
             handshaking: WaitingRoom::default(),
             awaiting_hello: WaitingRoom::default(),
+            parking: Parking::default(),
+            seen_log: 0,
             deadlines: Deadlines::default(),
             dirty: VecDeque::new(),
             sending: VecDeque::new(),
@@ -147,10 +155,11 @@ impl Core {
                 if index >= self.links.len() {
                     self.links.resize_with(index + 1, || None);
                 }
+                let leaf = self.shared.certificates().first().copied();
                 if let Some(place) = self.links.get_mut(index) {
-                    *place = Some(Box::new(Link::new(id, quic)));
+                    *place = Some(Box::new(Link::new(id, quic, leaf.unwrap_or_default())));
                 }
-                self.handshaking.enter(id, now);
+                self.handshaking.enter(id, now, None);
                 self.mark(id);
             }
             Err(error) => {
@@ -211,6 +220,7 @@ impl Core {
         {
             self.refuse(now, id, CloseCode::AdmissionTimeout, "no_hello");
         }
+        self.turn_parked_away(now);
     }
 
     /// When [`handle_timeouts`](Self::handle_timeouts) is to be called at the latest.
@@ -219,10 +229,10 @@ impl Core {
             .awaiting_hello
             .oldest()
             .map(|since| since + self.shared.limits.hello_timeout);
-        match (self.deadlines.next(), hello) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.deadlines.next(), hello, self.parking.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes what the simulation has handed over, and closes the connections of seats that others have ended.
@@ -238,6 +248,7 @@ impl Core {
                 }
             }
         }
+        self.look_at_parked(now);
         self.send_outgoing(now);
         self.close_ended(now);
     }
@@ -356,7 +367,7 @@ impl Core {
         }
         if drained {
             // Closed or lost before, so this finds nothing, unless quinn-proto gave up without a word.
-            self.give_up_seat(&link, EndReason::Lost);
+            self.suspend_seat(&link);
             self.leave_rooms(&link);
             return;
         }
@@ -420,6 +431,7 @@ impl Core {
         match link.stage {
             Stage::Handshaking => self.handshaking.leave(link.id),
             Stage::AwaitingHello => self.awaiting_hello.leave(link.id),
+            Stage::AwaitingLog => self.parking.leave(link.id),
             Stage::Seated(_) | Stage::Closed => {}
         }
     }
