@@ -162,7 +162,7 @@ pub(super) fn admit(
             });
         }
     }
-    if !shared.seats.has_room_for(session) {
+    if !shared.seats.has_room_for(session, claims.player) {
         return Err(refused(Refusal::ServerFull));
     }
     seat(shared, applicant.connection, &claims, now).map_err(refused)

@@ -45,11 +45,7 @@ impl Refill {
     }
 
     /// Takes a token from a bucket that is full at `full_at` (none: it is full). When it will be full then; none if there is no token.
-    pub(in crate::gateway) fn take(
-        &self,
-        now: Instant,
-        full_at: Option<Instant>,
-    ) -> Option<Instant> {
+    pub(in crate::gateway) fn take(&self, now: Instant, full_at: Option<Instant>) -> Option<Instant> {
         let full_at = full_at.map_or(now, |at| at.max(now)) + self.each;
         (full_at.saturating_duration_since(now) <= self.whole).then_some(full_at)
     }
@@ -142,19 +138,11 @@ mod tests {
     fn a_burst_is_had_at_once_and_the_rate_after_it() {
         let start = Clock::system().now();
         let mut buckets = Buckets::new(Refill::new(50, 200), 4);
-        let taken =
-            |buckets: &mut Buckets, now| (0..1_000).filter(|_| buckets.take(now, v4(1))).count();
+        let taken = |buckets: &mut Buckets, now| (0..1_000).filter(|_| buckets.take(now, v4(1))).count();
         assert_eq!(taken(&mut buckets, start), 200);
         assert_eq!(taken(&mut buckets, start + Duration::from_secs(1)), 50);
-        assert!(
-            buckets.take(start + Duration::from_secs(1), v4(2)),
-            "another's is full"
-        );
-        assert_eq!(
-            taken(&mut buckets, start + Duration::from_secs(60)),
-            200,
-            "never more than the burst"
-        );
+        assert!(buckets.take(start + Duration::from_secs(1), v4(2)), "another's is full");
+        assert_eq!(taken(&mut buckets, start + Duration::from_secs(60)), 200, "never more than the burst");
     }
 
     #[test]
