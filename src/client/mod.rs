@@ -22,13 +22,16 @@
 //! ```
 
 mod account;
+mod admin;
 mod backend;
 mod call;
 mod close;
 mod connection;
 mod endpoint;
+mod explain;
 mod handshake;
 mod join;
+mod listed;
 mod secret;
 mod stream;
 #[cfg(test)]
@@ -36,12 +39,15 @@ mod tests;
 mod ticket;
 
 pub use account::{Account, Identified, Session};
-pub use backend::{AttachedGateway, Backend, Revoked, Wait};
+pub use admin::{Admin, SessionPage, SessionQuery};
+pub use backend::{Backend, Revoked, Wait};
 pub use call::CallError;
 pub use close::{Closed, TransportFailure};
 pub use connection::{Connection, SendError};
 pub use endpoint::{ConnectError, Deadlines, Endpoint};
+pub use explain::{About, ExplainedEvent, Explanation, RevocationArrival};
 pub use handshake::{Handshaken, HelloOptions};
 pub use join::{Backoff, JoinError, Patience, join};
+pub use listed::{AttachedGateway, ListedSession};
 pub use secret::SecretToken;
 pub use ticket::{MalformedTicket, Target, Ticket};

@@ -19,12 +19,16 @@ mod behaviour;
 mod books;
 mod change;
 mod closings;
+mod config;
+mod counts;
+mod grant;
 mod handle;
 mod journal;
 mod phases;
 #[cfg(test)]
 mod properties;
 mod revocations;
+mod seating;
 mod single_use;
 mod slot;
 mod table;
@@ -34,10 +38,10 @@ mod tick;
 
 pub use change::{EndReason, Joined, SeatChange, TickReport, Verdict};
 pub use closings::{Closing, Waker};
+pub use config::{ActivitySource, DEFAULT_WINDOW, SamePlayer, SeatConfig};
+pub use counts::SeatCounts;
+pub use grant::{Grant, Installed, LiveSeatInfo, NotSeated};
 pub use handle::{Connection, Handle};
 pub use revocations::{ApplyError, Coverage, RevocationLog, Revoked};
 pub use single_use::{Pending, SingleUse, UseRefused};
-pub use table::{
-    ActivitySource, DEFAULT_WINDOW, Grant, Installed, LiveSeatInfo, NotSeated, SamePlayer,
-    SeatConfig, SeatTable,
-};
+pub use table::SeatTable;

@@ -126,6 +126,7 @@ impl AdminService for AdminApi {
             is_new_player,
             token,
             expires_at,
+            refresh_token,
         } = self.sessions.log_in(identity, METHOD).await?;
         Ok(Response::new(proto::CreateSessionResponse {
             session_id: found.session.id.to_string(),
@@ -134,7 +135,7 @@ impl AdminService for AdminApi {
             session_token: token,
             expires_at_ms: expires_at.0,
             session_ends_at_ms: found.session.ends_at.0,
-            refresh_token: String::new(),
+            refresh_token,
         }))
     }
 

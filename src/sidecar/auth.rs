@@ -84,6 +84,7 @@ impl AuthService for AuthApi {
             is_new_player,
             token,
             expires_at,
+            refresh_token,
         } = self.prove(method).await?;
         Ok(Response::new(proto::LoginResponse {
             session_token: token,
@@ -92,7 +93,7 @@ impl AuthService for AuthApi {
             player_id: found.player.id.to_string(),
             is_new_player,
             session_ends_at_ms: found.session.ends_at.0,
-            refresh_token: String::new(),
+            refresh_token,
         }))
     }
 

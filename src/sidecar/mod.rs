@@ -29,7 +29,7 @@ use crate::{
     clock::Clock,
     store::{EmbeddedStore, OpenError, Store, StoreError},
     tls::TlsError,
-    token::{SessionKeyring, SharedKey},
+    token::{RefreshKeyring, SessionKeyring, SharedKey},
 };
 
 use self::{
@@ -43,7 +43,10 @@ use self::{
     sessions::Sessions,
 };
 
-pub use config::{Environment, MasterKey, SessionLives, SidecarConfig, StoreChoice};
+pub use config::{
+    DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, MasterKey, SessionLives, SidecarConfig,
+    StoreChoice,
+};
 
 /// How often sessions and events that are over are taken away; also how often the store's health is looked at.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -74,6 +77,14 @@ pub enum StartError {
     /// A life out of range.
     #[error("the {name} must be {allowed}")]
     Life {
+        /// Which one.
+        name: &'static str,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A limit out of range.
+    #[error("{name} must be {allowed}")]
+    Limit {
         /// Which one.
         name: &'static str,
         /// What is allowed.
@@ -110,6 +121,7 @@ impl StartError {
             Self::ConvenienceInProduction { .. } => "convenience_in_production",
             Self::ConvenienceExposed { .. } => "convenience_exposed",
             Self::Life { .. } => "life",
+            Self::Limit { .. } => "limit",
             Self::SharedKey(error) => error.label(),
             Self::SameEpoch(_) => "same_epoch",
             Self::Tls(error) => error.label(),
@@ -160,9 +172,12 @@ impl Sidecar {
         let SidecarConfig {
             session_key,
             previous_session_key,
+            refresh_key,
+            previous_refresh_key,
             transport_key,
             previous_transport_key,
             lives,
+            connect_tokens_per_minute,
             store,
             clock,
             dev_login,
@@ -185,6 +200,7 @@ impl Sidecar {
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
             keyring: SessionKeyring::new(session_key, previous_session_key),
+            refresh_keyring: RefreshKeyring::new(refresh_key, previous_refresh_key),
             lives,
             clock: clock.clone(),
         });

@@ -6,7 +6,10 @@ use crate::{
     clock::{Clock, Timestamp},
     id::{ClientId, GatewayId, SessionId},
     store::{Found, Identity, NewSession, Standing, Store},
-    token::{ConnectClaims, Nonce, Rejection, SessionClaims, SessionKeyring},
+    token::{
+        ConnectClaims, Nonce, RefreshClaims, RefreshKeyring, Rejection, SessionClaims,
+        SessionKeyring,
+    },
 };
 
 use super::{SessionLives, refusal::Refusal};
@@ -15,17 +18,20 @@ use super::{SessionLives, refusal::Refusal};
 pub(super) struct Sessions {
     pub(super) store: Arc<dyn Store>,
     pub(super) keyring: SessionKeyring,
+    pub(super) refresh_keyring: RefreshKeyring,
     pub(super) lives: SessionLives,
     pub(super) clock: Clock,
 }
 
-/// A session that was just made, with its first token.
+/// A session that was just made, with its first tokens.
 pub(super) struct LoggedIn {
     pub(super) found: Found,
     pub(super) is_new_player: bool,
     /// Secret.
     pub(super) token: String,
     pub(super) expires_at: Timestamp,
+    /// Secret.
+    pub(super) refresh_token: String,
 }
 
 impl Sessions {
@@ -54,6 +60,9 @@ impl Sessions {
         Ok(LoggedIn {
             token: self.keyring.seal(&claims),
             expires_at: claims.expires_at,
+            refresh_token: self
+                .refresh_keyring
+                .seal(&refresh_claims(&started.found, at)),
             found: started.found,
             is_new_player: started.is_new_player,
         })
@@ -103,6 +112,18 @@ pub(super) fn session_claims(found: &Found, now: Timestamp, life: Duration) -> S
         method: session.method.clone(),
         issued_at: now,
         expires_at: now.after(life).min(session.ends_at),
+    }
+}
+
+/// What a refresh token says of a session's generation, made at `issued_at`. It lives as long as the session may.
+pub(super) fn refresh_claims(found: &Found, issued_at: Timestamp) -> RefreshClaims {
+    let session = &found.session;
+    RefreshClaims {
+        session: session.id,
+        generation: session.generation,
+        player_generation: session.player_generation,
+        issued_at,
+        expires_at: session.ends_at,
     }
 }
 

@@ -8,7 +8,9 @@ use crate::{
     id::{Incarnation, Revision},
     proto::{self, gateway_target},
     store::{Identity, Store, memory::MemoryStore},
-    token::{ConnectKeyring, SessionKey, SessionKeyring, TransportMasterKey},
+    token::{
+        ConnectKeyring, RefreshKey, RefreshKeyring, SessionKey, SessionKeyring, TransportMasterKey,
+    },
 };
 
 use super::{
@@ -34,6 +36,7 @@ fn world(lives: SessionLives) -> World {
     let sessions = Sessions {
         store: Arc::clone(&store) as Arc<dyn Store>,
         keyring: SessionKeyring::new(SessionKey::generate(), None),
+        refresh_keyring: RefreshKeyring::new(RefreshKey::generate(), None),
         lives,
         clock: time.clock(),
     };
