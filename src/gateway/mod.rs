@@ -41,7 +41,8 @@ pub use self::{
     admit::Refusal,
     config::{DEFAULT_SOCKET_BUFFER, GatewayConfig, Limits, NEXT_CERTIFICATE_LEAD},
     exchange::{Channel, Input, SeatBudget},
-    simulation::{Exchange, Inputs, Outbox, Simulation},
+    metrics::GatewayMetrics,
+    simulation::{Exchange, Inputs, Outbox, Seats, Simulation},
 };
 use self::{
     core::Core,
@@ -251,6 +252,11 @@ impl Gateway {
             inputs_dropped: counters.inputs_dropped.load(Ordering::Relaxed),
             outputs_dropped: self.workers.iter().map(|worker| worker.overflowed()).sum(),
         }
+    }
+
+    /// Its metrics and health, for an HTTP listener to tell.
+    pub fn metrics(&self) -> GatewayMetrics {
+        GatewayMetrics::new(Arc::clone(&self.host.shared), Arc::clone(&self.workers))
     }
 
     /// Admits nobody any more and closes all connections as drained; returns when the workers have stopped.
