@@ -37,7 +37,7 @@ pub struct Stats {
     pub players: u32,
     /// The most players at once.
     pub most_players: u32,
-    /// Seats that were found live: one for each seat and tick.
+    /// Seats that were let stay, live or suspended: one for each seat and tick.
     pub live: u64,
     /// Seats that were refused, and whose players were taken out.
     pub refused: u64,
@@ -142,8 +142,12 @@ impl World {
                     player.received = None;
                 }
             }
-            // It stands where it stood, and nobody moves it.
-            SeatChange::Suspended { .. } => {}
+            // Nobody steers it: it rolls to a stop, and stands there until its client is back or its seat ends.
+            SeatChange::Suspended { handle } => {
+                if let Some(player) = player_mut(&mut self.players, *handle) {
+                    player.thrust = (0, 0);
+                }
+            }
             SeatChange::Ended { handle, .. } => self.leave(*handle),
         }
     }
