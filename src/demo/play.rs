@@ -87,9 +87,8 @@ pub fn step(world: &mut World, exchange: Exchange<'_>) {
         };
         (input.handle, received)
     });
-    // Whose connection is lost may come back, and finds its player where it was.
-    let may_stay = |handle| !seats.verify(handle).is_ended();
-    world.step(tick, changes, inputs, may_stay, &mut out);
+    let verify = |handle| seats.verify(handle);
+    world.step(tick, changes, inputs, verify, &mut out);
 }
 
 impl Out for Outbox<'_> {

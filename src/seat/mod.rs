@@ -24,13 +24,19 @@ mod counts;
 mod grant;
 mod handle;
 mod journal;
+#[cfg(test)]
+mod model;
 mod phases;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod properties;
 mod revocations;
 mod seating;
 mod single_use;
 mod slot;
+#[cfg(test)]
+mod suspending;
 mod table;
 #[cfg(test)]
 mod threads;
