@@ -79,7 +79,10 @@ impl Host {
         if strangers.is_empty() {
             return strangers;
         }
-        match self.granted(gateway, strangers.iter().copied().collect()).await {
+        match self
+            .granted(gateway, strangers.iter().copied().collect())
+            .await
+        {
             Ok(granted) => {
                 for session in granted {
                     strangers.remove(&session);
@@ -134,7 +137,10 @@ impl SidecarHost for Host {
         seats: &[LiveSeat],
     ) -> Result<AttachmentId, AttachRefusal> {
         let sessions = seats.iter().map(|seat| seat.session).collect();
-        let granted = self.granted(&gateway.id, sessions).await.map_err(not_ready)?;
+        let granted = self
+            .granted(&gateway.id, sessions)
+            .await
+            .map_err(not_ready)?;
         let attaching = self.attaching.lock().await;
         let fencing = self
             .store
@@ -231,7 +237,8 @@ impl SidecarHost for Host {
         }
         if !report.events.is_empty() || report.events_lost > 0 {
             let events = std::mem::take(&mut report.events);
-            self.tell(&gateway, events, report.events_lost, &foreign).await;
+            self.tell(&gateway, events, report.events_lost, &foreign)
+                .await;
         }
     }
 

@@ -38,7 +38,10 @@ impl Labelled {
 
     fn read(&self) -> Vec<(&'static str, u64)> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().map(|(value, count)| (*value, *count)).collect()
+        counts
+            .iter()
+            .map(|(value, count)| (*value, *count))
+            .collect()
     }
 }
 
@@ -62,11 +65,11 @@ impl Count {
 pub(super) struct Counters {
     /// Logins, by method: a login method's name, or "backend".
     pub(super) logins: Labelled,
-    /// Refreshes, by outcome: "rotated", "again", or why not.
+    /// Refreshes, by outcome: "rotated", "again", or why not: "reused", "ended", "rejected".
     pub(super) refreshes: Labelled,
     /// Connect tokens asked for, by outcome: "minted", or a refusal's label.
     pub(super) connect_tokens: Labelled,
-    /// Revocations that ended something, by kind: "session", "player", "logout", "refresh_reused".
+    /// Revocations that ended something, by kind: "session", "player", "logout". What a refresh token's reuse ended is a refresh.
     pub(super) revocations: Labelled,
     /// Calls answered, by gRPC status.
     pub(super) calls: Labelled,
@@ -80,9 +83,9 @@ impl Counters {
     pub(super) fn new() -> Self {
         Self {
             logins: Labelled::new(&["backend"]),
-            refreshes: Labelled::new(&["rotated", "again", "reused", "ended"]),
+            refreshes: Labelled::new(&["rotated", "again", "reused", "ended", "rejected"]),
             connect_tokens: Labelled::new(&["minted"]),
-            revocations: Labelled::new(&["session", "player", "logout", "refresh_reused"]),
+            revocations: Labelled::new(&["session", "player", "logout"]),
             calls: Labelled::new(&["ok"]),
             activity_rejected: Count::default(),
             seats_rejected: Count::default(),
@@ -152,10 +155,26 @@ impl Readings for SidecarMetrics {
         let Revision(head) = *head.borrow();
         let lag = acknowledged.map_or(0, |Revision(slowest)| head.saturating_sub(slowest));
         let gauges = [
-            ("gateways_attached", "Gateways that are attached", as_u64(attached)),
-            ("gateways_draining", "Attached gateways that drain", as_u64(draining)),
-            ("gateway_seats", "Seats taken on the attached gateways, by their own counts", seats),
-            ("revocation_head", "The newest revision of the revocation log", head),
+            (
+                "gateways_attached",
+                "Gateways that are attached",
+                as_u64(attached),
+            ),
+            (
+                "gateways_draining",
+                "Attached gateways that drain",
+                as_u64(draining),
+            ),
+            (
+                "gateway_seats",
+                "Seats taken on the attached gateways, by their own counts",
+                seats,
+            ),
+            (
+                "revocation_head",
+                "The newest revision of the revocation log",
+                head,
+            ),
             (
                 "revocation_lag",
                 "Revisions that the slowest attached gateway has not acknowledged",
@@ -187,8 +206,18 @@ fn read_counters(counters: &Counters, scrape: &mut Scrape<'_>) -> fmt::Result {
     let labelled = [
         ("logins", "Sessions made", "method", logins),
         ("refreshes", "Refreshes asked for", "outcome", refreshes),
-        ("connect_tokens", "Connect tokens asked for", "outcome", connect_tokens),
-        ("revocations", "Revocations that ended something", "kind", revocations),
+        (
+            "connect_tokens",
+            "Connect tokens asked for",
+            "outcome",
+            connect_tokens,
+        ),
+        (
+            "revocations",
+            "Revocations that ended something",
+            "kind",
+            revocations,
+        ),
         ("calls", "gRPC calls answered", "code", calls),
     ];
     for (name, help, label, counter) in labelled {
@@ -221,7 +250,10 @@ fn as_u64(count: usize) -> u64 {
 }
 
 /// Gauges are floating-point numbers, exact up to 2^53.
-#[expect(clippy::cast_precision_loss, reason = "no revision and no count comes near 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "no revision and no count comes near 2^53"
+)]
 fn as_f64(value: u64) -> f64 {
     value as f64
 }
