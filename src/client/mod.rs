@@ -36,6 +36,7 @@ mod keepalive;
 mod keeper;
 mod key;
 mod listed;
+mod play;
 mod secret;
 mod stream;
 #[cfg(test)]
@@ -56,5 +57,6 @@ pub use join::{JoinError, Patience, join};
 pub use keeper::{Kept, RefreshPolicy, SessionKeeper};
 pub use key::{ClientKey, KeyError};
 pub use listed::{AttachedGateway, ListedSession};
+pub use play::{End, Event, Events, Persistence, Play, PlayOptions, Tickets};
 pub use secret::SecretToken;
 pub use ticket::{MalformedTicket, Target, Ticket};
