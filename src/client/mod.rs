@@ -25,6 +25,7 @@ mod account;
 mod admin;
 mod backend;
 mod backoff;
+pub mod blocking;
 mod call;
 mod close;
 mod connection;

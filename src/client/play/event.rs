@@ -23,6 +23,8 @@ const WAITING: usize = 64;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
+    /// The player is being logged in. Only [`blocking::Client`](crate::client::blocking::Client) does that by itself.
+    LoggingIn,
     /// An attempt to get in begins: a ticket, then a connection.
     Connecting {
         /// Which one since the client was last in, or began: 1 for the first.
@@ -70,6 +72,7 @@ impl Event {
     /// The event as a fixed label.
     pub const fn label(&self) -> &'static str {
         match self {
+            Self::LoggingIn => "logging_in",
             Self::Connecting { .. } => "connecting",
             Self::Joined { .. } => "joined",
             Self::Lost { .. } => "lost",

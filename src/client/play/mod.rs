@@ -181,6 +181,11 @@ impl Play {
         }
     }
 
+    /// Whether something could be sent now.
+    pub(super) fn reachable(&self) -> Result<(), SendError> {
+        self.connection().map(|_| ())
+    }
+
     fn connection(&self) -> Result<Arc<Connection>, SendError> {
         match &*self.seat.borrow() {
             Seat::Taken(connection) => Ok(Arc::clone(connection)),
