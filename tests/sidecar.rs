@@ -28,10 +28,11 @@ use tickgate::{
     },
     rpc,
     sidecar::{
-        Environment, MasterKey, SessionLives, Sidecar, SidecarConfig, StartError, StoreChoice,
+        DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, MasterKey, SessionLives, Sidecar,
+        SidecarConfig, StartError, StoreChoice,
     },
     tls::{self, Identity},
-    token::{SessionKey, TransportMasterKey},
+    token::{RefreshKey, SessionKey, TransportMasterKey},
 };
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,7 @@ struct World {
     folder: tempfile::TempDir,
     certs: DevCerts,
     session_key: [u8; 32],
+    refresh_key: [u8; 32],
     transport_key: [u8; 32],
     time: ManualTime,
 }
@@ -60,6 +62,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             certs: DevCerts::generate(&["eu".parse().unwrap()]).unwrap(),
             session_key: random(),
+            refresh_key: random(),
             transport_key: random(),
             time: ManualTime::starting_at(START),
         }
@@ -77,12 +80,15 @@ impl World {
             plain_text: false,
             session_key: SessionKey::from_bytes(&self.session_key),
             previous_session_key: None,
+            refresh_key: RefreshKey::from_bytes(&self.refresh_key),
+            previous_refresh_key: None,
             transport_key: MasterKey {
                 epoch: 1,
                 key: TransportMasterKey::from_bytes(&self.transport_key),
             },
             previous_transport_key: None,
             lives: SessionLives::default(),
+            connect_tokens_per_minute: DEFAULT_CONNECT_TOKENS_PER_MINUTE,
             store: StoreChoice::Embedded(self.folder.path().join("store.redb")),
             clock: self.time.clock(),
             dev_login: true,

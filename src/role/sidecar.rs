@@ -8,6 +8,7 @@ use crate::{
     config::{Config, Environment, Store},
     sidecar::{self, MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice},
     tls::{self, Identity},
+    token::RefreshKey,
 };
 
 /// The master transport key's number as long as keys are not rotated.
@@ -42,6 +43,8 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
         plain_text: sidecar.plain_text,
         session_key: keys.session,
         previous_session_key: None,
+        refresh_key: RefreshKey::generate(),
+        previous_refresh_key: None,
         transport_key: MasterKey {
             epoch: FIRST_EPOCH,
             key: keys.transport,
@@ -53,6 +56,7 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
             session_token: session.token_life,
             connect_token: session.connect_life,
         },
+        connect_tokens_per_minute: sidecar::DEFAULT_CONNECT_TOKENS_PER_MINUTE,
         store: StoreChoice::Embedded(path.clone()),
         clock,
         dev_login: sidecar.dev_login,

@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     config::SHORTEST_LIFE,
-    mint::Mint,
+    mint::{Mint, Wanted},
     refusal::Refusal,
     registry::{Listed, Registry},
     sessions::{LoggedIn, Sessions},
@@ -126,6 +126,7 @@ impl AdminService for AdminApi {
             is_new_player,
             token,
             expires_at,
+            refresh_token,
         } = self.sessions.log_in(identity, METHOD).await?;
         Ok(Response::new(proto::CreateSessionResponse {
             session_id: found.session.id.to_string(),
@@ -134,7 +135,7 @@ impl AdminService for AdminApi {
             session_token: token,
             expires_at_ms: expires_at.0,
             session_ends_at_ms: found.session.ends_at.0,
-            refresh_token: String::new(),
+            refresh_token,
         }))
     }
 
@@ -147,11 +148,16 @@ impl AdminService for AdminApi {
             session_id: id,
             target,
             life_ms,
-            client_key: _,
+            client_key,
         } = request.into_inner();
         let life = self.life(life_ms)?;
         let found = self.sessions.live(session_id(&id)?).await?;
-        Ok(Response::new(self.mint.issue(&found, target, life)?))
+        let wanted = Wanted {
+            target,
+            life,
+            client_key,
+        };
+        Ok(Response::new(self.mint.issue(&found, wanted).await?))
     }
 
     async fn revoke_session(

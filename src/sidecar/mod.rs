@@ -9,9 +9,12 @@
 mod admin;
 mod auth;
 mod config;
+mod explain;
 mod host;
+mod limit;
 mod login;
 mod mint;
+mod refresh;
 mod refusal;
 mod registry;
 mod serve;
@@ -29,13 +32,15 @@ use crate::{
     clock::Clock,
     store::{EmbeddedStore, OpenError, Store, StoreError},
     tls::TlsError,
-    token::{SessionKeyring, SharedKey},
+    token::{RefreshKeyring, SessionKeyring, SharedKey},
 };
 
 use self::{
     admin::AdminApi,
     auth::AuthApi,
+    explain::Explain,
     host::Host,
+    limit::Limit,
     login::dev::DevLogin,
     mint::{MasterKeys, Mint},
     registry::Registry,
@@ -43,7 +48,10 @@ use self::{
     sessions::Sessions,
 };
 
-pub use config::{Environment, MasterKey, SessionLives, SidecarConfig, StoreChoice};
+pub use config::{
+    DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, MasterKey, SessionLives, SidecarConfig,
+    StoreChoice,
+};
 
 /// How often sessions and events that are over are taken away; also how often the store's health is looked at.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -74,6 +82,14 @@ pub enum StartError {
     /// A life out of range.
     #[error("the {name} must be {allowed}")]
     Life {
+        /// Which one.
+        name: &'static str,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A limit out of range.
+    #[error("{name} must be {allowed}")]
+    Limit {
         /// Which one.
         name: &'static str,
         /// What is allowed.
@@ -110,6 +126,7 @@ impl StartError {
             Self::ConvenienceInProduction { .. } => "convenience_in_production",
             Self::ConvenienceExposed { .. } => "convenience_exposed",
             Self::Life { .. } => "life",
+            Self::Limit { .. } => "limit",
             Self::SharedKey(error) => error.label(),
             Self::SameEpoch(_) => "same_epoch",
             Self::Tls(error) => error.label(),
@@ -160,9 +177,12 @@ impl Sidecar {
         let SidecarConfig {
             session_key,
             previous_session_key,
+            refresh_key,
+            previous_refresh_key,
             transport_key,
             previous_transport_key,
             lives,
+            connect_tokens_per_minute,
             store,
             clock,
             dev_login,
@@ -182,21 +202,28 @@ impl Sidecar {
             current: transport_key,
             previous: previous_transport_key,
         });
+        let explain = Arc::new(Explain::new());
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
             keyring: SessionKeyring::new(session_key, previous_session_key),
+            refresh_keyring: RefreshKeyring::new(refresh_key, previous_refresh_key),
             lives,
             clock: clock.clone(),
+            explain: Arc::clone(&explain),
         });
         let mint = Arc::new(Mint {
             registry: Arc::clone(&registry),
+            store: Arc::clone(&store),
             keys: Arc::clone(&keys),
+            limit: Limit::per_minute(connect_tokens_per_minute),
             clock: clock.clone(),
+            explain,
         });
         let running = Running::new(Arc::clone(&store));
         let auth = AuthApi {
             sessions: Arc::clone(&sessions),
             mint: Arc::clone(&mint),
+            registry: Arc::clone(&registry),
             dev_login: convenient.filter(|_| dev_login).map(DevLogin::new),
         };
         let admin = AdminApi {

@@ -1,5 +1,7 @@
 //! Why a call is refused, and what that is in gRPC: the one place where status codes are chosen.
 
+use std::time::Duration;
+
 use thiserror::Error;
 use tonic::Status;
 
@@ -24,6 +26,15 @@ pub(super) enum Refusal {
     BearerEnded(EndedBy),
     #[error("the session does not exist any more: log in again")]
     BearerUnknown,
+    // One text for all of them: whoever holds somebody else's token learns nothing of what became of it.
+    #[error(
+        "the refresh token is refused, expired or used before, or its session is over: log in again"
+    )]
+    Refresh(BadRefresh),
+    #[error(
+        "this session asks for connect tokens too often: the next one can be had in {} s", .wait.as_secs().saturating_add(1)
+    )]
+    TooManyConnectTokens { wait: Duration },
     #[error(
         "this needs a client certificate with the role tickgate://backend/<name> or tickgate://admin/<name>"
     )]
@@ -64,6 +75,28 @@ pub(super) enum Refusal {
     Store(#[from] StoreError),
 }
 
+/// Why a refresh token is worth nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadRefresh {
+    /// It does not open.
+    Rejected(Rejection),
+    /// It had been used before, and has ended its session.
+    Reused,
+    /// Its session has ended, or is not known any more.
+    Ended(Option<EndedBy>),
+}
+
+impl BadRefresh {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Rejected(rejection) => rejection.label(),
+            Self::Reused => "refresh_reused",
+            Self::Ended(Some(by)) => by.label(),
+            Self::Ended(None) => "no_such_session",
+        }
+    }
+}
+
 impl Refusal {
     /// The refusal's fixed name in logs and metrics; of a token, the true reason, which the caller is not told.
     pub(super) fn label(&self) -> &'static str {
@@ -73,6 +106,8 @@ impl Refusal {
             Self::BearerRejected(rejection) => rejection.label(),
             Self::BearerEnded(ended) | Self::SessionEnded(ended) => ended.label(),
             Self::BearerUnknown | Self::NoSuchSession => "no_such_session",
+            Self::Refresh(bad) => bad.label(),
+            Self::TooManyConnectTokens { .. } => "rate_limited",
             Self::Role => "role",
             Self::MethodOff(_) => "method_off",
             Self::Argument { .. } | Self::Id { .. } => "argument",
@@ -99,13 +134,15 @@ impl From<Refusal> for Status {
             | Refusal::BearerExpired
             | Refusal::BearerRejected(_)
             | Refusal::BearerEnded(_)
-            | Refusal::BearerUnknown => Self::unauthenticated(message),
+            | Refusal::BearerUnknown
+            | Refusal::Refresh(_) => Self::unauthenticated(message),
             Refusal::Role | Refusal::MethodOff(_) => Self::permission_denied(message),
             Refusal::Argument { .. } | Refusal::Id { .. } => Self::invalid_argument(message),
             Refusal::NoSuchSession
             | Refusal::NoSuchPlayer
             | Refusal::NoSuchGateway(_)
             | Refusal::NoSuchAddress => Self::not_found(message),
+            Refusal::TooManyConnectTokens { .. } => Self::resource_exhausted(message),
             Refusal::SessionEnded(_) => Self::failed_precondition(message),
             Refusal::GatewayAway | Refusal::NoGateway | Refusal::Store(_) => {
                 Self::unavailable(message)

@@ -288,6 +288,18 @@ impl Registry {
         listed
     }
 
+    /// The attached gateways on which the session has a seat, by id.
+    pub(super) fn seats_of(&self, session: SessionId) -> Vec<GatewayId> {
+        let state = self.state();
+        let attached = state.gateways.values().filter_map(|g| g.attached.as_ref());
+        let mut gateways: Vec<_> = attached
+            .filter(|attached| attached.seats.contains(&session))
+            .map(|attached| attached.description.id.clone())
+            .collect();
+        gateways.sort();
+        gateways
+    }
+
     /// Waits until every gateway that is attached now, or broke off with seats within the last five seconds, has acknowledged
     /// `revision`, for `patience` at most; whether they have.
     ///

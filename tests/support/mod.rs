@@ -19,9 +19,12 @@ use tickgate::{
     id::{GatewayId, SessionId},
     rpc,
     seat::{SeatChange, SeatTable},
-    sidecar::{Environment, MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice},
+    sidecar::{
+        DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, MasterKey, SessionLives, Sidecar,
+        SidecarConfig, StoreChoice,
+    },
     tls,
-    token::{SessionKey, TransportMasterKey},
+    token::{RefreshKey, SessionKey, TransportMasterKey},
     wire::CloseCode,
 };
 use tokio::sync::watch;
@@ -157,12 +160,15 @@ pub fn sidecar_config(certs: &DevCerts, store: &Path, clock: Clock) -> SidecarCo
         plain_text: false,
         session_key: SessionKey::generate(),
         previous_session_key: None,
+        refresh_key: RefreshKey::generate(),
+        previous_refresh_key: None,
         transport_key: MasterKey {
             epoch: 1,
             key: TransportMasterKey::generate(),
         },
         previous_transport_key: None,
         lives: SessionLives::default(),
+        connect_tokens_per_minute: DEFAULT_CONNECT_TOKENS_PER_MINUTE,
         store: StoreChoice::Embedded(store.to_owned()),
         clock,
         dev_login: true,
