@@ -21,8 +21,11 @@ pub enum CallError {
     /// The sidecar's URL cannot be used.
     #[error("unusable sidecar address: {0}")]
     Address(#[from] RpcError),
-    /// The sidecar cannot be reached or is not ready, or no gateway is attached. Try again, backing off.
-    #[error("the sidecar or every gateway is unavailable ({0}); try again later")]
+    /// The sidecar cannot be reached, or the connection to it broke. Try again, backing off; the call may have taken effect.
+    #[error("the sidecar cannot be reached ({0}); try again later")]
+    Unreachable(String),
+    /// The sidecar is not ready, or the gateway asked for, or every one, is not attached now. Try again, backing off.
+    #[error("the sidecar, or every gateway asked for, is unavailable ({0}); try again later")]
     Unavailable(String),
     /// No answer in time. Try again, backing off; the call may have taken effect.
     #[error("the sidecar did not answer in time; try again later")]
@@ -59,6 +62,7 @@ impl CallError {
         match self {
             Self::Tls(_) => "tls",
             Self::Address(_) => "address",
+            Self::Unreachable(_) => "unreachable",
             Self::Unavailable(_) => "unavailable",
             Self::TimedOut => "timed_out",
             Self::RateLimited(_) => "rate_limited",
@@ -75,7 +79,9 @@ impl CallError {
     /// What the caller should do.
     pub const fn advice(&self) -> Advice {
         match self {
-            Self::Unavailable(_) | Self::TimedOut | Self::RateLimited(_) => Advice::RetryLater,
+            Self::Unreachable(_) | Self::Unavailable(_) | Self::TimedOut | Self::RateLimited(_) => {
+                Advice::RetryLater
+            }
             Self::Unauthenticated(_) | Self::Ended(_) => Advice::LogIn,
             Self::Tls(_)
             | Self::Address(_)
@@ -94,8 +100,8 @@ impl From<Status> for CallError {
         let broken = status.source().is_some();
         let message = status.message().to_owned();
         match status.code() {
-            Code::Unknown | Code::Internal | Code::Cancelled if broken => {
-                Self::Unavailable(message)
+            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled if broken => {
+                Self::Unreachable(message)
             }
             Code::Unavailable | Code::Aborted => Self::Unavailable(message),
             Code::DeadlineExceeded | Code::Cancelled => Self::TimedOut,
@@ -208,7 +214,9 @@ mod tests {
     #[test]
     fn a_broken_connection_is_worth_another_try() {
         let broken = Status::from_error(Box::new(std::io::Error::other("connection reset")));
-        assert_eq!(CallError::from(broken).label(), "unavailable");
+        let broken = CallError::from(broken);
+        assert_eq!(broken.label(), "unreachable");
+        assert_eq!(broken.advice(), Advice::RetryLater);
     }
 
     #[test]

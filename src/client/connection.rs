@@ -29,6 +29,15 @@ pub enum SendError {
     /// The gateway takes no datagrams: it is none of ours.
     #[error("the gateway takes no datagrams")]
     Unsupported,
+    /// There is no connection just now, and another one is being made. It was not sent, and is not kept to be sent later.
+    #[error("away from the game just now; nothing was sent")]
+    Away,
+    /// What was to be sent before is still waiting, as much as may wait. It was not sent.
+    #[error("too much waits to be sent already; nothing was sent")]
+    Full,
+    /// The game is over for this client, and no connection will be made any more.
+    #[error("the game has ended")]
+    Over,
     /// The connection has ended.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -40,6 +49,9 @@ impl SendError {
         match self {
             Self::TooLong { .. } => "too_long",
             Self::Unsupported => "unsupported",
+            Self::Away => "away",
+            Self::Full => "full",
+            Self::Over => "over",
             Self::Closed(closed) => closed.label(),
         }
     }

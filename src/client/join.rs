@@ -5,7 +5,10 @@ use std::{future::Future, time::Duration};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
-use super::{Backoff, CallError, ConnectError, Connection, Endpoint, Ticket, backoff::random};
+use super::{
+    Backoff, CallError, ConnectError, Connection, Endpoint, Ticket,
+    backoff::{random, share},
+};
 use crate::wire::Advice;
 
 /// How long to keep trying, and how fast: by default as docs/PROTOCOL.md, "Coming back", has it.
@@ -73,7 +76,7 @@ impl JoinError {
 
     /// What to do while patience lasts: a sidecar that has just started knows no gateway before it has attached again, so one that
     /// is not found may yet be.
-    const fn advice_in_between(&self) -> Advice {
+    pub(super) const fn advice_in_between(&self) -> Advice {
         match self {
             Self::Ticket(CallError::NotFound(_)) => Advice::RetryLater,
             other => other.advice(),
@@ -134,20 +137,33 @@ where
 /// The pauses between attempts: doubling, up to the longest, and spread, so that all the clients of a restarted gateway do not come back
 /// at the same instant.
 #[derive(Debug)]
-struct Pauses {
+pub(super) struct Pauses {
     patience: Patience,
     /// Failures so far, all in one row.
     failures: u32,
 }
 
 impl Pauses {
-    fn new(patience: Patience) -> Self {
+    pub(super) fn new(patience: Patience) -> Self {
         let failures = 0;
         Self { patience, failures }
     }
 
+    /// Ends the row: the next failure is the first again.
+    pub(super) fn restart(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The pause after a connection was lost, or a gateway's fault, that nobody gave a code for. All the clients of a gateway that
+    /// restarted may lose it in the same instant, so what would be no pause at all is spread over the first one.
+    pub(super) fn after_loss(&mut self, random: u32) -> Duration {
+        let spread = self.patience.new_token.first.mul_f64(share(random));
+        let pause = self.after(Advice::NewToken, random).unwrap_or_default();
+        pause.max(spread)
+    }
+
     /// The pause before the next attempt, half to one and a half of what is due; none when there is to be no attempt.
-    fn after(&mut self, advice: Advice, random: u32) -> Option<Duration> {
+    pub(super) fn after(&mut self, advice: Advice, random: u32) -> Option<Duration> {
         let (backoff, free) = match advice {
             Advice::Nothing | Advice::LogIn | Advice::GiveUp => return None,
             // The first new token is taken at once, as it advises.
