@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 
 use super::{
     AttachedGateway, CallError, SecretToken, Session, Target, Ticket,
-    account::{player_id, session_id},
+    account::{given, player_id, public_half, session_id},
     call::{CALL_DEADLINE, within},
 };
 use crate::{
@@ -99,10 +99,12 @@ impl Backend {
         Ok(Session {
             token: SecretToken::new(made.session_token),
             token_expires_at: Timestamp(made.expires_at_ms),
+            refresh_token: given(made.refresh_token),
             id: session_id(&made.session_id)?,
             player: player_id(&made.player_id)?,
             is_new_player: made.is_new_player,
             ends_at: Timestamp(made.session_ends_at_ms),
+            role: None,
         })
     }
 
@@ -117,11 +119,36 @@ impl Backend {
         target: Target,
         life: Option<Duration>,
     ) -> Result<Ticket, CallError> {
+        self.issue(session, target, life, None).await
+    }
+
+    /// As [`issue_connect_token`](Self::issue_connect_token), for a token that admits only who proves possession of the Ed25519 key
+    /// whose public half is `client_key` ([`ClientKey::public`](super::ClientKey::public)), which the client has told the backend.
+    ///
+    /// # Errors
+    /// As [`issue_connect_token`](Self::issue_connect_token).
+    pub async fn issue_bound_connect_token(
+        &self,
+        session: SessionId,
+        target: Target,
+        life: Option<Duration>,
+        client_key: [u8; 32],
+    ) -> Result<Ticket, CallError> {
+        self.issue(session, target, life, Some(client_key)).await
+    }
+
+    async fn issue(
+        &self,
+        session: SessionId,
+        target: Target,
+        life: Option<Duration>,
+        client_key: Option<[u8; 32]>,
+    ) -> Result<Ticket, CallError> {
         let request = proto::AdminIssueConnectTokenRequest {
             session_id: session.to_string(),
             target: Some(target.into()),
             life_ms: life_ms(life)?,
-            client_key: Default::default(),
+            client_key: public_half(client_key),
         };
         let ticket = within(CALL_DEADLINE, self.client().issue_connect_token(request)).await?;
         Ok(ticket.try_into()?)

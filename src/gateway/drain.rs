@@ -21,9 +21,9 @@ pub(super) enum Progress {
 pub(super) fn enforce(shared: &Shared) -> Option<Progress> {
     let deadline = shared.drain_deadline()?;
     let left = deadline.since(shared.clock.wall());
-    if left > Duration::ZERO && !shared.seats.is_empty() {
+    if left > Duration::ZERO && shared.seats.counts().live > 0 {
         return Some(Progress::Waiting(left));
     }
-    shared.end_all(EndReason::Drained);
+    shared.seats.end_all(EndReason::Drained);
     Some(Progress::Done)
 }

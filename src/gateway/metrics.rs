@@ -1,11 +1,191 @@
 //! What a gateway counts and measures.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use crate::wire::CloseCode;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{exchange::WorkerExchange, shared::Shared, socket::KernelDrops};
+use crate::{
+    admin::{Readings, Scrape, Source},
+    wire::CloseCode,
+};
+
+/// What a gateway tells those who watch it: its metrics, whether it works, and whether it admits. From
+/// [`Gateway::metrics`](super::Gateway::metrics). Clones are of the same gateway.
+///
+/// Seats add up in every scrape: admissions with outcome `joined` are the seats that are live or suspended and those that ended.
+#[derive(Clone)]
+pub struct GatewayMetrics {
+    shared: Arc<Shared>,
+    workers: Arc<[Arc<WorkerExchange>]>,
+    kernel_drops: KernelDrops,
+}
+
+impl GatewayMetrics {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        workers: Arc<[Arc<WorkerExchange>]>,
+        kernel_drops: KernelDrops,
+    ) -> Self {
+        Self {
+            shared,
+            workers,
+            kernel_drops,
+        }
+    }
+}
+
+impl Source for GatewayMetrics {
+    fn register(&self, registry: &mut Registry) {
+        Scrape::register(registry, self.clone());
+    }
+
+    /// Whether its workers run.
+    fn is_live(&self) -> bool {
+        !self.shared.has_failed()
+    }
+
+    /// Whether it admits: it hears of its sidecar, or did lately enough, its simulation ticks, and it does not drain.
+    fn is_ready(&self) -> bool {
+        let now = self.shared.clock.wall();
+        self.shared.sidecar_is_fresh(now)
+            && self.shared.simulation_is_running(now)
+            && !self.shared.is_draining()
+    }
+}
+
+impl Readings for GatewayMetrics {
+    fn read(&self, scrape: &mut Scrape<'_>) -> fmt::Result {
+        self.seats(scrape)?;
+        self.door(scrape)?;
+        self.ticks(scrape)?;
+        self.control(scrape)
+    }
+}
+
+impl GatewayMetrics {
+    fn seats(&self, scrape: &mut Scrape<'_>) -> fmt::Result {
+        let counts = self.shared.seats.counts();
+        scrape.counters(
+            "tickgate_gateway_admissions",
+            "Clients admitted: to a new seat (joined), or back to their session's (resumed)",
+            "outcome",
+            [("joined", counts.joined), ("resumed", counts.resumed)],
+        )?;
+        scrape.gauges(
+            "tickgate_gateway_seats",
+            "Seats now: served by a connection (live), or waiting for their session to come back (suspended)",
+            "state",
+            [("live", counts.live), ("suspended", counts.suspended)],
+        )?;
+        scrape.counters(
+            "tickgate_gateway_seat_ends",
+            "Seats that ended, by reason",
+            "reason",
+            counts.ended,
+        )
+    }
+
+    fn door(&self, scrape: &mut Scrape<'_>) -> fmt::Result {
+        let counters = &self.shared.counters;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        scrape.counters(
+            "tickgate_gateway_refusals",
+            "Connections closed before they had a seat, by close code",
+            "code",
+            counters
+                .refusals()
+                .map(|(code, count)| (code.label(), count)),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_handshakes_dropped",
+            "Handshakes forgotten unfinished because their place was needed",
+            load(&counters.handshakes_dropped),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_handshake_timeouts",
+            "Handshakes forgotten unfinished because their time was over",
+            load(&counters.handshake_timeouts),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_retries",
+            "Clients asked to prove their address before their handshake",
+            load(&counters.retries),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_rate_limited",
+            "Connections ignored because their prefix began too many",
+            load(&counters.rate_limited),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_socket_drops",
+            "Packets that the kernel dropped because the socket's buffer was full",
+            self.kernel_drops.read().unwrap_or_default(),
+        )
+    }
+
+    fn ticks(&self, scrape: &mut Scrape<'_>) -> fmt::Result {
+        let counters = &self.shared.counters;
+        let (seconds, buckets) = self.shared.ticks.histogram();
+        scrape.histogram(
+            "tickgate_gateway_tick_duration",
+            "How long the simulation's ticks took, from the tick's beginning to the handing over of what it sends",
+            Some(&Unit::Seconds),
+            seconds,
+            &buckets,
+        )?;
+        scrape.counter(
+            "tickgate_gateway_tick_overruns",
+            "Ticks that took longer than the time between two",
+            self.shared.ticks.overruns(),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_verifies",
+            "Seats that the simulation verified",
+            counters.verifies.load(Ordering::Relaxed),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_inputs_dropped",
+            "Datagrams of clients dropped because a seat, or all together, sent too many in a tick",
+            counters.inputs_dropped.load(Ordering::Relaxed),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_outputs_dropped",
+            "Payloads of the simulation dropped because a worker was too far behind",
+            self.workers.iter().map(|worker| worker.overflowed()).sum(),
+        )
+    }
+
+    fn control(&self, scrape: &mut Scrape<'_>) -> fmt::Result {
+        let flag = |is_set: bool| if is_set { 1.0 } else { 0.0 };
+        let staleness = self.shared.staleness(self.shared.clock.wall());
+        scrape.gauge(
+            "tickgate_gateway_control_staleness",
+            "Time since the sidecar was heard of; infinite if it never was",
+            Some(&Unit::Seconds),
+            staleness.map_or(f64::INFINITY, |stale| stale.as_secs_f64()),
+        )?;
+        scrape.gauge(
+            "tickgate_gateway_control_attached",
+            "Whether the control channel is up",
+            None,
+            flag(self.shared.is_attached()),
+        )?;
+        scrape.gauge(
+            "tickgate_gateway_draining",
+            "Whether the gateway drains",
+            None,
+            flag(self.shared.is_draining()),
+        )
+    }
+}
 
 /// Counts since the process's start.
 #[derive(Debug, Default)]
@@ -21,8 +201,6 @@ pub(super) struct Counters {
     /// Connections ignored because their prefix began too many.
     pub(super) rate_limited: AtomicU64,
     pub(super) inputs_dropped: AtomicU64,
-    /// Datagrams that the kernel dropped because its buffer was full, as the socket tells it.
-    pub(super) socket_drops: AtomicU64,
     /// Seats looked at by [`Seats::verify`](super::Seats::verify).
     pub(super) verifies: AtomicU64,
 }

@@ -47,7 +47,8 @@ pub use self::{
     admit::Refusal,
     config::{DEFAULT_SOCKET_BUFFER, GatewayConfig, Limits, NEXT_CERTIFICATE_LEAD},
     exchange::{Channel, Input, SeatBudget},
-    simulation::{Exchange, Inputs, Outbox, Simulation},
+    metrics::GatewayMetrics,
+    simulation::{Exchange, Inputs, Outbox, Seats, Simulation},
     state::StateError,
 };
 use self::{
@@ -339,6 +340,15 @@ impl Gateway {
             inputs_dropped: counters.inputs_dropped.load(Ordering::Relaxed),
             outputs_dropped: self.workers.iter().map(|worker| worker.overflowed()).sum(),
         }
+    }
+
+    /// Its metrics and health, for an HTTP listener to tell.
+    pub fn metrics(&self) -> GatewayMetrics {
+        GatewayMetrics::new(
+            Arc::clone(&self.host.shared),
+            Arc::clone(&self.workers),
+            self.kernel_drops.clone(),
+        )
     }
 
     /// Admits nobody any more and closes all connections as drained; returns when the workers have stopped.

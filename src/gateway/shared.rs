@@ -212,7 +212,7 @@ impl Shared {
             return;
         };
         if self.limits.max_stale.is_some_and(|most| stale > most) {
-            self.end_all(EndReason::Stale);
+            self.seats.end_all(EndReason::Stale);
         }
         let told = Timestamp(self.staleness_told.load(Ordering::Relaxed));
         if now.since(told) >= STALENESS_TOLD_EVERY {
@@ -275,20 +275,11 @@ impl Shared {
     pub(super) fn fail(&self) {
         self.failed.store(true, Ordering::Release);
         self.drain_changed();
-        self.end_all(EndReason::Internal);
+        self.seats.end_all(EndReason::Internal);
     }
 
     /// Whether a worker has ended without being told to.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
-    }
-
-    /// Ends every seat; the workers close the connections.
-    pub(super) fn end_all(&self, reason: EndReason) {
-        let mut sessions = Vec::with_capacity(self.seats.len());
-        self.seats.live_seats(|seat| sessions.push(seat.session));
-        for session in sessions {
-            self.seats.end_session(session, reason);
-        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{
     clock::{ManualTime, Timestamp},
     control::GatewayDescription,
@@ -15,7 +17,9 @@ use crate::{
 
 use super::{
     MasterKey, SessionLives,
-    mint::{MasterKeys, Mint},
+    explain::Explain,
+    limit::Limit,
+    mint::{MasterKeys, Mint, Wanted},
     refusal::Refusal,
     registry::Registry,
     sessions::{LoggedIn, Sessions},
@@ -39,6 +43,7 @@ fn world(lives: SessionLives) -> World {
         refresh_keyring: RefreshKeyring::new(RefreshKey::generate(), None),
         lives,
         clock: time.clock(),
+        explain: Arc::new(Explain::new()),
     };
     World {
         time,
@@ -163,6 +168,9 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
     registry.attach(&gateway, &[]).unwrap();
     let mint = Mint {
         registry,
+        store: Arc::clone(&world.sessions.store),
+        limit: Limit::per_minute(60),
+        explain: Arc::clone(&world.sessions.explain),
         keys: Arc::new(MasterKeys {
             current: MasterKey {
                 epoch: 3,
@@ -181,7 +189,12 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
             target: Some(gateway_target::Target::Any(yes)),
         })
     };
-    let ticket = mint.issue(&found, any(true), MINUTE).unwrap();
+    let wanted = |target| Wanted {
+        target,
+        life: MINUTE,
+        client_key: Bytes::new(),
+    };
+    let ticket = mint.issue(&found, wanted(any(true))).await.unwrap();
     assert_eq!(ticket.gateway_id, "eu");
     assert_eq!(ticket.addresses, ["192.0.2.1:7777"]);
     assert_eq!(ticket.certificate_sha256.len(), 2);
@@ -193,13 +206,17 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
     assert_eq!(claims.revision, Revision(1));
     assert_eq!(claims.session_ends_at, found.session.ends_at);
     assert!(another.open(&ticket.token, START).is_err());
+    // The gateway is believed from now on, in the store.
+    let eu = "eu".parse().unwrap();
+    let granted = world.store.granted_among(eu, vec![other, found.session.id]);
+    assert_eq!(granted.await.unwrap(), [found.session.id]);
 
-    let second = mint.issue(&found, any(true), MINUTE).unwrap();
+    let second = mint.issue(&found, wanted(any(true))).await.unwrap();
     let second = this_process.open(&second.token, START).unwrap();
     assert_ne!(second.nonce, claims.nonce);
     assert_ne!(second.client, claims.client);
     for unclear in [any(false), None, Some(proto::GatewayTarget::default())] {
-        let refused = mint.issue(&found, unclear, MINUTE);
+        let refused = mint.issue(&found, wanted(unclear)).await;
         assert!(matches!(refused, Err(Refusal::Argument { .. })));
     }
 }

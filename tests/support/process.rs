@@ -37,6 +37,11 @@ impl Deployment {
 
     /// Starts the sidecar over this deployment's one store, with `extra` lines in its `[sidecar]` section.
     pub fn sidecar(&self, extra: &str) -> SidecarProcess {
+        self.sidecar_at(([127, 0, 0, 1], 0).into(), extra)
+    }
+
+    /// As [`sidecar`](Self::sidecar), with the control channel at `control`: where the gateways of an earlier process look for it.
+    pub fn sidecar_at(&self, control: SocketAddr, extra: &str) -> SidecarProcess {
         let config = format!(
             r#"
             environment = "development"
@@ -44,7 +49,7 @@ impl Deployment {
             format = "json"
             [sidecar]
             auth_listen = "127.0.0.1:0"
-            control_listen = "127.0.0.1:0"
+            control_listen = "{control}"
             admin_listen = "127.0.0.1:0"
             generate_keys = true
             session_key = {{ file = "session.key" }}
@@ -74,14 +79,13 @@ impl Deployment {
         }
     }
 
-    /// Starts a process of gateway `id` on `listen`, with `extra` lines in its `[gateway]` section; its state file is the same for
-    /// each process of it.
+    /// Starts a process of gateway `id` on `listen`, which keeps its keys in the file `state`.
     pub fn gateway(
         &self,
         id: &str,
         listen: SocketAddr,
         control: SocketAddr,
-        extra: &str,
+        state: &str,
     ) -> GatewayProcess {
         let config = format!(
             r#"
@@ -92,9 +96,8 @@ impl Deployment {
             listen = "{listen}"
             certificate = "certs/gateway-{id}-quic.pem"
             key = "certs/gateway-{id}-quic.key"
-            state = "{id}.state"
+            state = "{state}"
             metrics_listen = ""
-            {extra}
             [gateway.control]
             sidecar = "https://127.0.0.1:{port}"
             certificate = "certs/gateway-{id}.pem"

@@ -127,17 +127,27 @@ impl Core {
         link.is_connected = true;
         let prefix = Prefix::from(link.quic.remote_address().ip());
         let cap = self.shared.limits.awaiting_hello;
-        let displaced = if self.awaiting_hello.of(prefix) >= share(cap) {
-            self.awaiting_hello.pop_oldest_of(prefix)
-        } else if self.awaiting_hello.len() >= cap {
-            self.awaiting_hello.pop_oldest()
-        } else {
-            None
-        };
-        if let Some(oldest) = displaced {
-            self.refuse(now, oldest, CloseCode::AdmissionTimeout, "hello_room_full");
+        if self.awaiting_hello.of(prefix) >= share(cap) {
+            if let Some(oldest) = self.awaiting_hello.pop_oldest_of(prefix) {
+                self.refuse(now, oldest, CloseCode::AdmissionTimeout, "prefix_full");
+            }
+        } else if self.awaiting_hello.len() + self.parking.len() >= cap {
+            self.displace_waiting(now);
         }
         self.awaiting_hello.enter(link.id, now, Some(prefix));
+    }
+
+    /// Closes the one who has waited longest, be it for its own Hello or for the log.
+    fn displace_waiting(&mut self, now: Instant) {
+        let parked_is_older = match (self.parking.oldest(), self.awaiting_hello.oldest()) {
+            (Some(parked), Some(silent)) => parked < silent,
+            (parked, _) => parked.is_some(),
+        };
+        if parked_is_older {
+            self.refuse_oldest_parked(now);
+        } else if let Some(oldest) = self.awaiting_hello.pop_oldest() {
+            self.refuse(now, oldest, CloseCode::AdmissionTimeout, "hello_room_full");
+        }
     }
 
     /// Lets those go whose time in their room is over.
@@ -172,8 +182,10 @@ impl Core {
     /// A handshake that failed stays in its room until quinn-proto has drained it, for seconds: it takes memory as well as one that
     /// may still succeed, and whoever fails them on purpose is to reach the high-water mark with them.
     pub(super) fn leave_rooms(&mut self, link: &Link) {
-        if link.stage == Stage::AwaitingHello {
-            self.awaiting_hello.leave(link.id);
+        match link.stage {
+            Stage::AwaitingHello => self.awaiting_hello.leave(link.id),
+            Stage::AwaitingLog => self.parking.leave(link.id),
+            Stage::Handshaking | Stage::Seated(_) | Stage::Closed => {}
         }
     }
 

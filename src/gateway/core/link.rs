@@ -5,8 +5,10 @@ use std::{collections::VecDeque, time::Instant};
 use bytes::Bytes;
 use quinn_proto::{Connection, StreamId};
 
+use super::parking::Parked;
 use crate::{
     gateway::transport::DATAGRAM_SEND_BUFFER,
+    id::SessionId,
     seat::{Connection as SeatConnection, Handle},
     wire::{FrameReader, encode_message},
 };
@@ -46,6 +48,8 @@ pub(super) enum Stage {
     Handshaking,
     /// The handshake is done, Hello is awaited.
     AwaitingHello,
+    /// Hello has come, with a token that is newer than what is known of the revocation log.
+    AwaitingLog,
     /// Admitted.
     Seated(Handle),
     /// Closed by either side; quinn-proto drains it.
@@ -63,8 +67,12 @@ pub(super) struct Link {
     pub(super) stage: Stage,
     /// The handshake has been completed; it stays true when the connection closes.
     pub(super) is_connected: bool,
-    /// SHA-256 of the leaf certificate that it was shown.
+    /// SHA-256 of the leaf certificate that this connection was accepted with.
     pub(super) leaf_sha256: [u8; 32],
+    /// What it said, in [`Stage::AwaitingLog`].
+    pub(super) parked: Option<Box<Parked>>,
+    /// Whose seat it serves, or served.
+    pub(super) session: Option<SessionId>,
     /// The session's stream: the client's first bidirectional one.
     pub(super) stream: Option<StreamId>,
     pub(super) reader: FrameReader,
@@ -90,6 +98,8 @@ impl Link {
             stage: Stage::Handshaking,
             is_connected: false,
             leaf_sha256,
+            parked: None,
+            session: None,
             stream: None,
             reader: FrameReader::new(),
             backlog: VecDeque::new(),

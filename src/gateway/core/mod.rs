@@ -12,6 +12,7 @@ mod deadlines;
 mod entrance;
 mod gate;
 mod link;
+mod parking;
 mod session;
 
 use std::{
@@ -31,6 +32,7 @@ use self::{
     deadlines::{Deadlines, WaitingRoom},
     gate::Gate,
     link::{Link, LinkId, Stage},
+    parking::Parking,
 };
 use super::{
     certificates::{Certificates, Served},
@@ -94,6 +96,9 @@ pub(super) struct Core {
     switch: Option<Instant>,
     /// When the bucket of stateless resets is full again.
     resets_full: Option<Instant>,
+    /// Those who have said Hello and wait for the revocation log, and when it was last looked at.
+    parking: Parking,
+    seen_log: u64,
     deadlines: Deadlines,
     /// Links that something happened to.
     dirty: VecDeque<LinkId>,
@@ -136,6 +141,8 @@ impl Core {
             serving,
             switch,
             resets_full: None,
+            parking: Parking::default(),
+            seen_log: 0,
             deadlines: Deadlines::default(),
             dirty: VecDeque::new(),
             sending: VecDeque::new(),
@@ -216,6 +223,7 @@ impl Core {
         if self.switch.is_some_and(|at| at <= now) {
             self.serve_certificate(now);
         }
+        self.turn_parked_away(now);
     }
 
     /// Looks up what is to be served, and announces it.
@@ -227,8 +235,8 @@ impl Core {
 
     /// When [`handle_timeouts`](Self::handle_timeouts) is to be called at the latest.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        let waiting = earlier(self.next_expiry(), self.switch);
-        earlier(self.deadlines.next(), waiting)
+        let waiting = earlier(self.next_expiry(), self.parking.next_timeout());
+        earlier(self.deadlines.next(), earlier(waiting, self.switch))
     }
 
     /// Takes what the simulation has handed over, and closes the connections of seats that others have ended.
@@ -247,6 +255,7 @@ impl Core {
         if self.certificates.version() != self.seen_certificates {
             self.serve_certificate(now);
         }
+        self.look_at_parked(now);
         self.send_outgoing(now);
         self.close_ended(now);
     }
@@ -365,7 +374,7 @@ impl Core {
         }
         if drained {
             // Closed or lost before, so this finds nothing, unless quinn-proto gave up without a word.
-            self.give_up_seat(&link, EndReason::Lost);
+            self.suspend_seat(&link);
             self.leave_rooms(&link);
             if !link.is_connected {
                 self.handshaking.leave(link.id);
