@@ -35,19 +35,18 @@ impl LogFilter {
 pub(super) fn start(log: &Log) -> anyhow::Result<LogFilter> {
     let filter = EnvFilter::try_new(&log.filter).context("cannot read the log filter")?;
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
         // Colours are for terminals; in a file they are noise.
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .with_filter_reloading();
+        .with_writer(std::io::stderr);
     let (started, filter) = match log.format {
         LogFormat::Text => {
+            let lines = lines.with_env_filter(filter).with_filter_reloading();
             let handle = lines.reload_handle();
             let set = Box::new(move |filter| Ok(handle.reload(filter)?));
             (lines.try_init(), LogFilter(set))
         }
         LogFormat::Json => {
-            let lines = lines.json();
+            let lines = lines.json().with_env_filter(filter).with_filter_reloading();
             let handle = lines.reload_handle();
             let set = Box::new(move |filter| Ok(handle.reload(filter)?));
             (lines.try_init(), LogFilter(set))

@@ -26,8 +26,6 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use tickgate::config::{Config, ConfigError, DEFAULT_PATH};
 
-use failure::Failure;
-
 /// A session gateway for real-time games over QUIC.
 #[derive(Debug, Parser)]
 #[command(

@@ -1,6 +1,6 @@
 //! Runs a role until it ends or is asked to: logging, the asynchronous runtime, signals.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use tickgate::{

@@ -133,6 +133,54 @@ impl Sidecar {
     }
 }
 
+/// Those of a sidecar's keys that are there to look at tokens with; each may be missing.
+#[derive(Debug)]
+pub struct KeysAtHand {
+    /// Session tokens' keys: the current one, and the one before.
+    pub session: Vec<Result<SessionKey, KeyError>>,
+    /// Refresh tokens' keys: the current one, and the one before.
+    pub refresh: Vec<Result<RefreshKey, KeyError>>,
+    /// The master of the keys for connect tokens.
+    pub transport: Result<TransportMasterKey, KeyError>,
+}
+
+impl Sidecar {
+    /// Reads the keys that are there; makes none.
+    pub fn keys_at_hand(&self) -> KeysAtHand {
+        fn load<K>(
+            purpose: Purpose,
+            place: &KeySource,
+            parse: fn(&str) -> Result<K, InvalidKey>,
+        ) -> Result<K, KeyError> {
+            let loader = Loader {
+                purpose: name(purpose),
+                place,
+                generate: None,
+            };
+            loader.load(parse)
+        }
+        let session = [Some(&self.session_key), self.previous_session_key.as_ref()];
+        let refresh = [Some(&self.refresh_key), self.previous_refresh_key.as_ref()];
+        KeysAtHand {
+            session: session
+                .into_iter()
+                .flatten()
+                .map(|place| load(SessionKey::PURPOSE, place, SessionKey::from_paserk))
+                .collect(),
+            refresh: refresh
+                .into_iter()
+                .flatten()
+                .map(|place| load(RefreshKey::PURPOSE, place, RefreshKey::from_paserk))
+                .collect(),
+            transport: load(
+                TransportMasterKey::PURPOSE,
+                &self.transport_key,
+                TransportMasterKey::from_paserk,
+            ),
+        }
+    }
+}
+
 impl SidecarKeys {
     fn ensure_unshared(&self) -> Result<(), SharedKey> {
         let Self {

@@ -31,7 +31,7 @@ use crate::certs::{DEV_SERVER_NAME, Layout};
 
 pub use check::MAX_CAPACITY;
 pub use error::{ConfigError, Position, Problem};
-pub use keys::{KeyError, SidecarKeys, write_key_file};
+pub use keys::{KeyError, KeysAtHand, SidecarKeys, write_key_file};
 pub use schema::{
     Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, SamePlayer, Seat,
     Session, Sidecar,

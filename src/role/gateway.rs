@@ -4,6 +4,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     num::NonZeroU32,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -116,7 +117,7 @@ impl GatewayRole {
         let port = MetricsPort::bind(section.metrics_listen)?;
         let rate = NonZeroU32::new(config.demo.tick_hz).unwrap_or(demo::RATE);
         let (gateway, simulation) = Gateway::start(gateway_config(config, clock)?)?;
-        let metrics = port.map(|port| port.serve(gateway.metrics()));
+        let metrics = port.map(|port| port.serve(Arc::new(gateway.metrics())));
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let world = demo::spawn(simulation, rate, Clock::system(), stop.clone())
@@ -161,13 +162,6 @@ impl GatewayRole {
 
     /// Admits nobody any more, and returns when nobody is in any more: all have left, or `within` is over and they were closed.
     pub async fn drain(&self, within: Duration) {
-        let seats = self.gateway.host().live_seats().len();
-        tracing::info!(
-            gateway = %self.gateway.id(),
-            seats,
-            within_s = within.as_secs(),
-            "draining: nobody is admitted any more"
-        );
         self.gateway.drain(within);
         let drained = self.gateway.drained();
         if tokio::time::timeout(within + DRAIN_SLACK, drained)
@@ -250,13 +244,6 @@ fn next_identity(section: &GatewaySection) -> Result<Option<Identity>, TlsError>
 fn gateway_config(config: &Config, clock: Clock) -> Result<GatewayConfig, RoleError> {
     let section = &config.gateway;
     let identity = Identity::load(&section.certificate, &section.key)?;
-    let next = section
-        .next_certificate
-        .as_ref()
-        .zip(section.next_key.as_ref());
-    let next_identity = next
-        .map(|(certificate, key)| Identity::load(certificate, key))
-        .transpose()?;
     if let Some(state) = &section.state {
         make_parent_directory(state)?;
     }

@@ -1,6 +1,6 @@
 //! The sidecar from its configuration.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use rustls::pki_types::CertificateDer;
 
@@ -16,8 +16,9 @@ use crate::{
     tls::{self, Identity},
 };
 
-/// The master transport key's number as long as keys are not rotated.
-const FIRST_EPOCH: u32 = 1;
+/// The master transport key's number. A new master key may have the same one: it comes with a restart of the sidecar, and gateways hold
+/// only the keys that they were given last.
+pub const FIRST_EPOCH: u32 = 1;
 
 /// What a sidecar changes while it runs: its certificates.
 const CHANGEABLE: Changeable = Changeable {
@@ -69,7 +70,7 @@ impl SidecarRole {
         config.check()?;
         let port = MetricsPort::bind(config.sidecar.metrics_listen)?;
         let sidecar = Sidecar::start(sidecar_config(config, clock)?).await?;
-        let metrics = port.map(|port| port.serve(sidecar.metrics()));
+        let metrics = port.map(|port| port.serve(Arc::new(sidecar.metrics())));
         if let Some(metrics) = &metrics {
             tracing::info!(address = %metrics.address(), "the sidecar tells metrics and health");
         }
