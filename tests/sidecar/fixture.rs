@@ -180,8 +180,9 @@ impl Stage {
 
     /// The same by the backend, for a session.
     pub async fn backend_token(&self, session_id: &str) -> Result<proto::ConnectTicket, Status> {
-        let ticket = self.admin.clone().issue_connect_token(issue(session_id));
-        ticket.await.map(tonic::Response::into_inner)
+        let mut admin = self.admin.clone();
+        let ticket = admin.issue_connect_token(issue(session_id)).await;
+        ticket.map(tonic::Response::into_inner)
     }
 
     /// Attaches a gateway that does as it is told, and waits until it is attached.
