@@ -217,6 +217,15 @@ impl Endpoint {
         }
     }
 
+    /// Moves to another socket, bound to `local`, with all connections: what a phone does that changes from Wi-Fi to the mobile network.
+    /// Gateways see it by the next packets and keep the seats (RFC 9000, section 9).
+    ///
+    /// # Errors
+    /// When the address cannot be bound; the endpoint stays where it is then.
+    pub fn rebind(&self, local: SocketAddr) -> io::Result<()> {
+        self.quic.rebind(open_socket(local)?)
+    }
+
     /// The address that the socket is bound to.
     ///
     /// # Errors

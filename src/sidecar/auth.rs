@@ -96,6 +96,7 @@ impl AuthApi {
                 self.sessions
                     .explain
                     .session_revoked(id, player, revision, at);
+                self.sessions.counters.revocations.count("session");
                 tracing::info!(session = %id, player = %caller.player.id, %revision, by = "player", "session revoked");
                 Ok(true)
             }

@@ -16,9 +16,11 @@ use super::{
     MasterKey,
     explain::Explain,
     limit::Limit,
+    metrics::Counters,
     refusal::Refusal,
     registry::{NotFound, Registry, Target},
     sessions::connect_claims,
+    trace,
 };
 
 /// The master transport keys.
@@ -57,6 +59,7 @@ pub(super) struct Mint {
     pub(super) limit: Limit,
     pub(super) clock: Clock,
     pub(super) explain: Arc<Explain>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// A connect token as it is asked for.
@@ -72,6 +75,17 @@ pub(super) struct Wanted {
 impl Mint {
     /// A single-use ticket for the session.
     pub(super) async fn issue(
+        &self,
+        found: &Found,
+        wanted: Wanted,
+    ) -> Result<proto::ConnectTicket, Refusal> {
+        let issued = self.issue_uncounted(found, wanted).await;
+        let outcome = issued.as_ref().map_or_else(Refusal::label, |_| "minted");
+        self.counters.connect_tokens.count(outcome);
+        issued
+    }
+
+    async fn issue_uncounted(
         &self,
         found: &Found,
         wanted: Wanted,
@@ -94,8 +108,10 @@ impl Mint {
                 (NotFound::NotThat, Target::Gateway(id)) => Refusal::NoSuchGateway(id),
                 (NotFound::NotThat, Target::Address(_)) => Refusal::NoSuchAddress,
                 (NotFound::Away, _) => Refusal::GatewayAway,
+                (NotFound::Draining, _) => Refusal::GatewayDrains,
                 (NotFound::Nothing, _) | (NotFound::NotThat, Target::Any) => Refusal::NoGateway,
             })?;
+        trace::gateway(&gateway.id);
         // Before the token is in the world, or the gateway could report activity that is not believed yet.
         self.store.grant(session, gateway.id.clone()).await?;
         let now = self.clock.wall();

@@ -9,6 +9,7 @@ use crate::{
 use super::{
     refusal::{BadRefresh, Refusal},
     sessions::{Sessions, refresh_claims, session_claims},
+    trace,
 };
 
 /// The next generation of a session's tokens.
@@ -32,7 +33,9 @@ impl Sessions {
             generation,
             player_generation,
             ..
-        } = self.open_refresh(token, at)?;
+        } = self.open_refresh(token, at).inspect_err(|_| {
+            self.counters.refreshes.count("rejected");
+        })?;
         let claim = RefreshClaim {
             session,
             generation,
@@ -43,15 +46,20 @@ impl Sessions {
                 let player = successor.found.player.id;
                 let generation = successor.found.session.generation;
                 self.explain.refreshed(session, player, at);
+                self.counters.refreshes.count("rotated");
+                trace::session(&successor.found);
                 tracing::debug!(%session, %player, generation, "refreshed");
                 Ok(self.seal(successor))
             }
             Refreshed::Again(successor) => {
+                self.counters.refreshes.count("again");
+                trace::session(&successor.found);
                 let player = successor.found.player.id;
                 tracing::debug!(%session, %player, generation, "refreshed again: the answer was lost, or asked for twice");
                 Ok(self.seal(successor))
             }
             Refreshed::Reused(revision) => {
+                self.counters.refreshes.count("reused");
                 tracing::warn!(%session, generation, %revision, "a refresh token was used twice: its session is revoked");
                 // The token does not say whose it is.
                 if let Ok(Some(Found { player, .. })) = self.store.session(session).await {
@@ -60,7 +68,10 @@ impl Sessions {
                 }
                 Err(Refusal::Refresh(BadRefresh::Reused))
             }
-            Refreshed::Ended(by) => Err(Refusal::Refresh(BadRefresh::Ended(by))),
+            Refreshed::Ended(by) => {
+                self.counters.refreshes.count("ended");
+                Err(Refusal::Refresh(BadRefresh::Ended(by)))
+            }
         }
     }
 
@@ -84,6 +95,7 @@ impl Sessions {
         match self.store.revoke_session(session, at).await? {
             SessionRevocation::Ended(revision) => {
                 self.explain.logged_out(session, player, revision, at);
+                self.counters.revocations.count("logout");
                 tracing::info!(%session, %player, %revision, "logged out");
                 Ok(true)
             }

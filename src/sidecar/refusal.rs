@@ -32,13 +32,15 @@ pub(super) enum Refusal {
     )]
     Refresh(BadRefresh),
     #[error(
-        "this session asks for connect tokens too often: the next one can be had in {} s", .wait.as_secs().saturating_add(1)
+        "this session asks for connect tokens too often: the next one can be had in {} s", .wait.as_millis().div_ceil(1_000)
     )]
     TooManyConnectTokens { wait: Duration },
     #[error(
         "this needs a client certificate with the role tickgate://backend/<name> or tickgate://admin/<name>"
     )]
     Role,
+    #[error("this needs a client certificate with the role tickgate://admin/<name>")]
+    AdminRole,
     #[error(
         "{0} is switched off here: use another login method, or a development sidecar on loopback"
     )]
@@ -57,6 +59,8 @@ pub(super) enum Refusal {
     NoSuchSession,
     #[error("no such player")]
     NoSuchPlayer,
+    #[error("nothing is known of it; what happened long ago is forgotten")]
+    NothingKnown,
     #[error("the session is over ({}): create another one", .0.label())]
     SessionEnded(EndedBy),
     #[error("gateway {0} is not attached: see ListGateways for those that are")]
@@ -69,6 +73,8 @@ pub(super) enum Refusal {
         "that gateway is not attached now: try again when it has come back, or ask for another"
     )]
     GatewayAway,
+    #[error("that gateway drains, or every one does: ask for another, or try again later")]
+    GatewayDrains,
     #[error("no gateway is attached now: try again when one has started or come back")]
     NoGateway,
     #[error("the store cannot answer now: try again later")]
@@ -108,12 +114,14 @@ impl Refusal {
             Self::BearerUnknown | Self::NoSuchSession => "no_such_session",
             Self::Refresh(bad) => bad.label(),
             Self::TooManyConnectTokens { .. } => "rate_limited",
-            Self::Role => "role",
+            Self::Role | Self::AdminRole => "role",
             Self::MethodOff(_) => "method_off",
             Self::Argument { .. } | Self::Id { .. } => "argument",
             Self::NoSuchPlayer => "no_such_player",
+            Self::NothingKnown => "nothing_known",
             Self::NoSuchGateway(_) | Self::NoSuchAddress => "no_such_gateway",
             Self::GatewayAway => "gateway_away",
+            Self::GatewayDrains => "gateway_drains",
             Self::NoGateway => "no_gateway",
             Self::Store(error) => error.label(),
         }
@@ -136,17 +144,21 @@ impl From<Refusal> for Status {
             | Refusal::BearerEnded(_)
             | Refusal::BearerUnknown
             | Refusal::Refresh(_) => Self::unauthenticated(message),
-            Refusal::Role | Refusal::MethodOff(_) => Self::permission_denied(message),
+            Refusal::Role | Refusal::AdminRole | Refusal::MethodOff(_) => {
+                Self::permission_denied(message)
+            }
             Refusal::Argument { .. } | Refusal::Id { .. } => Self::invalid_argument(message),
             Refusal::NoSuchSession
             | Refusal::NoSuchPlayer
+            | Refusal::NothingKnown
             | Refusal::NoSuchGateway(_)
             | Refusal::NoSuchAddress => Self::not_found(message),
             Refusal::TooManyConnectTokens { .. } => Self::resource_exhausted(message),
             Refusal::SessionEnded(_) => Self::failed_precondition(message),
-            Refusal::GatewayAway | Refusal::NoGateway | Refusal::Store(_) => {
-                Self::unavailable(message)
-            }
+            Refusal::GatewayAway
+            | Refusal::GatewayDrains
+            | Refusal::NoGateway
+            | Refusal::Store(_) => Self::unavailable(message),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-use super::{SessionLives, explain::Explain, refusal::Refusal};
+use super::{SessionLives, explain::Explain, metrics::Counters, refusal::Refusal, trace};
 
 /// What every service does with sessions.
 pub(super) struct Sessions {
@@ -23,6 +23,7 @@ pub(super) struct Sessions {
     pub(super) lives: SessionLives,
     pub(super) clock: Clock,
     pub(super) explain: Arc<Explain>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// A session that was just made, with its first tokens.
@@ -53,6 +54,8 @@ impl Sessions {
         let started = self.store.start_session(new).await?;
         let claims = session_claims(&started.found, at, self.lives.session_token);
         self.explain.logged_in(claims.session, claims.player, at);
+        self.counters.logins.count(method);
+        trace::session(&started.found);
         tracing::info!(
             session = %claims.session,
             player = %claims.player,
@@ -99,6 +102,7 @@ impl Sessions {
         if found.player.id != claims.player {
             return Err(Refusal::BearerRejected(Rejection::BadClaims));
         }
+        trace::session(&found);
         Ok(found)
     }
 
@@ -106,6 +110,7 @@ impl Sessions {
     pub(super) async fn live(&self, id: SessionId) -> Result<Found, Refusal> {
         let found = self.store.session(id).await?;
         let found = found.ok_or(Refusal::NoSuchSession)?;
+        trace::session(&found);
         match found.standing(self.clock.wall(), self.lives.idle) {
             Standing::Live => Ok(found),
             Standing::Ended(by) => Err(Refusal::SessionEnded(by)),
