@@ -242,7 +242,6 @@ impl Gateway {
             stop,
             threads: vec![thread],
         };
-        tracing::info!(gateway = %shared.id, %address, %incarnation, "gateway is listening");
         Ok((gateway, Simulation::new(shared, workers)))
     }
 
