@@ -147,11 +147,13 @@ impl GatewayHost for Host {
         }
     }
 
-    fn heartbeat(&self, time: Timestamp, _head: Revision) {
+    fn heartbeat(&self, time: Timestamp, head: Revision) {
         self.shared.clock.observe(time);
         let now = self.shared.clock.wall();
         self.shared.heard_of_sidecar(now);
-        self.shared.revocations_mut().purge(now);
+        let mut log = self.shared.revocations_mut();
+        log.caught_up(head);
+        log.purge(now);
     }
 
     fn take_report(&self, report: &mut SeatReport) {
