@@ -57,6 +57,11 @@ fn at(tick: u64) -> Timestamp {
 fn verify_and_touch_allocate_nothing() {
     for activity in [ActivitySource::Input, ActivitySource::Verify] {
         let (table, handles) = seated(activity);
+        // Every third is suspended.
+        for handle in handles.iter().step_by(3) {
+            let connection = table.connection(*handle).unwrap();
+            assert!(table.suspend(*handle, connection, START));
+        }
         let count = measure(|| {
             for handle in &handles {
                 table.touch(*handle);
@@ -91,11 +96,22 @@ fn ticks_that_end_seats_allocate_nothing_once_warm() {
         for session in 0..SEATS {
             table.install(grant(session), at(tick)).unwrap();
         }
-        for session in 0..SEATS / 2 {
+        for session in 0..SEATS / 4 {
             table.end_session(SessionId(session.into()), EndReason::SessionRevoked);
         }
-        // The ends so far; a window of activity; and, a minute on, the idle ends of the rest.
-        let ticks = (tick..=tick + 60).chain([tick + 70 * HZ, tick + 70 * HZ + 1]);
+        // Another quarter is lost, and another is lost and comes back.
+        for session in SEATS / 4..SEATS / 4 * 3 {
+            let handle = table.find(SessionId(session.into())).unwrap();
+            let connection = table.connection(handle).unwrap();
+            assert!(table.suspend(handle, connection, at(tick)));
+        }
+        for session in SEATS / 2..SEATS / 4 * 3 {
+            table.install(grant(session), at(tick)).unwrap();
+        }
+        // The ends so far; a window of activity; the end of the grace; and, a minute on, the idle ends of the rest.
+        let ticks = (tick..=tick + 60)
+            .chain(tick + 15 * HZ - 1..=tick + 15 * HZ + 1)
+            .chain([tick + 70 * HZ, tick + 70 * HZ + 1]);
         let count = measure(|| {
             for tick in ticks {
                 table.tick(Tick(tick), at(tick), &mut report);
@@ -104,8 +120,9 @@ fn ticks_that_end_seats_allocate_nothing_once_warm() {
         assert!(!measured || count.count_total == 0, "{count:?}");
         closings.clear();
         table.take_closings(0, &mut closings);
-        assert_eq!(closings.len(), SEATS as usize);
+        assert_eq!(closings.len(), (SEATS / 4 * 3) as usize);
         assert!(table.is_empty());
+        assert_eq!(table.counts().suspended, 0);
         tick += 100 * HZ;
     };
     // The two halves of the journal grow in turn.

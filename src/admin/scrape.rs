@@ -5,7 +5,7 @@ use std::fmt;
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
@@ -120,5 +120,24 @@ impl Scrape<'_> {
             ConstGauge::new(count).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
+    }
+
+    /// A histogram: the sum of what was observed, and for each upper bound, the last of them infinite, how many observations were at
+    /// most that and above the bound before. With `unit` the encoder adds it to `name`.
+    ///
+    /// # Errors
+    /// The page cannot be written.
+    pub fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        sum: f64,
+        buckets: &[(f64, u64)],
+    ) -> fmt::Result {
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        self.0
+            .encode_descriptor(name, help, unit, MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
 }

@@ -87,8 +87,8 @@ pub fn step(world: &mut World, exchange: Exchange<'_>) {
         };
         (input.handle, received)
     });
-    let may_stay = |handle| seats.verify(handle).is_live();
-    world.step(tick, changes, inputs, may_stay, &mut out);
+    let verify = |handle| seats.verify(handle);
+    world.step(tick, changes, inputs, verify, &mut out);
 }
 
 impl Out for Outbox<'_> {

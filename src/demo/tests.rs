@@ -97,11 +97,11 @@ impl Play {
         self.tick.0 += 1;
         self.seats.tick(self.tick, NOW, &mut self.report);
         let mut sent = Sent::default();
-        let may_stay = |handle| self.seats.verify(handle).is_live();
+        let verify = |handle| self.seats.verify(handle);
         let changes = &self.report.changes;
         let inputs = inputs.iter().copied();
         self.world
-            .step(self.tick, changes, inputs, may_stay, &mut sent);
+            .step(self.tick, changes, inputs, verify, &mut sent);
         sent
     }
 
@@ -185,9 +185,9 @@ fn a_refused_seat_is_out_of_the_world_at_once() {
     let datagram = REST.encode();
     let inputs = [stays, goes].map(|seat| (seat, Received::Datagram(&datagram)));
     let mut sent = Sent::default();
-    let may_stay = |handle| play.seats.verify(handle).is_live();
+    let verify = |handle| play.seats.verify(handle);
     play.world
-        .step(play.tick, &play.report.changes, inputs, may_stay, &mut sent);
+        .step(play.tick, &play.report.changes, inputs, verify, &mut sent);
     assert_eq!(sent.snapshot(stays).players, 1);
     assert_eq!(sent.datagrams.len(), 1);
     assert_eq!(play.world.position(goes), None);
@@ -250,6 +250,52 @@ fn a_new_connection_of_the_same_seat_counts_its_inputs_afresh() {
     let snapshot = play.steer(seat, &[REST]).snapshot(seat);
     assert_eq!(snapshot.received, protocol::Received::first(0));
     assert_eq!(snapshot.players, 1);
+}
+
+#[test]
+fn a_suspended_player_stands_still_in_sight_and_goes_on_when_resumed() {
+    let mut play = Play::new();
+    // Client ids that are born at the same place, so that one sees the other.
+    let (still, goes) = (play.join(1 << 32), play.join(2 << 32));
+    let thrust = Input {
+        sequence: 70,
+        right: 127,
+        up: 0,
+    };
+    play.steer(goes, &[thrust]);
+    play.step(&[]);
+    let lost = Connection {
+        worker: 0,
+        id: 2 << 32,
+    };
+    assert!(play.seats.suspend(goes, lost, NOW));
+    let stood = play.world.position(goes);
+    for _ in 0..30 {
+        let seen = play.steer(still, &[REST]).snapshot(still);
+        assert_eq!((seen.players, seen.others().len()), (2, 1));
+        let other = seen.others()[0];
+        assert_eq!(
+            (other.client, Some((other.x, other.y))),
+            (ClientId(2 << 32), stood)
+        );
+    }
+    let stats = play.world.stats();
+    assert_eq!((stats.live, stats.suspended, stats.refused), (34, 30, 0));
+
+    // It goes on as it went, before its first input too; and its inputs count afresh.
+    assert_eq!(play.join(2 << 32), goes);
+    play.step(&[]);
+    assert_ne!(play.world.position(goes), stood);
+    let received = play.steer(goes, &[REST]).snapshot(goes).received;
+    assert_eq!(received, protocol::Received::first(0));
+
+    // And when nobody comes back, it goes with its seat.
+    assert!(play.seats.suspend(goes, lost, NOW));
+    play.step(&[]);
+    assert!(play.seats.end(goes, EndReason::Lost));
+    play.step(&[]);
+    assert_eq!(play.world.position(goes), None);
+    assert_eq!(play.world.stats().players, 1);
 }
 
 #[test]

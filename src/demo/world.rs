@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     id::{ClientId, Tick},
-    seat::{Handle, SeatChange},
+    seat::{Handle, SeatChange, Verdict},
 };
 
 /// The part of the speed that a tick takes off: one in 16. A tick adds the thrust, so the top speed is 16 x 127 positions per tick,
@@ -33,12 +33,14 @@ pub trait Out {
 /// What the world has seen, since its start unless said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Players in the world now.
+    /// Players in the world now, those of suspended seats included.
     pub players: u32,
     /// The most players at once.
     pub most_players: u32,
     /// Seats that were found live: one for each seat and tick.
     pub live: u64,
+    /// Seats that were found suspended: one for each seat and tick.
+    pub suspended: u64,
     /// Seats that were refused, and whose players were taken out.
     pub refused: u64,
     /// Inputs taken.
@@ -62,6 +64,8 @@ struct Player {
     position: (i32, i32),
     speed: (i32, i32),
     thrust: (i8, i8),
+    /// Its seat is suspended: it stands still where others see it, and goes on as it went when its session comes back.
+    suspended: bool,
     /// None until the first input.
     received: Option<protocol::Received>,
     /// Whether a snapshot is due at the end of this tick.
@@ -112,20 +116,20 @@ impl World {
         Some(player(&self.players, seat)?.position)
     }
 
-    /// One tick: takes in who came and went, asks for every seat whether it may stay, takes the inputs, moves everybody, and answers each
-    /// who sent an input with one snapshot.
+    /// One tick: takes in who came and went, asks for every seat whether it may stay, takes the inputs, moves everybody whose seat is
+    /// live, and answers each who sent an input with one snapshot.
     pub fn step<'a>(
         &mut self,
         tick: Tick,
         changes: &[SeatChange],
         inputs: impl IntoIterator<Item = (Handle, Received<'a>)>,
-        may_stay: impl Fn(Handle) -> bool,
+        verify: impl Fn(Handle) -> Verdict,
         out: &mut impl Out,
     ) {
         for change in changes {
             self.apply(change);
         }
-        self.verify(may_stay);
+        self.verify(verify);
         for (from, received) in inputs {
             self.take(from, received, out);
         }
@@ -142,7 +146,7 @@ impl World {
                     player.received = None;
                 }
             }
-            // It stands where it stood, and nobody moves it.
+            // Verify says so too, and says it sooner.
             SeatChange::Suspended { .. } => {}
             SeatChange::Ended { handle, .. } => self.leave(*handle),
         }
@@ -162,6 +166,7 @@ impl World {
             position: birthplace(client),
             speed: (0, 0),
             thrust: (0, 0),
+            suspended: false,
             received: None,
             unanswered: false,
         };
@@ -181,17 +186,24 @@ impl World {
         }
     }
 
-    /// Every seat, every tick: who is refused is out of the world before anything else happens in it.
-    fn verify(&mut self, may_stay: impl Fn(Handle) -> bool) {
-        let mut refused = 0;
+    /// Every seat, every tick: who is refused is out of the world before anything else happens in it, and who is suspended stands
+    /// still in it.
+    fn verify(&mut self, verify: impl Fn(Handle) -> Verdict) {
+        let (mut suspended, mut refused) = (0, 0);
         for place in &mut self.players {
-            if place.take_if(|player| !may_stay(player.handle)).is_some() {
+            let Some(player) = place else { continue };
+            let verdict = verify(player.handle);
+            player.suspended = verdict == Verdict::Suspended;
+            suspended += u32::from(player.suspended);
+            if verdict.is_ended() {
+                *place = None;
                 refused += 1;
             }
         }
         self.stats.players -= refused;
         self.stats.refused += u64::from(refused);
-        self.stats.live += u64::from(self.stats.players);
+        self.stats.suspended += u64::from(suspended);
+        self.stats.live += u64::from(self.stats.players - suspended);
     }
 
     fn take(&mut self, from: Handle, received: Received<'_>, out: &mut impl Out) {
@@ -222,7 +234,9 @@ impl World {
 
     fn advance(&mut self) {
         for player in self.players.iter_mut().flatten() {
-            player.advance();
+            if !player.suspended {
+                player.advance();
+            }
         }
     }
 

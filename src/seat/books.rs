@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    Connection, EndReason, Grant, Handle, Joined, NotSeated, SeatChange,
+    Connection, EndReason, Handle, LiveSeatInfo, SamePlayer, SeatChange, SeatConfig, SeatCounts,
     closings::Closings,
+    counts::Tally,
     journal::{Entry, Journal},
     phases::{Phases, Place},
     slot::Slot,
@@ -30,21 +31,28 @@ impl Floor {
     }
 }
 
-/// The seats and how to find them. Words of [`Floor`] go from live to ended, and are opened, only by whoever holds the books.
+/// The seats and how to find them. Words of [`Floor`] are opened, suspended, resumed and ended only by whoever holds the books.
 #[derive(Debug)]
 pub(super) struct Books {
-    capacity: u32,
-    /// One per slot ever used; grows to the capacity.
+    /// How many seats there may be, live and suspended.
+    pub(super) capacity: usize,
+    pub(super) same_player: SamePlayer,
+    pub(super) grace: Duration,
+    /// One per slot ever used; grows to the number of slots.
     pub(super) berths: Vec<Berth>,
     /// Slots whose last seat's end was handed over. First in, first out, so that generations grow evenly.
-    free: VecDeque<u32>,
-    live: usize,
-    /// Live seats alone: one that has ended is nobody's seat, even while its slot is not free yet.
-    by_session: HashMap<SessionId, u32>,
-    /// Live seats alone. A set, so that a player's seats are a range of it.
-    by_player: BTreeSet<(PlayerId, u32)>,
+    pub(super) free: VecDeque<u32>,
+    /// How many seats there are, live and suspended.
+    pub(super) seats: usize,
+    /// Seats alone: one that has ended is nobody's, even while its slot is not free yet.
+    pub(super) by_session: HashMap<SessionId, u32>,
+    /// Seats alone. A set, so that a player's seats are a range of it.
+    pub(super) by_player: BTreeSet<(PlayerId, u32)>,
+    /// The suspended seats and when their grace is over, the earliest first.
+    pub(super) graces: BTreeSet<(Timestamp, u32)>,
     pub(super) phases: Phases,
-    journal: Journal,
+    pub(super) journal: Journal,
+    pub(super) tally: Tally,
     /// In ticks, at least 1.
     pub(super) window: u64,
     pub(super) idle: Duration,
@@ -58,38 +66,74 @@ pub(super) struct Books {
 pub(super) struct Berth {
     /// That of its seat, or of the last one.
     pub(super) generation: u32,
-    /// The live seat. None when it has ended, whether or not the simulation knows.
+    /// The seat. None when it has ended, whether or not the simulation knows.
     pub(super) seat: Option<Seat>,
 }
 
-/// A live seat.
+/// A seat, live or suspended.
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) session: SessionId,
-    player: PlayerId,
-    player_generation: PlayerGeneration,
-    client: ClientId,
+    pub(super) player: PlayerId,
+    pub(super) player_generation: PlayerGeneration,
+    pub(super) client: ClientId,
     pub(super) ends_at: Timestamp,
-    connection: Connection,
-    /// The last activity known: the last write-out, or what was heard from elsewhere. A mark not yet written out is newer.
+    pub(super) service: Service,
+    /// The last activity known: the last write-out, or what was heard from elsewhere. A live seat's mark is newer; a suspended
+    /// seat's is counted in.
     pub(super) active_at: Timestamp,
     /// The last write-out.
     pub(super) written: Option<Tick>,
-    place: Place,
-    told: Entry,
+    pub(super) place: Place,
+    pub(super) told: Entry,
+}
+
+/// Who serves a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    /// This connection: the seat is live.
+    By(Connection),
+    /// Nobody: the seat is suspended, and ends at this time.
+    NoneUntil(Timestamp),
+}
+
+impl Seat {
+    /// The connection that serves it, unless it is suspended.
+    pub(super) fn connection(&self) -> Option<Connection> {
+        match self.service {
+            Service::By(connection) => Some(connection),
+            Service::NoneUntil(_) => None,
+        }
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        matches!(self.service, Service::NoneUntil(_))
+    }
 }
 
 impl Books {
-    pub(super) fn new(capacity: u32, window: u32, idle: Duration) -> Self {
-        Self {
+    pub(super) fn new(config: &SeatConfig) -> Self {
+        let SeatConfig {
             capacity,
+            window,
+            idle,
+            activity: _,
+            grace,
+            same_player,
+        } = *config;
+        Self {
+            capacity: capacity as usize,
+            same_player,
+            grace,
             berths: Vec::new(),
             free: VecDeque::new(),
-            live: 0,
+            seats: 0,
             by_session: HashMap::new(),
             by_player: BTreeSet::new(),
+            graces: BTreeSet::new(),
             phases: Phases::new(window),
             journal: Journal::default(),
+            tally: Tally::default(),
             window: u64::from(window.max(1)),
             idle,
             last_tick: None,
@@ -97,21 +141,27 @@ impl Books {
         }
     }
 
-    pub(super) fn live(&self) -> usize {
-        self.live
+    /// How many seats there are, live and suspended.
+    pub(super) fn len(&self) -> usize {
+        self.seats
     }
 
-    /// Slots that no new seat can have: of live seats, and of those whose end was not handed over yet.
+    /// Slots that no new seat can have: of seats, and of those that ended and whose end was not handed over yet.
     pub(super) fn used(&self) -> usize {
         self.berths.len() - self.free.len()
     }
 
-    /// The slot of a session's live seat.
+    pub(super) fn counts(&self) -> SeatCounts {
+        let suspended = self.graces.len();
+        self.tally.with(self.seats - suspended, suspended)
+    }
+
+    /// The slot of a session's seat.
     pub(super) fn find(&self, session: SessionId) -> Option<u32> {
         self.by_session.get(&session).copied()
     }
 
-    /// The handle of a slot's live seat.
+    /// The handle of a slot's seat.
     pub(super) fn handle(&self, slot: u32) -> Option<Handle> {
         let berth = self.berths.get(slot as usize)?;
         berth.seat.as_ref().map(|_| Handle {
@@ -124,18 +174,27 @@ impl Books {
     pub(super) fn connection(&self, handle: Handle) -> Option<Connection> {
         let berth = self.berths.get(handle.slot as usize)?;
         let seat = berth.seat.as_ref()?;
-        (berth.generation == handle.generation).then_some(seat.connection)
+        if berth.generation == handle.generation {
+            seat.connection()
+        } else {
+            None
+        }
     }
 
-    /// The slots of a player's live seats whose token is of a generation before `generation`.
+    /// The slots of a player's seats.
+    pub(super) fn of_player(&self, player: PlayerId) -> impl Iterator<Item = u32> {
+        self.by_player
+            .range((player, 0)..=(player, u32::MAX))
+            .map(|(_, slot)| *slot)
+    }
+
+    /// The slots of a player's seats whose token is of a generation before `generation`.
     pub(super) fn of_player_before(
         &self,
         player: PlayerId,
         generation: PlayerGeneration,
     ) -> Vec<u32> {
-        self.by_player
-            .range((player, 0)..=(player, u32::MAX))
-            .map(|(_, slot)| *slot)
+        self.of_player(player)
             .filter(|slot| {
                 self.berths
                     .get(*slot as usize)
@@ -145,109 +204,14 @@ impl Books {
             .collect()
     }
 
-    pub(super) fn for_each_live(
-        &self,
-        mut visit: impl FnMut(SessionId, PlayerId, PlayerGeneration),
-    ) {
+    pub(super) fn for_each(&self, mut visit: impl FnMut(LiveSeatInfo)) {
         for seat in self.berths.iter().filter_map(|berth| berth.seat.as_ref()) {
-            visit(seat.session, seat.player, seat.player_generation);
+            visit(LiveSeatInfo {
+                session: seat.session,
+                player: seat.player,
+                player_generation: seat.player_generation,
+            });
         }
-    }
-
-    /// Seats a session that has no live seat.
-    pub(super) fn seat(
-        &mut self,
-        floor: &Floor,
-        grant: Grant,
-        now: Timestamp,
-    ) -> Result<Handle, NotSeated> {
-        let Grant {
-            session,
-            player,
-            player_generation,
-            client,
-            ends_at,
-            connection,
-        } = grant;
-        let slot = self.free_slot().ok_or(NotSeated::Full)?;
-        let (Some(berth), Some(word)) = (self.berths.get_mut(slot as usize), floor.slot(slot))
-        else {
-            // Unreachable: there is a berth and a word for every slot below the capacity.
-            return Err(NotSeated::Full);
-        };
-        berth.generation = berth.generation.wrapping_add(1).max(1);
-        let handle = Handle {
-            slot,
-            generation: berth.generation,
-        };
-        berth.seat = Some(Seat {
-            session,
-            player,
-            player_generation,
-            client,
-            ends_at,
-            connection,
-            active_at: now,
-            written: None,
-            place: self.phases.enter(session, slot),
-            told: self.journal.joined(Joined {
-                handle,
-                session,
-                player,
-                player_generation,
-                client,
-                worker: connection.worker,
-            }),
-        });
-        self.by_session.insert(session, slot);
-        self.by_player.insert((player, slot));
-        self.live += 1;
-        word.open(handle.generation);
-        Ok(handle)
-    }
-
-    fn free_slot(&mut self) -> Option<u32> {
-        if let Some(slot) = self.free.pop_front() {
-            return Some(slot);
-        }
-        let slot = u32::try_from(self.berths.len())
-            .ok()
-            .filter(|slot| *slot < self.capacity)?;
-        self.berths.push(Berth {
-            generation: 0,
-            seat: None,
-        });
-        // Room for every slot to be free, so that a tick that frees slots never allocates.
-        self.free.reserve(self.berths.len() - self.free.len());
-        Some(slot)
-    }
-
-    /// Gives the live seat in `slot` to the connection of `grant`, of the same session; lists the one that served it for its
-    /// worker to close. The absolute end stays: it is the session's, and cannot be moved.
-    pub(super) fn take_over(
-        &mut self,
-        floor: &Floor,
-        slot: u32,
-        grant: &Grant,
-        now: Timestamp,
-    ) -> Option<(Handle, ClientId, Connection)> {
-        let berth = self.berths.get_mut(slot as usize)?;
-        let seat = berth.seat.as_mut()?;
-        let handle = Handle {
-            slot,
-            generation: berth.generation,
-        };
-        let displaced = std::mem::replace(&mut seat.connection, grant.connection);
-        seat.player_generation = seat.player_generation.max(grant.player_generation);
-        seat.active_at = seat.active_at.max(now);
-        floor.slot(slot)?.mark(handle.generation);
-        seat.told = self
-            .journal
-            .moved(handle, grant.connection.worker, seat.told);
-        floor
-            .closings
-            .list(handle, displaced, EndReason::Superseded);
-        Some((handle, seat.client, displaced))
     }
 
     /// Notes activity of a session elsewhere.
@@ -263,48 +227,56 @@ impl Books {
         }
     }
 
-    /// Ends the live seat in `slot`: true if there was one. Returns with the word cleared, so that the next verify refuses.
+    /// Ends the seat in `slot`: its handle, and the connection that served it if it was live. Returns with the word cleared, so that
+    /// the next verify refuses.
     pub(super) fn end(
         &mut self,
         floor: &Floor,
         slot: u32,
         reason: EndReason,
-    ) -> Option<(Handle, Connection)> {
+    ) -> Option<(Handle, Option<Connection>)> {
         let handle = self.handle(slot)?;
         floor.slot(slot)?.end(handle.generation);
         self.retire(slot, reason)
     }
 
-    /// Ends the live seat in `slot`, and lists its connection for the worker to close.
+    /// Ends the seat in `slot`, and lists its connection, if it was live, for the worker to close. True if there was a seat.
     pub(super) fn end_and_close(&mut self, floor: &Floor, slot: u32, reason: EndReason) -> bool {
         let Some((handle, connection)) = self.end(floor, slot, reason) else {
             return false;
         };
-        floor.closings.list(handle, connection, reason);
+        if let Some(connection) = connection {
+            floor.closings.list(handle, connection, reason);
+        }
         true
     }
 
     /// Strikes a seat whose word has been cleared from the books. Frees memory, and allocates none but for the journal.
-    pub(super) fn retire(&mut self, slot: u32, reason: EndReason) -> Option<(Handle, Connection)> {
+    fn retire(&mut self, slot: u32, reason: EndReason) -> Option<(Handle, Option<Connection>)> {
         let berth = self.berths.get_mut(slot as usize)?;
+        let seat = berth.seat.take()?;
+        let connection = seat.connection();
         let Seat {
             session,
             player,
             player_generation: _,
             client,
             ends_at: _,
-            connection,
+            service,
             active_at: _,
             written: _,
             place,
             told: _,
-        } = berth.seat.take()?;
+        } = seat;
         let handle = Handle {
             slot,
             generation: berth.generation,
         };
         self.by_session.remove(&session);
         self.by_player.remove(&(player, slot));
+        if let Service::NoneUntil(end) = service {
+            self.graces.remove(&(end, slot));
+        }
         if let Some(moved) = self.phases.leave(place)
             && let Some(Berth {
                 seat: Some(seat), ..
@@ -312,7 +284,8 @@ impl Books {
         {
             seat.place = place;
         }
-        self.live -= 1;
+        self.seats -= 1;
+        self.tally.ended(reason);
         self.journal.ended(handle, session, client, reason);
         Some((handle, connection))
     }

@@ -14,7 +14,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The slot: smaller than the table's capacity, and no two seats that the simulation knows at the same time share one. So it
+    /// The slot: smaller than [`SeatTable::slots`](super::SeatTable::slots), and no two seats that the simulation knows at the same time share one. So it
     /// may index the simulation's own arrays.
     pub const fn slot(self) -> u32 {
         self.slot

@@ -19,14 +19,24 @@ mod behaviour;
 mod books;
 mod change;
 mod closings;
+mod config;
+mod counts;
+mod grant;
 mod handle;
 mod journal;
+#[cfg(test)]
+mod model;
 mod phases;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod properties;
 mod revocations;
+mod seating;
 mod single_use;
 mod slot;
+#[cfg(test)]
+mod suspending;
 mod table;
 #[cfg(test)]
 mod threads;
@@ -34,10 +44,10 @@ mod tick;
 
 pub use change::{EndReason, Joined, SeatChange, TickReport, Verdict};
 pub use closings::{Closing, Waker};
+pub use config::{ActivitySource, DEFAULT_WINDOW, SamePlayer, SeatConfig};
+pub use counts::SeatCounts;
+pub use grant::{Grant, Installed, LiveSeatInfo, NotSeated};
 pub use handle::{Connection, Handle};
 pub use revocations::{ApplyError, Coverage, RevocationLog, Revoked};
 pub use single_use::{Pending, SingleUse, UseRefused};
-pub use table::{
-    ActivitySource, DEFAULT_WINDOW, Grant, Installed, LiveSeatInfo, NotSeated, SamePlayer,
-    SeatConfig, SeatTable,
-};
+pub use table::SeatTable;

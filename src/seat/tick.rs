@@ -28,6 +28,7 @@ impl Books {
             self.swept = Some(second);
             self.end_due(floor, tick, now, active);
         }
+        self.end_lost(floor, now);
         self.hand_over(changes);
     }
 
@@ -73,7 +74,8 @@ impl Books {
                 EndReason::Expired
             } else if now < seat.active_at.after(idle) {
                 continue;
-            } else if word.end_unmarked(generation) {
+            } else if seat.is_suspended() || word.end_unmarked(generation) {
+                // A suspended seat's mark is counted in already.
                 EndReason::Idle
             } else {
                 // Touched since, and its phase is still to come: that is activity, as of now.
@@ -83,6 +85,14 @@ impl Books {
             };
             self.end_and_close(floor, slot, reason);
         }
+    }
+
+    /// Ends the suspended seats whose grace is over. They stand in order, so that a tick on which none is due costs one look.
+    fn end_lost(&mut self, floor: &Floor, now: Timestamp) {
+        while let Some((end, slot)) = self.graces.first().copied()
+            && end <= now
+            && self.end_and_close(floor, slot, EndReason::Lost)
+        {}
     }
 }
 
@@ -105,7 +115,9 @@ impl Seat {
             return;
         }
         self.written = Some(tick);
-        self.active_at = self.active_at.max(now);
+        if !self.is_suspended() {
+            self.active_at = self.active_at.max(now);
+        }
         active.push(self.session);
     }
 }

@@ -1,5 +1,7 @@
 //! A whole stack inside a test: a sidecar, gateways with a game that echoes, their control channels, all real and on loopback.
 
+pub mod process;
+
 use std::{
     future::Future,
     net::SocketAddr,

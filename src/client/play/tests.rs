@@ -1,0 +1,1 @@
+//! Playing against gateways of a few lines.
