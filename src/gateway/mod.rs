@@ -242,6 +242,7 @@ impl Gateway {
             stop,
             threads: vec![thread],
         };
+        tracing::info!(gateway = %shared.id, %address, %incarnation, "gateway is listening");
         Ok((gateway, Simulation::new(shared, workers)))
     }
 
