@@ -24,6 +24,8 @@ mod transport;
 mod worker;
 
 #[cfg(test)]
+mod restarts;
+#[cfg(test)]
 mod simulated;
 
 use std::{
@@ -242,7 +244,6 @@ impl Gateway {
             stop,
             threads: vec![thread],
         };
-        tracing::info!(gateway = %shared.id, %address, %incarnation, "gateway is listening");
         Ok((gateway, Simulation::new(shared, workers)))
     }
 
