@@ -79,7 +79,7 @@ async fn bad_requests_get_clear_answers() {
     let tampered = stage.who_am_i(&tampered).await;
     assert_eq!(code(tampered), Code::Unauthenticated);
     // 15 minutes, and 5 seconds of leeway.
-    stage.advance(Duration::from_secs(15 * 60 + 5));
+    stage.advance(15 * MINUTE + 5 * SECOND);
     let expired = stage.who_am_i(&login.session_token).await.unwrap_err();
     assert_eq!(expired.code(), Code::Unauthenticated);
     assert!(expired.message().contains("expired"), "{expired:?}");

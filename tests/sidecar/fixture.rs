@@ -15,7 +15,7 @@ use tickgate::{
     sidecar::DEFAULT_CONNECT_TOKENS_PER_MINUTE,
     tls,
 };
-pub use tickgate::{
+pub(crate) use tickgate::{
     clock::{ManualTime, Timestamp},
     control::{LiveSeat, SeatReport},
     id::{PlayerGeneration, PlayerId, Revision, SessionId},
@@ -30,25 +30,25 @@ pub use tickgate::{
 };
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-pub use tonic::{Code, Request, Status, transport::Channel};
+pub(crate) use tonic::{Code, Request, Status, transport::Channel};
 
-pub const START: Timestamp = Timestamp(1_700_000_000_000);
-pub const LOOPBACK: &str = "127.0.0.1:0";
-pub const SECOND: Duration = Duration::from_secs(1);
-pub const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000);
+pub(crate) const LOOPBACK: &str = "127.0.0.1:0";
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// What stays when a sidecar is started again: certificates, keys, file, time.
-pub struct World {
-    pub folder: tempfile::TempDir,
-    pub certs: DevCerts,
-    pub session_key: [u8; 32],
-    pub refresh_key: [u8; 32],
-    pub transport_key: [u8; 32],
-    pub time: ManualTime,
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) certs: DevCerts,
+    pub(crate) session_key: [u8; 32],
+    pub(crate) refresh_key: [u8; 32],
+    pub(crate) transport_key: [u8; 32],
+    pub(crate) time: ManualTime,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let random = || {
             let mut bytes = [0; 32];
             getrandom::fill(&mut bytes).unwrap();
@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    pub fn config(&self) -> SidecarConfig {
+    pub(crate) fn config(&self) -> SidecarConfig {
         let loopback: SocketAddr = LOOPBACK.parse().unwrap();
         SidecarConfig {
             environment: Environment::Development,
@@ -91,18 +91,18 @@ impl World {
         }
     }
 
-    pub fn channel(&self, address: SocketAddr, identity: Option<&Identity>) -> Channel {
+    pub(crate) fn channel(&self, address: SocketAddr, identity: Option<&Identity>) -> Channel {
         let tls = tls::rpc_client_config(std::slice::from_ref(&self.certs.ca), identity).unwrap();
         rpc::connect(&format!("https://{address}"), None, Some(tls)).unwrap()
     }
 
     /// Starts the sidecar, anew if it ran before.
-    pub async fn start(self) -> Stage {
+    pub(crate) async fn start(self) -> Stage {
         let config = self.config();
         self.start_with(config).await
     }
 
-    pub async fn start_with(self, config: SidecarConfig) -> Stage {
+    pub(crate) async fn start_with(self, config: SidecarConfig) -> Stage {
         let sidecar = Sidecar::start(config).await.unwrap();
         let addresses = sidecar.addresses();
         let backend = Some(&self.certs.backend);
@@ -116,50 +116,53 @@ impl World {
 }
 
 /// A running sidecar with a player's and a backend's view of it.
-pub struct Stage {
-    pub world: World,
-    pub sidecar: Sidecar,
-    pub auth: AuthServiceClient<Channel>,
-    pub admin: AdminServiceClient<Channel>,
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) sidecar: Sidecar,
+    pub(crate) auth: AuthServiceClient<Channel>,
+    pub(crate) admin: AdminServiceClient<Channel>,
 }
 
 impl Stage {
-    pub async fn up() -> Self {
+    pub(crate) async fn up() -> Self {
         World::new().start().await
     }
 
     /// Shuts the sidecar down, while its clients stay connected: that holds nobody up.
-    pub async fn down(self) -> World {
+    pub(crate) async fn down(self) -> World {
         self.sidecar.shutdown().await.unwrap();
         self.world
     }
 
-    pub async fn restarted(self) -> Self {
+    pub(crate) async fn restarted(self) -> Self {
         self.down().await.start().await
     }
 
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.world.time.advance(by);
     }
 
-    pub async fn login(&self, name: &str) -> proto::LoginResponse {
+    pub(crate) async fn login(&self, name: &str) -> proto::LoginResponse {
         let login = self.auth.clone().login(dev(name)).await;
         login.unwrap().into_inner()
     }
 
     /// A session that the backend brings.
-    pub async fn create(&self, subject: &str) -> proto::CreateSessionResponse {
+    pub(crate) async fn create(&self, subject: &str) -> proto::CreateSessionResponse {
         let created = self.admin.clone().create_session(create(subject)).await;
         created.unwrap().into_inner()
     }
 
-    pub async fn who_am_i(&self, token: &str) -> Result<proto::WhoAmIResponse, Status> {
+    pub(crate) async fn who_am_i(&self, token: &str) -> Result<proto::WhoAmIResponse, Status> {
         let request = with_bearer(proto::WhoAmIRequest {}, token);
         let me = self.auth.clone().who_am_i(request).await;
         me.map(tonic::Response::into_inner)
     }
 
-    pub async fn refresh(&self, refresh_token: &str) -> Result<proto::RefreshResponse, Status> {
+    pub(crate) async fn refresh(
+        &self,
+        refresh_token: &str,
+    ) -> Result<proto::RefreshResponse, Status> {
         let request = proto::RefreshRequest {
             refresh_token: refresh_token.to_owned(),
         };
@@ -168,7 +171,7 @@ impl Stage {
     }
 
     /// A connect token for the session of the bearer, for any gateway.
-    pub async fn connect_token(&self, bearer: &str) -> Result<proto::ConnectTicket, Status> {
+    pub(crate) async fn connect_token(&self, bearer: &str) -> Result<proto::ConnectTicket, Status> {
         let request = proto::IssueConnectTokenRequest {
             target: any(),
             ..Default::default()
@@ -179,13 +182,17 @@ impl Stage {
     }
 
     /// The same by the backend, for a session.
-    pub async fn backend_token(&self, session_id: &str) -> Result<proto::ConnectTicket, Status> {
-        let ticket = self.admin.clone().issue_connect_token(issue(session_id));
-        ticket.await.map(tonic::Response::into_inner)
+    pub(crate) async fn backend_token(
+        &self,
+        session_id: &str,
+    ) -> Result<proto::ConnectTicket, Status> {
+        let mut admin = self.admin.clone();
+        let ticket = admin.issue_connect_token(issue(session_id)).await;
+        ticket.map(tonic::Response::into_inner)
     }
 
     /// Attaches a gateway that does as it is told, and waits until it is attached.
-    pub async fn attach(&self) -> Attached {
+    pub(crate) async fn attach(&self) -> Attached {
         let host = Arc::new(Puppet::default());
         let cancel = CancellationToken::new();
         let identity = Some(&self.world.certs.gateways[0].control);
@@ -207,7 +214,7 @@ impl Stage {
     }
 
     /// Has the gateway report, and waits until the sidecar has its count of seats.
-    pub async fn reported(&self, gateway: &Attached, seats: u32) {
+    pub(crate) async fn reported(&self, gateway: &Attached, seats: u32) {
         gateway.host.ready.notify_one();
         let arrived = async {
             loop {
@@ -223,19 +230,19 @@ impl Stage {
     }
 }
 
-pub struct Attached {
-    pub host: Arc<Puppet>,
+pub(crate) struct Attached {
+    pub(crate) host: Arc<Puppet>,
     _cancel: tokio_util::sync::DropGuard,
 }
 
 /// A gateway without players of its own.
 #[derive(Default)]
-pub struct Puppet {
-    pub attached: watch::Sender<bool>,
-    pub keys: Mutex<Vec<CarriedKey>>,
-    pub applied: watch::Sender<Revision>,
-    pub report: Mutex<SeatReport>,
-    pub ready: Arc<Notify>,
+pub(crate) struct Puppet {
+    pub(crate) attached: watch::Sender<bool>,
+    pub(crate) keys: Mutex<Vec<CarriedKey>>,
+    pub(crate) applied: watch::Sender<Revision>,
+    pub(crate) report: Mutex<SeatReport>,
+    pub(crate) ready: Arc<Notify>,
 }
 
 impl GatewayHost for Puppet {
@@ -292,7 +299,7 @@ impl GatewayHost for Puppet {
     }
 }
 
-pub fn dev(name: &str) -> proto::LoginRequest {
+pub(crate) fn dev(name: &str) -> proto::LoginRequest {
     proto::LoginRequest {
         method: Some(login_request::Method::Dev(proto::DevLogin {
             name: name.to_owned(),
@@ -300,38 +307,38 @@ pub fn dev(name: &str) -> proto::LoginRequest {
     }
 }
 
-pub fn with_bearer<T>(message: T, token: &str) -> Request<T> {
+pub(crate) fn with_bearer<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     let value = format!("Bearer {token}").parse().unwrap();
     request.metadata_mut().insert("authorization", value);
     request
 }
 
-pub fn any() -> Option<proto::GatewayTarget> {
+pub(crate) fn any() -> Option<proto::GatewayTarget> {
     Some(proto::GatewayTarget {
         target: Some(gateway_target::Target::Any(true)),
     })
 }
 
-pub fn revoke(session_id: &str) -> proto::RevokeSessionRequest {
+pub(crate) fn revoke(session_id: &str) -> proto::RevokeSessionRequest {
     proto::RevokeSessionRequest {
         session_id: session_id.to_owned(),
         ..Default::default()
     }
 }
 
-pub fn create(subject: &str) -> proto::CreateSessionRequest {
+pub(crate) fn create(subject: &str) -> proto::CreateSessionRequest {
     proto::CreateSessionRequest {
         subject: subject.to_owned(),
     }
 }
 
-pub fn code<T: std::fmt::Debug>(result: Result<T, Status>) -> Code {
+pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, Status>) -> Code {
     result.unwrap_err().code()
 }
 
 /// A backend's wish for a connect token for any gateway.
-pub fn issue(session_id: &str) -> proto::AdminIssueConnectTokenRequest {
+pub(crate) fn issue(session_id: &str) -> proto::AdminIssueConnectTokenRequest {
     proto::AdminIssueConnectTokenRequest {
         session_id: session_id.to_owned(),
         target: any(),

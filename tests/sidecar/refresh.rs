@@ -18,11 +18,9 @@ impl Stage {
 
     async fn own_sessions(&self, bearer: &str, include_ended: bool) -> Vec<proto::SessionInfo> {
         let request = proto::ListOwnSessionsRequest { include_ended };
-        let listed = self
-            .auth
-            .clone()
-            .list_sessions(with_bearer(request, bearer));
-        listed.await.unwrap().into_inner().sessions
+        let mut auth = self.auth.clone();
+        let listed = auth.list_sessions(with_bearer(request, bearer)).await;
+        listed.unwrap().into_inner().sessions
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a sidecar starts, stops, and starts again.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use tickgate::sidecar::StartError;
 

@@ -272,9 +272,12 @@ impl World {
 
     fn token_of(&mut self, event: &GatewayEvent) -> Option<&mut Token> {
         let sha256 = event.token_sha256?;
-        self.tokens
-            .iter_mut()
-            .find(|token| token.made.as_ref().is_some_and(|made| made.sha256 == sha256))
+        self.tokens.iter_mut().find(|token| {
+            token
+                .made
+                .as_ref()
+                .is_some_and(|made| made.sha256 == sha256)
+        })
     }
 
     /// Nobody is let in whom the log, up to what is known of it, has thrown out; nor by a token that is ahead of it or before it.
@@ -284,7 +287,9 @@ impl World {
         let session = event.session.unwrap();
         assert!(!self.is_draining, "admitted while draining");
         assert!(!self.revoked.contains(&session), "{session} was revoked");
-        let token = self.token_of(event).expect("admitted with no token of ours");
+        let token = self
+            .token_of(event)
+            .expect("admitted with no token of ours");
         let made = token.made.as_ref().unwrap();
         assert!((tail..=head).contains(&made.revision), "not covered");
         assert_eq!(token.plan.session, session);
