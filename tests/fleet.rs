@@ -99,6 +99,9 @@ async fn a_token_of_one_gateway_is_nothing_at_the_other() {
     assert!(at_a.close_reason().is_none() && at_b.close_reason().is_none());
 }
 
+/// The exit code of a gateway that another process has replaced.
+const FENCED: i32 = 3;
+
 fn signal(process: u32, name: &str) {
     let status = Command::new("kill")
         .arg(format!("-{name}"))
@@ -123,11 +126,7 @@ async fn an_older_process_of_a_gateway_stays_fenced_off() {
         }
     };
     soon("the end of the oldest", told).await;
-    assert!(
-        oldest.process.log().contains("fenced"),
-        "{}",
-        oldest.process.log()
-    );
+    assert_eq!(oldest.process.ended(), Some(Some(FENCED)));
 
     signal(asleep.process.id(), "STOP");
     let newest = deployment.gateway("a", ANY_PORT, control, "3.state");
@@ -158,6 +157,7 @@ async fn an_older_process_of_a_gateway_stays_fenced_off() {
         }
     };
     soon("the end of the one that slept", told).await;
+    assert_eq!(asleep.process.ended(), Some(Some(FENCED)));
     attached(&sidecar.backend, &["a"]).await;
     let ticket = sidecar
         .account

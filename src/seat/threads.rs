@@ -295,7 +295,7 @@ fn nothing_is_lost_or_revived() {
     let counts = arena.table.counts();
     assert_eq!(
         counts.suspensions,
-        arena.suspensions.load(Ordering::Relaxed).into()
+        u64::from(arena.suspensions.load(Ordering::Relaxed))
     );
     assert_eq!(counts.ended_in_all(), u64::from(OWNERS as u32 * ROUNDS));
 }

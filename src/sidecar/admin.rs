@@ -356,25 +356,4 @@ fn gateway(listed: Listed) -> proto::Gateway {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_drain_has_a_day_at_most() {
-        assert_eq!(drain(0, false).unwrap(), Drain::Within(Duration::ZERO));
-        let day = Duration::from_secs(86_400);
-        assert_eq!(drain(86_400_000, false).unwrap(), Drain::Within(day));
-        assert!(drain(86_400_001, false).is_err());
-        assert_eq!(drain(u64::MAX, true).unwrap(), Drain::Cancel);
-    }
-
-    #[test]
-    fn too_long_a_wait_is_cut_short() {
-        let asked = |ms| patience(RevokeWait::Gateways.into(), ms).unwrap();
-        assert_eq!(asked(0), Some(DEFAULT_WAIT));
-        assert_eq!(asked(1), Some(Duration::from_millis(1)));
-        assert_eq!(asked(u32::MAX), Some(LONGEST_WAIT));
-        assert_eq!(patience(RevokeWait::Commit.into(), u32::MAX).unwrap(), None);
-        assert!(patience(7, 0).is_err());
-    }
-}
+mod tests;

@@ -262,3 +262,6 @@ impl SidecarHost for Host {
         self.registry.take_orders(attachment)
     }
 }
+
+#[cfg(test)]
+mod tests;

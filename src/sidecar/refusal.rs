@@ -32,7 +32,7 @@ pub(super) enum Refusal {
     )]
     Refresh(BadRefresh),
     #[error(
-        "this session asks for connect tokens too often: the next one can be had in {} s", .wait.as_secs().saturating_add(1)
+        "this session asks for connect tokens too often: the next one can be had in {} s", .wait.as_millis().div_ceil(1_000)
     )]
     TooManyConnectTokens { wait: Duration },
     #[error(

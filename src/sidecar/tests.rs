@@ -19,22 +19,23 @@ use super::{
     MasterKey, SessionLives,
     explain::Explain,
     limit::Limit,
+    metrics::Counters,
     mint::{MasterKeys, Mint, Wanted},
     refusal::Refusal,
     registry::Registry,
     sessions::{LoggedIn, Sessions},
 };
 
-const START: Timestamp = Timestamp(1_700_000_000_000);
+pub(super) const START: Timestamp = Timestamp(1_700_000_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
 
-struct World {
-    time: ManualTime,
-    store: Arc<MemoryStore>,
-    sessions: Sessions,
+pub(super) struct World {
+    pub(super) time: ManualTime,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) sessions: Sessions,
 }
 
-fn world(lives: SessionLives) -> World {
+pub(super) fn world(lives: SessionLives) -> World {
     let time = ManualTime::starting_at(START);
     let store = Arc::new(MemoryStore::new(lives.for_store()));
     let sessions = Sessions {
@@ -44,6 +45,7 @@ fn world(lives: SessionLives) -> World {
         lives,
         clock: time.clock(),
         explain: Arc::new(Explain::new()),
+        counters: Arc::new(Counters::new()),
     };
     World {
         time,
@@ -53,7 +55,7 @@ fn world(lives: SessionLives) -> World {
 }
 
 impl World {
-    async fn log_in(&self) -> LoggedIn {
+    pub(super) async fn log_in(&self) -> LoggedIn {
         let identity = Identity {
             provider: "dev".to_owned(),
             subject: "ada".to_owned(),
@@ -171,6 +173,7 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
         store: Arc::clone(&world.sessions.store),
         limit: Limit::per_minute(60),
         explain: Arc::clone(&world.sessions.explain),
+        counters: Arc::clone(&world.sessions.counters),
         keys: Arc::new(MasterKeys {
             current: MasterKey {
                 epoch: 3,

@@ -68,6 +68,12 @@ impl MemoryStore {
         }
     }
 
+    /// Gives a player another role.
+    pub(crate) fn set_role(&self, id: PlayerId, role: &str) {
+        let mut model = self.model();
+        role.clone_into(&mut model.players.get_mut(&id).unwrap().role);
+    }
+
     fn with<T: Send + 'static>(
         &self,
         step: impl FnOnce(&mut Model) -> Result<T, StoreError>,

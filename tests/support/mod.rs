@@ -64,11 +64,17 @@ pub struct Stack {
 impl Stack {
     /// A sidecar that knows gateways "one" and "two"; its time stands still.
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same, with a sidecar that a test has changed.
+    pub async fn start_with(change: impl FnOnce(&mut SidecarConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ids = ["one".parse().unwrap(), "two".parse().unwrap()];
         let certs = DevCerts::generate(&ids).unwrap();
         let time = ManualTime::starting_at(START);
-        let config = sidecar_config(&certs, &folder.path().join("store.redb"), time.clock());
+        let mut config = sidecar_config(&certs, &folder.path().join("store.redb"), time.clock());
+        change(&mut config);
         let sidecar = Sidecar::start(config).await.unwrap();
         let ca = std::slice::from_ref(&certs.ca);
         let url = |address: SocketAddr| format!("https://{address}");

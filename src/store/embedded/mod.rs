@@ -3,6 +3,8 @@
 mod changes;
 mod gateways;
 mod open;
+#[cfg(test)]
+mod properties;
 mod rotation;
 mod tables;
 #[cfg(test)]

@@ -101,9 +101,7 @@ impl<'t> Tables<'t> {
             .insert(id.0, record.encode_to_vec().as_slice())?;
         Ok(())
     }
-}
 
-impl Tables<'_> {
     pub(super) fn gateway(
         &self,
         id: &GatewayId,
