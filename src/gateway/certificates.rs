@@ -106,3 +106,69 @@ impl Certificates {
         self.version.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        certs::quic_identity,
+        clock::Clock,
+        gateway::{
+            Limits,
+            transport::{TransportKeys, server_config},
+        },
+        tls,
+    };
+
+    fn served() -> Served {
+        let identity = quic_identity("localhost").unwrap();
+        let keys = TransportKeys {
+            reset: [1; 32],
+            connection_id: [2; 32],
+            retry: [3; 32],
+        };
+        let tls = tls::quic_server_config(&identity).unwrap();
+        let clock = Clock::system();
+        let server = server_config(tls, &keys, &Limits::default(), clock).unwrap();
+        Served {
+            server: Arc::new(server),
+            leaf_sha256: identity.fingerprint(),
+        }
+    }
+
+    #[test]
+    fn the_next_one_is_announced_at_once_and_alone_from_its_time_on() {
+        let now = Clock::system().now();
+        let later = now + Duration::from_secs(300);
+        let (a, b, c) = (served(), served(), served());
+        let (first, second, third) = (a.leaf_sha256, b.leaf_sha256, c.leaf_sha256);
+        let certificates = Certificates::new(a.clone());
+        assert_eq!(certificates.sha256(), [first]);
+        let version = certificates.version();
+
+        assert_eq!(certificates.announce(b.clone(), later), Announced::Anew);
+        assert_ne!(certificates.version(), version);
+        assert_eq!(certificates.sha256(), [first, second]);
+        let (serving, switch) = certificates.serving(later - Duration::from_millis(1));
+        assert_eq!((serving.leaf_sha256, switch), (first, Some(later)));
+        // Said again, it does not wait any longer.
+        let much_later = later + Duration::from_secs(300);
+        assert_eq!(
+            certificates.announce(b.clone(), much_later),
+            Announced::Already
+        );
+        let (serving, switch) = certificates.serving(later);
+        assert_eq!((serving.leaf_sha256, switch), (second, None));
+        assert_eq!(certificates.sha256(), [second]);
+
+        // Replaced before its time, and then called off.
+        assert_eq!(certificates.announce(a, much_later), Announced::Anew);
+        assert_eq!(certificates.announce(c, much_later), Announced::Anew);
+        assert_eq!(certificates.sha256(), [second, third]);
+        assert_eq!(certificates.announce(b, much_later), Announced::IsServed);
+        assert_eq!(certificates.sha256(), [second]);
+        assert_eq!(certificates.serving(much_later).0.leaf_sha256, second);
+    }
+}

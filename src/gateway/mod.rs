@@ -24,6 +24,8 @@ mod transport;
 mod worker;
 
 #[cfg(test)]
+mod restarts;
+#[cfg(test)]
 mod simulated;
 
 use std::{
