@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tickgate::{
-    config::MAX_CAPACITY,
+    control::MAX_SEATS,
     role::dev::{self, DevOptions},
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Dev {
     ephemeral_ports: bool,
 
     /// How many seats the gateway has, in place of the configuration's
-    #[arg(long, value_name = "SEATS", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CAPACITY)))]
+    #[arg(long, value_name = "SEATS", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SEATS)))]
     capacity: Option<u32>,
 
     /// Ticks a second of the demo world, in place of the configuration's

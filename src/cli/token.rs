@@ -55,10 +55,11 @@ impl Token {
         gateway process, whose key is derived from the transport key: the sidecar is asked which gateways are attached now, or name \
         the process with --gateway and --incarnation.",
     after_long_help = "Examples:\n  \
-        pbpaste | tickgate token inspect -\n  \
-        tickgate token inspect v4.local.…                 other users of this machine can see arguments: better is -\n  \
+        tickgate token inspect - < token.txt\n  \
         tickgate token inspect - --json < token.txt | jq .claims\n  \
-        tickgate token inspect - --gateway eu-1 --incarnation 5d41…\n\n\
+        tickgate token inspect - --gateway eu-1 --incarnation 5d41… < token.txt\n  \
+        tickgate token inspect v4.local.…\n\n\
+        Other users of this machine can see a command's arguments; what comes from standard input they cannot.\n\n\
         With --json: {\"version\", \"kid\", \"sha256\", \"purpose\", \"verdict\", \"claims\"}; purpose and claims are null when no \
         key at hand opens it. Verdicts: valid, expired, not_yet_valid, unknown_key, bad_mac, bad_claims.\n\n\
         Exit codes: 0 told, whatever the verdict, 2 that is no token at all.\n\n\

@@ -3,10 +3,7 @@
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{Config, Environment, KeySource, Size, schema};
-use crate::token::MAX_CONNECT_LIFE;
-
-/// The most seats that a gateway may have: at a million the tick pass, and the list that a gateway attaches with, take milliseconds.
-pub const MAX_CAPACITY: u32 = 1 << 20;
+use crate::{control::MAX_SEATS, token::MAX_CONNECT_LIFE};
 
 /// A value that breaks a rule.
 pub(super) struct Fault {
@@ -316,7 +313,7 @@ impl Check {
     }
 
     fn gateway(&mut self, gateway: &schema::Gateway) {
-        self.range("gateway.capacity", gateway.capacity, 1..=MAX_CAPACITY);
+        self.range("gateway.capacity", gateway.capacity, 1..=MAX_SEATS);
         self.gate(gateway);
         self.range(
             "gateway.max_awaiting_hello",

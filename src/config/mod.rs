@@ -29,7 +29,6 @@ use std::path::{Path, PathBuf};
 
 use crate::certs::{DEV_SERVER_NAME, Layout};
 
-pub use check::MAX_CAPACITY;
 pub use error::{ConfigError, Position, Problem};
 pub use keys::{KeyError, KeysAtHand, SidecarKeys, write_key_file};
 pub use schema::{

@@ -221,6 +221,12 @@ fn values_are_held_to_their_ranges_and_every_fault_is_told() {
 }
 
 #[test]
+fn a_gateway_has_no_more_seats_than_it_can_attach_with() {
+    let most = format!("1 to {}", crate::control::MAX_SEATS);
+    assert_eq!(check::allowed("gateway.capacity"), most);
+}
+
+#[test]
 fn rules_between_keys_hold() {
     for (text, expected) in [
         (

@@ -73,6 +73,9 @@ impl Changeable {
         if new.log.filter != running.log.filter {
             reread.set_log_filter(&new.log.filter);
         }
+        if changed.is_empty() {
+            changed.push("no key".to_owned());
+        }
         tracing::info!(changed = %changed.join(", "), "the configuration and the certificates were read again");
         if !kept.is_empty() {
             tracing::warn!(
