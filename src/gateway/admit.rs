@@ -283,3 +283,6 @@ fn seat(
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -283,3 +283,94 @@ impl Shared {
         self.failed.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::ManualTime,
+        id::{ClientId, PlayerGeneration, PlayerId, SessionId},
+        seat::{Connection, Grant, SeatConfig},
+    };
+
+    const START: Timestamp = Timestamp(1_700_000_000_000);
+
+    fn shared(limits: Limits) -> Shared {
+        let clock = ManualTime::starting_at(START).clock();
+        let seats = SeatTable::new(SeatConfig::default());
+        Shared::new("one".parse().unwrap(), limits, clock, seats, None)
+    }
+
+    fn at(s: u64) -> Timestamp {
+        START.after(Duration::from_secs(s))
+    }
+
+    #[test]
+    fn seats_end_when_the_sidecar_is_away_for_too_long() {
+        let shared = shared(Limits {
+            max_stale: Some(Duration::from_secs(20)),
+            ..Limits::default()
+        });
+        let grant = Grant {
+            session: SessionId(1),
+            player: PlayerId(1),
+            player_generation: PlayerGeneration(0),
+            client: ClientId(1),
+            ends_at: at(3_600),
+            connection: Connection { worker: 0, id: 1 },
+        };
+        shared.seats.install(grant, START).unwrap();
+        // It was never heard of: nobody could have been let in.
+        shared.watch_sidecar(at(1_000));
+        shared.heard_of_sidecar(START);
+        shared.watch_sidecar(at(20));
+        assert_eq!(shared.seats.len(), 1);
+        assert!(shared.sidecar_is_fresh(at(20)));
+        // Less than the 30 s of `admit_while_stale`: whoever came in now would be thrown out at once.
+        assert!(!shared.sidecar_is_fresh(at(21)));
+        shared.watch_sidecar(at(21));
+        assert!(shared.seats.is_empty());
+        let mut closings = Vec::new();
+        shared.seats.take_closings(0, &mut closings);
+        assert!(matches!(closings[..], [(_, _, EndReason::Stale)]));
+    }
+
+    #[test]
+    fn without_a_limit_seats_outlive_the_sidecar() {
+        let shared = shared(Limits::default());
+        shared.heard_of_sidecar(START);
+        shared.watch_sidecar(at(1_000_000));
+        assert_eq!(
+            shared.staleness(at(1_000_000)).unwrap().as_secs(),
+            1_000_000
+        );
+        assert!(!shared.sidecar_is_fresh(at(1_000_000)));
+    }
+
+    #[test]
+    fn a_drain_can_be_called_off_and_a_failure_cannot() {
+        let shared = shared(Limits::default());
+        shared.start_draining(at(30));
+        assert_eq!(shared.drain_deadline(), Some(at(30)));
+        assert!(shared.is_draining());
+        shared.start_draining(at(10));
+        assert_eq!(shared.drain_deadline(), Some(at(10)));
+        shared.cancel_draining();
+        assert!(!shared.is_draining() && shared.drain_deadline().is_none());
+        shared.fail();
+        shared.cancel_draining();
+        assert!(shared.is_draining());
+    }
+
+    #[test]
+    fn changed_certificates_are_told_once() {
+        let shared = shared(Limits::default());
+        shared.set_certificates(vec![[1; 32], [2; 32]]);
+        assert_eq!(
+            shared.take_changed_certificates(),
+            Some(vec![[1; 32], [2; 32]])
+        );
+        assert_eq!(shared.take_changed_certificates(), None);
+        assert_eq!(shared.certificates().len(), 2);
+    }
+}

@@ -19,8 +19,9 @@ const CAPACITY: u32 = 6;
 /// Few, so that they run out.
 const SPARE: u32 = 3;
 const WINDOW: u32 = 8;
-pub(super) const SESSIONS: u8 = 10;
-pub(super) const PLAYERS: u8 = 4;
+/// More players than seats, and two sessions for each.
+pub(super) const SESSIONS: u8 = 16;
+pub(super) const PLAYERS: u8 = 8;
 pub(super) const WORKERS: u8 = 3;
 
 /// What the table is told to enforce.
