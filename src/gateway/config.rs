@@ -30,7 +30,7 @@ pub struct GatewayConfig {
     pub seats: SeatConfig,
     /// Limits on what peers may take.
     pub limits: Limits,
-    /// The simulation's time between two ticks, to tell ticks that come too late. None: they are not told.
+    /// The simulation's time between two ticks, to count those that take longer. None: they are not counted.
     pub tick_interval: Option<Duration>,
     /// Bytes of receive and send buffer to ask the kernel for.
     pub socket_buffer: usize,
@@ -98,7 +98,8 @@ pub struct Limits {
     pub single_use: usize,
     /// How long new clients are admitted after the last heartbeat of the sidecar. Default 30 s.
     pub admit_while_stale: Duration,
-    /// How long seats go on after the last heartbeat of the sidecar; then they end. Default none: for ever.
+    /// How long seats go on after the last heartbeat of the sidecar; then they end. Default none: for ever. Looked at once a second, by
+    /// the tick: while the simulation stands still nobody plays anyway.
     pub max_stale: Option<Duration>,
     /// How long new clients are admitted after the last tick of the simulation. Default 2 s.
     pub tick_stall: Duration,
