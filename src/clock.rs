@@ -40,6 +40,20 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// For people: date and time to the second in this machine's time zone, with its offset from UTC
+    /// (`2026-11-22 07:15:00+01:00`).
+    pub fn local(self) -> String {
+        match i64::try_from(self.0).map(jiff::Timestamp::from_millisecond) {
+            Ok(Ok(time)) => {
+                let local = time.to_zoned(jiff::tz::TimeZone::system());
+                local.strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC, with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

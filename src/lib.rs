@@ -12,6 +12,8 @@
 //!                                                               └──────────── revocations, keys ◄───────────────┘
 //! ```
 
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "certs")]
 pub mod certs;
 #[cfg(feature = "client")]

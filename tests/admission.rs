@@ -13,15 +13,24 @@
 
 mod support;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use support::{Stack, connect, endpoint, plays, soon};
+use ring::{
+    digest::{SHA256, digest},
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use support::{Host, Stack, connect, endpoint, plays, soon};
 use tickgate::{
-    client::{Closed, ConnectError, Endpoint, SecretToken, Target, Ticket},
+    client::{Closed, ConnectError, Connection, Endpoint, SecretToken, Session, Target, Ticket},
+    control::{CarriedKey, Revocation, RevocationRange},
     gateway::Limits,
-    seat::SeatConfig,
+    id::{ClientId, Lineage, PlayerGeneration, Revision, SessionId},
+    seat::{SamePlayer, SeatChange, SeatConfig},
     token::{ConnectClaims, Nonce, TransportKey, seal_connect},
-    wire::{CloseCode, Hello, MAX_HELLO},
+    wire::{CloseCode, Hello, MAX_HELLO, proof_message},
 };
 use tokio::task::JoinSet;
 
@@ -165,21 +174,265 @@ async fn tokens_that_are_no_good_are_refused() {
 }
 
 /// A token as it should be in everything but its key.
-fn home_made(session: &tickgate::client::Session, now: tickgate::clock::Timestamp) -> String {
-    let claims = ConnectClaims {
+fn home_made(session: &Session, now: tickgate::clock::Timestamp) -> String {
+    seal_connect(&TransportKey::generate(), &claims(session, now))
+}
+
+fn claims(session: &Session, now: tickgate::clock::Timestamp) -> ConnectClaims {
+    ConnectClaims {
         player: session.player,
         session: session.id,
-        player_generation: tickgate::id::PlayerGeneration(0),
-        client: tickgate::id::ClientId(1),
+        player_generation: PlayerGeneration(0),
+        client: ClientId(1),
         nonce: Nonce::random(),
         gateway: "one".parse().unwrap(),
-        revision: tickgate::id::Revision(0),
+        revision: Revision(0),
         session_ends_at: session.ends_at,
         client_key: None,
         issued_at: now,
         expires_at: now.after(Duration::from_secs(30)),
+    }
+}
+
+/// A gateway that opens tokens of the test's own making, and a ticket of the sidecar's for somebody to come with.
+struct Own {
+    stack: Stack,
+    gateway: Host,
+    key: TransportKey,
+    session: Session,
+    ticket: Ticket,
+}
+
+impl Own {
+    async fn start() -> Self {
+        let stack = Stack::start().await;
+        let gateway = stack.plain_gateway("one").await;
+        let session = stack.login("ann").await;
+        let ticket = stack.ticket(&session, "one").await;
+        let key = TransportKey::generate();
+        gateway.gateway.host().install_keys(&[CarriedKey {
+            epoch: 1,
+            key: key.expose().to_vec().into(),
+        }]);
+        Self {
+            stack,
+            gateway,
+            key,
+            session,
+            ticket,
+        }
+    }
+
+    fn claims(&self) -> ConnectClaims {
+        claims(&self.session, self.stack.time.clock().wall())
+    }
+
+    fn ticket(&self, claims: &ConnectClaims) -> Ticket {
+        with_token(&self.ticket, &seal_connect(&self.key, claims))
+    }
+
+    /// The gateway hears of a revocation that is nobody's here.
+    fn log_goes_on(&self, from: u64) {
+        self.gateway
+            .gateway
+            .host()
+            .apply_revocations(&RevocationRange {
+                from: Revision(from),
+                to: Revision(from + 1),
+                events: vec![Revocation::Session(SessionId(u128::from(from)))],
+            });
+    }
+}
+
+async fn says(
+    endpoint: &Endpoint,
+    ticket: &Ticket,
+    hello: &Hello,
+) -> Result<Connection, CloseCode> {
+    let client = soon("handshake", endpoint.handshake(ticket)).await.unwrap();
+    match soon("an answer", client.admit(hello)).await {
+        Ok(connection) => Ok(connection),
+        Err(ConnectError::Refused(Closed::Gateway { code, .. })) => Err(code),
+        Err(other) => panic!("refused otherwise: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_names_a_key_needs_its_proof() {
+    let own = Own::start().await;
+    let endpoint = endpoint();
+    let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let claims = ConnectClaims {
+        client_key: Some(key.public_key().as_ref().try_into().unwrap()),
+        ..own.claims()
     };
-    seal_connect(&TransportKey::generate(), &claims)
+    let ticket = own.ticket(&claims);
+    let token = ticket.token.expose();
+    let sha256 = |text: &str| -> [u8; 32] {
+        let digest = digest(&SHA256, text.as_bytes());
+        digest.as_ref().try_into().unwrap()
+    };
+    let leaf = ticket.certificate_sha256[0];
+    let sign = |key: &Ed25519KeyPair, token: &str, leaf: &[u8; 32]| -> Option<[u8; 64]> {
+        let signature = key.sign(&proof_message(&sha256(token), leaf));
+        Some(signature.as_ref().try_into().unwrap())
+    };
+    let thief = Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap();
+    for proof in [
+        None,
+        Some([0; 64]),
+        sign(&thief, token, &leaf),
+        sign(&key, "another token", &leaf),
+        // What somebody in between would have had signed: over its own certificate.
+        sign(&key, token, &[1; 32]),
+    ] {
+        let hello = Hello {
+            proof,
+            ..Hello::new(token)
+        };
+        let refused = says(&endpoint, &ticket, &hello).await;
+        assert_eq!(refused.err(), Some(CloseCode::TokenRejected));
+    }
+    assert_eq!(own.gateway.joins(), 0);
+    let hello = Hello {
+        proof: sign(&key, token, &leaf),
+        ..Hello::new(token)
+    };
+    let connection = says(&endpoint, &ticket, &hello).await.unwrap();
+    plays(&connection).await;
+    own.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_ahead_of_the_log_waits_for_it_a_moment() {
+    let own = Own::start().await;
+    let (one, other) = (endpoint(), endpoint());
+    // The gateway's log is reset to where the test wants it: no matter to the control channel, since nobody is revoked meanwhile.
+    let host = own.gateway.gateway.host();
+    host.reset_log(Lineage(7), Revision(10), &[]);
+    let ahead = ConnectClaims {
+        revision: Revision(12),
+        ..own.claims()
+    };
+    let begun = Instant::now();
+    let in_vain = says(
+        &one,
+        &own.ticket,
+        &Hello::new(own.ticket(&ahead).token.expose()),
+    );
+    assert_eq!(in_vain.await.err(), Some(CloseCode::GatewayNotReady));
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_millis(490), "{waited:?}");
+
+    // The refusal used nothing up; and who waits comes in as soon as the log has caught up, in two steps.
+    let mut client = soon("handshake", other.handshake(&own.ticket))
+        .await
+        .unwrap();
+    let mut hello = Vec::new();
+    Hello::new(own.ticket(&ahead).token.expose())
+        .encode(&mut hello)
+        .unwrap();
+    // A message right behind it is read when it is in.
+    tickgate::wire::encode_message(b"early", &mut hello).unwrap();
+    soon("hello", client.send_hello_bytes(&hello))
+        .await
+        .unwrap();
+    own.log_goes_on(10);
+    assert_eq!(own.gateway.joins(), 0);
+    own.log_goes_on(11);
+    let connection = soon("welcome", client.welcome()).await.unwrap();
+    let echo = soon("an echo", connection.recv_message()).await.unwrap();
+    assert_eq!(echo.as_ref(), b"early");
+    plays(&connection).await;
+    own.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_from_before_the_log_is_sent_for_a_new_one() {
+    let own = Own::start().await;
+    let endpoint = endpoint();
+    let host = own.gateway.gateway.host();
+    host.reset_log(Lineage(7), Revision(10), &[]);
+    let before = own.ticket(&ConnectClaims {
+        revision: Revision(9),
+        ..own.claims()
+    });
+    assert_eq!(refused(&endpoint, &before).await, CloseCode::TokenExpired);
+    let at_its_beginning = own.ticket(&ConnectClaims {
+        revision: Revision(10),
+        ..own.claims()
+    });
+    let connection = connect(&endpoint, &at_its_beginning).await.unwrap();
+    plays(&connection).await;
+    own.gateway.stop().await;
+}
+
+/// Two sessions of one player at a gateway with this rule: what becomes of the first, and of the second.
+async fn two_sessions(
+    same_player: SamePlayer,
+) -> (Result<(), CloseCode>, Result<(), CloseCode>, usize) {
+    let stack = Stack::start().await;
+    let mut config = stack.gateway_config("one");
+    config.seats.same_player = same_player;
+    let gateway = stack.gateway(config).await;
+    let (phone, tablet) = (endpoint(), endpoint());
+    let (one, first) = stack.join("ann", "one", &phone).await;
+    let two = stack.login("ann").await;
+    assert_eq!(one.player, two.player);
+    assert_ne!(one.id, two.id);
+    let ticket = stack.ticket(&two, "one").await;
+    let second = match connect(&tablet, &ticket).await {
+        Ok(second) => {
+            plays(&second).await;
+            Ok(())
+        }
+        Err(ConnectError::Refused(Closed::Gateway { code, .. })) => Err(code),
+        Err(other) => panic!("{other:?}"),
+    };
+    let first = if gateway.seats(one.id) {
+        plays(&first).await;
+        Ok(())
+    } else {
+        match soon("close", first.closed()).await {
+            Closed::Gateway { code, .. } => Err(code),
+            other => panic!("{other:?}"),
+        }
+    };
+    let joins = gateway.joins();
+    gateway.stop().await;
+    (first, second, joins)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_a_player_who_comes_twice_is_the_games_rule() {
+    assert_eq!(
+        two_sessions(SamePlayer::NewestWins).await,
+        (Err(CloseCode::Superseded), Ok(()), 2)
+    );
+    assert_eq!(
+        two_sessions(SamePlayer::OldestWins).await,
+        (Ok(()), Err(CloseCode::PlayerPresent), 1)
+    );
+    assert_eq!(two_sessions(SamePlayer::Allow).await, (Ok(()), Ok(()), 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_gateway_admits_nobody_until_it_is_called_off() {
+    use tickgate::control::Drain;
+    let stack = Stack::start().await;
+    let gateway = stack.plain_gateway("one").await;
+    let endpoint = endpoint();
+    let (_, in_play) = stack.join("ann", "one", &endpoint).await;
+    let bob = stack.login("bob").await;
+    let ticket = stack.ticket(&bob, "one").await;
+    let host = gateway.gateway.host();
+    host.drain(Drain::Within(Duration::from_secs(600)));
+    assert_eq!(refused(&endpoint, &ticket).await, CloseCode::Drained);
+    plays(&in_play).await;
+    host.drain(Drain::Cancel);
+    let connection = connect(&endpoint, &ticket).await.unwrap();
+    plays(&connection).await;
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,7 +532,7 @@ async fn a_full_server_says_so_and_has_room_again() {
     ann.close();
     gateway
         .told("ann's leaving", |change| {
-            matches!(change, tickgate::seat::SeatChange::Ended { .. })
+            matches!(change, SeatChange::Ended { .. })
         })
         .await;
     let cid = connect(&endpoint, &ticket).await.unwrap();

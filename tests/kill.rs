@@ -15,17 +15,13 @@
 mod support;
 
 use std::{
-    io::{BufRead, BufReader},
     net::SocketAddr,
-    path::Path,
-    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use support::{Host, connect, endpoint, plays, soon};
+use support::{Host, connect, endpoint, plays, process::Deployment, soon};
 use tickgate::{
-    certs::DevCerts,
     client::{Account, Backend, CallError, Closed, Connection, Session, Target, Wait},
     clock::Clock,
     gateway::GatewayConfig,
@@ -37,75 +33,6 @@ use tokio::{
 };
 
 const PLAYERS: usize = 20;
-
-/// A `tickgate sidecar` process on ports of its own choosing.
-struct Process {
-    child: Child,
-    account: Account,
-    backend: Backend,
-    control: SocketAddr,
-}
-
-impl Process {
-    fn start(folder: &Path, certs: &DevCerts) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tickgate"))
-            .args(["sidecar", "--config"])
-            .arg(folder.join("config.toml"))
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let up = log
-            .by_ref()
-            .map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap())
-            .find(|event| event["fields"]["message"] == "sidecar is up")
-            .expect("the sidecar did not start");
-        // Read on, or the sidecar would wait for somebody to.
-        std::thread::spawn(move || log.for_each(drop));
-        let address =
-            |name: &str| -> SocketAddr { up["fields"][name].as_str().unwrap().parse().unwrap() };
-        let ca = std::slice::from_ref(&certs.ca);
-        Self {
-            account: Account::connect(&format!("https://{}", address("auth")), ca).unwrap(),
-            backend: Backend::connect(&format!("https://{}", address("admin")), ca, &certs.backend)
-                .unwrap(),
-            control: address("control"),
-            child,
-        }
-    }
-
-    /// SIGKILL: no farewell, no flush.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn write_config(folder: &Path) {
-    let config = r#"
-        environment = "development"
-        [log]
-        format = "json"
-        [sidecar]
-        auth_listen = "127.0.0.1:0"
-        control_listen = "127.0.0.1:0"
-        admin_listen = "127.0.0.1:0"
-        generate_keys = true
-        session_key = { file = "session.key" }
-        transport_key = { file = "transport.key" }
-        store = "store.redb"
-        dev_login = true
-    "#;
-    std::fs::write(folder.join("config.toml"), config).unwrap();
-}
 
 /// The wire between gateway and sidecar, which a test can cut.
 struct Wire {
@@ -176,12 +103,9 @@ async fn storm(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_sidecar_loses_nothing_and_nobody() {
-    let folder = tempfile::tempdir().unwrap();
-    let certs = DevCerts::generate(&["one".parse().unwrap()]).unwrap();
-    certs.write_to(&folder.path().join("certs")).unwrap();
-    write_config(folder.path());
-
-    let mut first = Process::start(folder.path(), &certs);
+    let deployment = Deployment::of(&["one"]);
+    let certs = &deployment.certs;
+    let mut first = deployment.sidecar("");
     let wire = Wire::to(first.control).await;
     let mut config = GatewayConfig::new(
         "one".parse().unwrap(),
@@ -190,7 +114,7 @@ async fn a_killed_sidecar_loses_nothing_and_nobody() {
     );
     config.server_name = tickgate::certs::DEV_SERVER_NAME.to_owned();
     config.clock = Clock::system();
-    let gateway = Host::start(config, &certs, wire.address).await;
+    let gateway = Host::start(config, certs, wire.address).await;
 
     let socket = endpoint();
     let mut players: Vec<(Session, Connection)> = Vec::new();
@@ -227,7 +151,7 @@ async fn a_killed_sidecar_loses_nothing_and_nobody() {
         }
     })
     .await;
-    first.kill();
+    first.process.kill();
     let acknowledged: Vec<_> = soon("the storm's end", storms.join_all())
         .await
         .into_iter()
@@ -241,7 +165,7 @@ async fn a_killed_sidecar_loses_nothing_and_nobody() {
     }
 
     // Started again on the same store: the gateway comes back by itself.
-    let second = Process::start(folder.path(), &certs);
+    let second = deployment.sidecar("");
     wire.mend(second.control);
     gateway.attached(true).await;
     for (session, revoked) in &acknowledged {

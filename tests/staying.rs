@@ -17,9 +17,11 @@ use std::time::Duration;
 
 use support::{Stack, connect, endpoint, plays, soon};
 use tickgate::{
-    client::{Closed, ConnectError, Connection, Wait},
-    seat::{EndReason, SeatChange},
-    wire::CloseCode,
+    client::{Closed, ConnectError, Connection, Ticket, Wait},
+    gateway::GatewayConfig,
+    id::ClientId,
+    seat::{EndReason, SeatChange, Verdict},
+    wire::{CloseCode, Welcome},
 };
 
 const DAY_MS: i64 = 86_400_000;
@@ -206,4 +208,158 @@ async fn a_step_of_the_wall_clock_changes_nothing() {
         "{changes:?}"
     );
     gateway.stop().await;
+}
+
+/// How long a session may come back to its seat, by the stack's clock, which stands still.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// A gateway that finds out soon that a client is gone.
+fn attentive(stack: &Stack) -> GatewayConfig {
+    let mut config = stack.gateway_config("one");
+    config.limits.idle_timeout = Duration::from_secs(1);
+    config.seats.grace = GRACE;
+    config
+}
+
+/// Plays with this ticket and is cut off in the middle: no packet says so, as when a phone goes into a tunnel.
+async fn plays_and_is_cut_off(ticket: Ticket) -> Welcome {
+    let lost = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (endpoint, connection) = runtime.block_on(async {
+            let endpoint = endpoint();
+            let connection = connect(&endpoint, &ticket).await.unwrap();
+            plays(&connection).await;
+            (endpoint, connection)
+        });
+        let welcome = connection.welcome();
+        // What would send the farewell of connection and endpoint is gone before them.
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        drop((connection, endpoint));
+        welcome
+    });
+    soon("to play and be cut off", lost).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_cut_off_comes_back_to_its_seat() {
+    let stack = Stack::start().await;
+    let gateway = stack.gateway(attentive(&stack)).await;
+    let session = stack.login("ann").await;
+    let welcome = plays_and_is_cut_off(stack.ticket(&session, "one").await).await;
+    let seat = gateway.seats.find(session.id).unwrap();
+    gateway
+        .told("the suspension", |change| {
+            *change == SeatChange::Suspended { handle: seat }
+        })
+        .await;
+    assert_eq!(gateway.seats.verify(seat), Verdict::Suspended);
+    assert!(!gateway.seats(session.id), "nobody is there");
+
+    stack.time.advance(GRACE - Duration::from_secs(1));
+    let ticket = stack.ticket(&session, "one").await;
+    let endpoint = endpoint();
+    let back = connect(&endpoint, &ticket).await.unwrap();
+    assert!(back.welcome().resumed);
+    assert_eq!(back.welcome().client, welcome.client);
+    assert_eq!(gateway.seats.find(session.id), Some(seat));
+    plays(&back).await;
+    gateway
+        .told(
+            "the resumption",
+            |change| matches!(change, SeatChange::Resumed { handle, .. } if *handle == seat),
+        )
+        .await;
+    // The grace of the first loss is void.
+    stack.time.advance(Duration::from_secs(5));
+    plays(&back).await;
+    assert_eq!(gateway.joins(), 1);
+    let counts = gateway.seats.counts();
+    assert_eq!(
+        (counts.joined, counts.resumed, counts.suspensions),
+        (1, 1, 1)
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_comes_back_too_late_gets_a_new_seat() {
+    let stack = Stack::start().await;
+    let gateway = stack.gateway(attentive(&stack)).await;
+    let session = stack.login("ann").await;
+    let welcome = plays_and_is_cut_off(stack.ticket(&session, "one").await).await;
+    let client = welcome.client;
+    let is_suspended = |change: &SeatChange| matches!(change, SeatChange::Suspended { .. });
+    gateway.told("the suspension", is_suspended).await;
+    stack.time.advance(GRACE);
+    gateway
+        .told("the end", |change| {
+            ended_as(change, client, EndReason::Lost)
+        })
+        .await;
+
+    let endpoint = endpoint();
+    let ticket = stack.ticket(&session, "one").await;
+    let again = connect(&endpoint, &ticket).await.unwrap();
+    assert!(!again.welcome().resumed);
+    assert_ne!(again.welcome().client, client);
+    plays(&again).await;
+    assert_eq!(gateway.joins(), 2);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_ends_a_seat_that_nobody_serves() {
+    let stack = Stack::start().await;
+    let gateway = stack.gateway(attentive(&stack)).await;
+    let session = stack.login("ann").await;
+    let welcome = plays_and_is_cut_off(stack.ticket(&session, "one").await).await;
+    let is_suspended = |change: &SeatChange| matches!(change, SeatChange::Suspended { .. });
+    gateway.told("the suspension", is_suspended).await;
+    let ticket = stack.ticket(&session, "one").await;
+    let wait = Wait::Gateways(Duration::from_secs(10));
+    let revoked = stack
+        .backend
+        .revoke_session(session.id, wait)
+        .await
+        .unwrap();
+    assert!(revoked.acknowledged);
+    gateway
+        .told("the end", |change| {
+            ended_as(change, welcome.client, EndReason::SessionRevoked)
+        })
+        .await;
+    match connect(&endpoint(), &ticket).await {
+        Err(ConnectError::Refused(Closed::Gateway { code, .. })) => {
+            assert_eq!(code, CloseCode::SessionRevoked);
+        }
+        other => panic!("{:?}", other.map(|_| "admitted")),
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_that_it_leaves_is_gone_at_once() {
+    let stack = Stack::start().await;
+    let gateway = stack.gateway(attentive(&stack)).await;
+    let endpoint = endpoint();
+    let (session, connection) = stack.join("ann", "one", &endpoint).await;
+    plays(&connection).await;
+    connection.close();
+    gateway.told("the leaving", ended(EndReason::Left)).await;
+    let ticket = stack.ticket(&session, "one").await;
+    let again = connect(&endpoint, &ticket).await.unwrap();
+    assert!(!again.welcome().resumed);
+    assert_eq!(gateway.seats.counts().suspensions, 0);
+    gateway.stop().await;
+}
+
+fn ended_as(change: &SeatChange, client: ClientId, reason: EndReason) -> bool {
+    matches!(
+        change,
+        SeatChange::Ended { client: whose, reason: why, .. } if *whose == client && *why == reason
+    )
 }

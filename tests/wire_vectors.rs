@@ -9,13 +9,17 @@
 
 use std::collections::BTreeMap;
 
+use ring::{
+    digest::{SHA256, digest},
+    signature::{Ed25519KeyPair, KeyPair},
+};
 use serde::Deserialize;
 use tickgate::{
     demo::protocol::{Input, Other, Received, Snapshot},
     id::{ClientId, Tick},
     wire::{
         CloseCode, Frame, FrameError, FrameReader, Hello, MAX_DATAGRAM, MAX_HELLO, MAX_MESSAGE,
-        MAX_TOKEN, MAX_WELCOME, Welcome,
+        MAX_TOKEN, MAX_WELCOME, PROOF_LABEL, Welcome, proof_message,
     },
 };
 
@@ -31,6 +35,7 @@ struct Vectors {
     streams: Vec<StreamVector>,
     incomplete: Vec<IncompleteVector>,
     invalid: Vec<InvalidVector>,
+    proofs: Vec<ProofVector>,
     close_codes: Vec<CloseCodeRow>,
     closes: Vec<CloseVector>,
     demo: Vec<DemoVector>,
@@ -99,6 +104,20 @@ struct InvalidVector {
     hex: String,
     error: String,
     close_code: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProofVector {
+    name: String,
+    token: String,
+    token_sha256: String,
+    leaf_sha256: String,
+    message: String,
+    secret_key: String,
+    public_key: String,
+    proof: String,
+    hello: String,
 }
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -314,6 +333,38 @@ fn the_limits_are_the_same_everywhere() {
     }
 }
 
+#[test]
+fn proofs_sign_the_token_and_the_certificate() {
+    let vectors = vectors();
+    for vector in &vectors.proofs {
+        let name = &vector.name;
+        let token_sha256 = digest(&SHA256, vector.token.as_bytes());
+        assert_eq!(token_sha256.as_ref(), unhex(&vector.token_sha256), "{name}");
+        let token_sha256 = token_sha256.as_ref().try_into().unwrap();
+        let leaf_sha256 = unhex(&vector.leaf_sha256).try_into().unwrap();
+        let message = proof_message(token_sha256, &leaf_sha256);
+        assert_eq!(message.as_slice(), unhex(&vector.message), "{name}");
+        let key = Ed25519KeyPair::from_seed_unchecked(&unhex(&vector.secret_key)).unwrap();
+        assert_eq!(
+            key.public_key().as_ref(),
+            unhex(&vector.public_key),
+            "{name}"
+        );
+        assert_eq!(key.sign(&message).as_ref(), unhex(&vector.proof), "{name}");
+        let hello = vectors.frames.iter().find(|v| v.name == vector.hello);
+        let Frame::Hello(hello) = hello.unwrap().frame.to_frame() else {
+            panic!("{name}: no Hello");
+        };
+        assert_eq!(hello.token, vector.token, "{name}");
+        assert_eq!(
+            hello.proof.unwrap().as_slice(),
+            unhex(&vector.proof),
+            "{name}"
+        );
+    }
+    assert!(PROTOCOL.contains(std::str::from_utf8(PROOF_LABEL).unwrap()));
+}
+
 /// CONNECTION_CLOSE of an application (RFC 9000, section 19.19), as far as our codes and reasons go.
 fn connection_close(code: CloseCode, reason: &[u8]) -> Vec<u8> {
     let number = u8::try_from(code.number()).unwrap();
@@ -446,12 +497,21 @@ fn worked_examples_are_vectors() {
     let vectors = vectors();
     let frames = vectors.frames.iter().map(|v| (v.name.as_str(), &v.hex));
     let streams = vectors.streams.iter().map(|v| (v.name.as_str(), &v.hex));
+    let proofs = vectors.proofs.iter();
+    let proofs = proofs.map(|v| (v.name.as_str(), &v.message));
     let closes = vectors.closes.iter().map(|v| (v.name.as_str(), &v.hex));
     let demo = vectors.demo.iter().map(|v| (v.name.as_str(), &v.hex));
-    let known: BTreeMap<_, _> = frames.chain(streams).chain(closes).chain(demo).collect();
+    let known: BTreeMap<_, _> = frames
+        .chain(streams)
+        .chain(proofs)
+        .chain(closes)
+        .chain(demo)
+        .collect();
     let examples: BTreeMap<_, _> = worked_examples().into_iter().collect();
     for wanted in [
         "hello",
+        "hello_proven",
+        "proof",
         "welcome",
         "message",
         "kicked_for_reason_7",
@@ -472,6 +532,7 @@ fn names_of_vectors_are_unique() {
     names.extend(vectors.streams.iter().map(|v| &v.name));
     names.extend(vectors.incomplete.iter().map(|v| &v.name));
     names.extend(vectors.invalid.iter().map(|v| &v.name));
+    names.extend(vectors.proofs.iter().map(|v| &v.name));
     names.extend(vectors.closes.iter().map(|v| &v.name));
     names.extend(vectors.demo.iter().map(|v| &v.name));
     names.extend(vectors.demo_invalid.iter().map(|v| &v.name));

@@ -188,10 +188,12 @@ mod tests {
         Session {
             token: SecretToken::new("v4.local.x"),
             token_expires_at: Timestamp(0),
+            refresh_token: None,
             id: SessionId(1),
             player: PlayerId(2),
             is_new_player: true,
             ends_at: Timestamp(0),
+            role: None,
         }
     }
 

@@ -18,6 +18,7 @@ mod fleet;
 mod fleet_thread;
 mod guard;
 mod in_flight;
+mod inquest;
 mod logins;
 mod measure;
 mod output;

@@ -163,6 +163,8 @@ pub(crate) struct Villains {
     pub(crate) expected: &'static str,
     /// What they saw, by name.
     pub(crate) refused_with: ByName,
+    /// Of how many refusals `explain` names the true reason.
+    pub(crate) explained: u64,
 }
 
 /// The revocations made while the players played.
@@ -252,6 +254,7 @@ pub(crate) mod tests {
             not_played: 0,
             expected: "token_used",
             refused_with: by_name("token_used", 8),
+            explained: 8,
         };
         let inputs = InputCounts {
             planned: 148_925,

@@ -20,7 +20,9 @@ use crate::{
     cores::Cores,
     fleet::{Fleet, Muster},
     fleet_thread::local_address,
-    guard, logins,
+    guard,
+    inquest::Inquest,
+    logins,
     plan::{Plan, Settings},
     players::Close,
     procfs::{self, ProcessUsage, ThreadShares},
@@ -263,6 +265,11 @@ impl Run<'_> {
         }
         let local = local_address(target.address, VILLAINS_ENDPOINT);
         let endpoint = Endpoint::bind(local).context("cannot bind the villains' UDP socket")?;
+        let inquest = Inquest {
+            admin: target.admin.clone(),
+            gateway: target.gateway.clone(),
+            clock: self.clock.clone(),
+        };
         let scene = Scene {
             clock: self.clock.clone(),
             backend: target.backend.clone(),
@@ -272,7 +279,9 @@ impl Run<'_> {
             prefix: self.name_prefix(),
             live: self.live.clone(),
         };
-        Ok(Some(Villainy::prepare(scene, plan.villains.clone()).await))
+        Ok(Some(
+            Villainy::prepare(scene, plan.villains.clone(), inquest).await,
+        ))
     }
 
     /// What all names of this run begin with, so that two runs against one stack do not share players.

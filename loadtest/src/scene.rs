@@ -13,11 +13,12 @@ use tickgate::{
         Ticket, Wait,
     },
     clock::Clock,
-    id::{ClientId, GatewayId, PlayerGeneration, Revision},
+    id::{ClientId, GatewayId, PlayerGeneration, PlayerId, Revision},
     token::{ConnectClaims, Nonce, TransportKey, seal_connect},
 };
 
 use crate::{
+    inquest::Case,
     plan::{PlannedVillain, VillainKind},
     progress::{Live, count},
 };
@@ -52,7 +53,7 @@ const REVOKE_WAIT: Duration = Duration::from_secs(2);
 
 /// A token that was left to expire.
 pub(crate) struct Stale {
-    ticket: Ticket,
+    attempt: Attempt,
     /// From here on it must be refused.
     pub(crate) expired_at: Instant,
 }
@@ -66,6 +67,8 @@ pub(crate) enum Met {
         with: &'static str,
         /// Whether somebody who had the right to play was thrown out by the attempt.
         harm: bool,
+        /// What an operator may ask about it.
+        case: Case,
     },
     /// Let in.
     LetIn,
@@ -92,7 +95,7 @@ impl Scene {
         let attempt = match villain.kind {
             VillainKind::Replayed => return self.replay(villain).await,
             VillainKind::Expired => match stale {
-                Some(Ok(stale)) => Ok((stale.ticket, None)),
+                Some(Ok(stale)) => Ok(stale.attempt),
                 Some(Err(why)) => return Met::NotPlayed(why),
                 None => return Met::NotPlayed("no token was left to expire".to_owned()),
             },
@@ -105,22 +108,33 @@ impl Scene {
             VillainKind::Revoked => self.revoked(villain).await,
         };
         match attempt {
-            Ok((ticket, token)) => self.present(&ticket, token).await,
+            Ok(attempt) => self.present(attempt).await,
             Err(error) => Met::NotPlayed(error.to_string()),
         }
     }
 
     /// Presents a token, or else the ticket's own, at the ticket's gateway.
-    async fn present(&self, ticket: &Ticket, token: Option<SecretToken>) -> Met {
+    async fn present(&self, attempt: Attempt) -> Met {
+        let Attempt {
+            player,
+            ticket,
+            token,
+        } = attempt;
         let options = HelloOptions {
             token,
             ..HelloOptions::default()
         };
-        match self.endpoint.connect_with(ticket, &options).await {
+        let presented = options.token.as_ref().unwrap_or(&ticket.token);
+        let case = Case {
+            player,
+            token_sha256: hex(&presented.sha256()),
+        };
+        match self.endpoint.connect_with(&ticket, &options).await {
             Ok(_connection) => Met::LetIn,
             Err(error) => Met::Refused {
                 with: error.label(),
                 harm: false,
+                case,
             },
         }
     }
@@ -151,25 +165,26 @@ impl Scene {
             .issue_connect_token(session.id, target, Some(SHORTEST_LIFE))
             .await?;
         Ok(Stale {
-            ticket,
+            attempt: Attempt::with_its_own(&session, ticket),
             expired_at: self.clock.now() + SHORTEST_LIFE + LEEWAY,
         })
     }
 
     /// The owner connects with its token and plays on; the villain has overheard the token.
     async fn replay(&self, villain: PlannedVillain) -> Met {
-        let ticket = match self.genuine(villain).await {
-            Ok((_, ticket)) => ticket,
+        let (session, ticket) = match self.genuine(villain).await {
+            Ok(genuine) => genuine,
             Err(error) => return Met::NotPlayed(error.to_string()),
         };
         let owner = match self.endpoint.connect(&ticket).await {
             Ok(owner) => owner,
             Err(error) => return Met::NotPlayed(format!("the token's owner: {error}")),
         };
-        match self.present(&ticket, None).await {
-            Met::Refused { with, .. } => Met::Refused {
+        match self.present(Attempt::with_its_own(&session, ticket)).await {
+            Met::Refused { with, case, .. } => Met::Refused {
                 with,
                 harm: is_gone(&owner).await,
+                case,
             },
             other => other,
         }
@@ -187,7 +202,11 @@ impl Scene {
                 with_footer_of(&sealed, genuine)
             }
         };
-        Ok((ticket, Some(SecretToken::new(forgery))))
+        Ok(Attempt::with_another(
+            &session,
+            ticket,
+            SecretToken::new(forgery),
+        ))
     }
 
     /// A connect token that is right in every claim, under a key that the villain made.
@@ -219,12 +238,16 @@ impl Scene {
             .backend
             .issue_connect_token(session.id, Target::Gateway(other), None)
             .await?;
-        Ok((ticket, Some(foreign.token)))
+        Ok(Attempt::with_another(&session, ticket, foreign.token))
     }
 
     async fn session_token(&self, villain: PlannedVillain) -> Result<Attempt, CallError> {
         let (session, ticket) = self.genuine(villain).await?;
-        Ok((ticket, Some(session.token)))
+        Ok(Attempt::with_another(
+            &session,
+            ticket,
+            session.token.clone(),
+        ))
     }
 
     async fn revoked(&self, villain: PlannedVillain) -> Result<Attempt, CallError> {
@@ -232,12 +255,38 @@ impl Scene {
         self.backend
             .revoke_session(session.id, Wait::Gateways(REVOKE_WAIT))
             .await?;
-        Ok((ticket, None))
+        Ok(Attempt::with_its_own(&session, ticket))
     }
 }
 
-/// A ticket, and the token to present in its own one's place.
-type Attempt = (Ticket, Option<SecretToken>);
+/// What a villain is going to try.
+struct Attempt {
+    player: PlayerId,
+    ticket: Ticket,
+    /// The token to present in the ticket's own one's place.
+    token: Option<SecretToken>,
+}
+
+impl Attempt {
+    fn with_its_own(session: &Session, ticket: Ticket) -> Self {
+        Self {
+            player: session.player,
+            ticket,
+            token: None,
+        }
+    }
+
+    fn with_another(session: &Session, ticket: Ticket, token: SecretToken) -> Self {
+        Self {
+            token: Some(token),
+            ..Self::with_its_own(session, ticket)
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Whether the connection ends within [`WATCH`].
 async fn is_gone(connection: &Connection) -> bool {

@@ -36,6 +36,10 @@ pub(crate) struct DevJson {
     pub(crate) backend_certificate: PathBuf,
     /// Its key.
     pub(crate) backend_key: PathBuf,
+    /// The certificate of an operator.
+    pub(crate) admin_certificate: PathBuf,
+    /// Its key.
+    pub(crate) admin_key: PathBuf,
     /// The gateways.
     pub(crate) gateways: Vec<GatewayEntry>,
     /// The stack's process.
@@ -74,6 +78,8 @@ impl DevJson {
             &mut this.ca,
             &mut this.backend_certificate,
             &mut this.backend_key,
+            &mut this.admin_certificate,
+            &mut this.admin_key,
         ] {
             let beside = directory.join(&*file);
             if beside.exists() {

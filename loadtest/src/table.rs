@@ -143,8 +143,8 @@ fn write_villains(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "{:<16} {:>6} {:>8} {:>9}  seen (expected)",
-        "villains", "tried", "refused", "admitted"
+        "{:<16} {:>6} {:>8} {:>9} {:>10}  seen (expected)",
+        "villains", "tried", "refused", "admitted", "explained"
     )?;
     for (kind, villains) in &report.villains {
         let mut seen: Vec<String> = villains
@@ -157,11 +157,12 @@ fn write_villains(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
         writeln!(
             out,
-            "{:<16} {:>6} {:>8} {:>9}  {} ({})",
+            "{:<16} {:>6} {:>8} {:>9} {:>10}  {} ({})",
             kind.replace('_', " "),
             villains.tried,
             villains.refused,
             villains.admitted,
+            villains.explained,
             seen.join(", "),
             villains.expected,
         )?;

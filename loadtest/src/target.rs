@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use tickgate::{
-    client::{Account, AttachedGateway, Backend},
+    client::{Account, Admin, AttachedGateway, Backend},
     clock::Clock,
     id::GatewayId,
     tls,
@@ -25,6 +25,8 @@ pub(crate) struct Target {
     pub(crate) account: Account,
     /// Where sessions are revoked.
     pub(crate) backend: Backend,
+    /// Where operators ask.
+    pub(crate) admin: Admin,
     /// The gateway with the demo world.
     pub(crate) gateway: GatewayId,
     /// Its address.
@@ -87,6 +89,8 @@ async fn open(
     let identity = tls::Identity::load(&dev_json.backend_certificate, &dev_json.backend_key)?;
     let account = Account::connect(&dev_json.auth_url, &ca)?;
     let backend = Backend::connect(&dev_json.admin_url, &ca, &identity)?;
+    let operator = tls::Identity::load(&dev_json.admin_certificate, &dev_json.admin_key)?;
+    let admin = Admin::connect(&dev_json.admin_url, &ca, &operator)?;
     let id = dev_json.demo_gateway()?;
     let other = dev_json.other_gateway();
 
@@ -99,6 +103,7 @@ async fn open(
         name,
         account,
         backend,
+        admin,
         gateway: id,
         address,
         other_gateway: other,

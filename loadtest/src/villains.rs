@@ -10,6 +10,7 @@ use tokio::{task::JoinSet, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    inquest::{Case, Inquest},
     plan::{PlannedVillain, VillainKind},
     report::{ByName, Villains},
     scene::{Met, Scene, Stale},
@@ -43,11 +44,16 @@ pub(crate) struct Villainy {
     scene: Scene,
     planned: Vec<PlannedVillain>,
     stale: HashMap<u32, Result<Stale, String>>,
+    inquest: Inquest,
 }
 
 impl Villainy {
     /// Gets the tokens that are left to expire. The earlier this is, the less anybody waits for them.
-    pub(crate) async fn prepare(scene: Scene, planned: Vec<PlannedVillain>) -> Self {
+    pub(crate) async fn prepare(
+        scene: Scene,
+        planned: Vec<PlannedVillain>,
+        inquest: Inquest,
+    ) -> Self {
         let mut minting = JoinSet::new();
         for villain in planned.iter().filter(|v| v.kind == VillainKind::Expired) {
             let (scene, villain) = (scene.clone(), *villain);
@@ -61,6 +67,7 @@ impl Villainy {
             scene,
             planned,
             stale,
+            inquest,
         }
     }
 
@@ -90,8 +97,24 @@ impl Villainy {
         }
         let met: Vec<_> = villains.join_all().await.into_iter().flatten().collect();
         self.scene.endpoint.shutdown().await;
-        sum_up(&met)
+        let mut outcome = sum_up(&met);
+        let (explained, failure) = self.inquest.hold(&cases(&met)).await;
+        for (kind, explained) in explained {
+            outcome.by_kind.entry(kind).or_default().explained = explained;
+        }
+        let failure = failure.map(|why| format!("`explain` does not account for {why}"));
+        outcome.not_as_planned.extend(failure);
+        outcome
     }
+}
+
+/// The refusals that can be asked about.
+fn cases(met: &[(VillainKind, Met)]) -> Vec<(VillainKind, Case)> {
+    let refused = met.iter().filter_map(|(kind, met)| match met {
+        Met::Refused { case, .. } => Some((*kind, case.clone())),
+        Met::LetIn | Met::NotPlayed(_) => None,
+    });
+    refused.collect()
 }
 
 fn sum_up(met: &[(VillainKind, Met)]) -> Outcome {
@@ -106,7 +129,7 @@ fn sum_up(met: &[(VillainKind, Met)]) -> Outcome {
         let mut harmed = 0;
         for (_, met) in met.iter().filter(|(of, _)| *of == kind) {
             match met {
-                Met::Refused { with, harm } => {
+                Met::Refused { with, harm, .. } => {
                     villains.tried += 1;
                     villains.refused += 1;
                     *villains.refused_with.entry((*with).to_owned()).or_default() += 1;
@@ -157,11 +180,21 @@ fn wrong_codes(
 
 #[cfg(test)]
 mod tests {
+    use tickgate::id::PlayerId;
+
     use super::*;
 
     #[test]
     fn wrong_codes_harm_and_failures_are_told_apart() {
-        let refused = |with, harm| Met::Refused { with, harm };
+        let case = Case {
+            player: PlayerId(1),
+            token_sha256: String::new(),
+        };
+        let refused = |with, harm| Met::Refused {
+            with,
+            harm,
+            case: case.clone(),
+        };
         let outcome = sum_up(&[
             (VillainKind::Replayed, refused("token_used", false)),
             (VillainKind::Replayed, refused("token_used", true)),

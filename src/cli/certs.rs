@@ -29,8 +29,8 @@ use super::failure::Failure;
         tickgate certs\n  \
         tickgate certs --gateway eu-1 --gateway eu-2\n  \
         tickgate certs --out /tmp/certs --json | jq -r .gateways[0].quic.sha256\n\n\
-        What to do next: `tickgate keys generate session --out certs/session.key`, the same for transport, then `tickgate sidecar` and \
-        `tickgate gateway`. config.toml names these files by default."
+        What to do next: `tickgate keys generate session --out certs/session.key`, the same for refresh and transport, then \
+        `tickgate sidecar` and `tickgate gateway`. config.toml names these files by default."
 )]
 pub(super) struct Certs {
     /// The directory to write to
@@ -104,7 +104,7 @@ fn print_table(layout: &Layout, certs: &DevCerts) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "Next: `tickgate keys generate session --out FILE`, the same for transport, then `tickgate sidecar`."
+        "Next: `tickgate keys generate session --out FILE`, the same for refresh and transport, then `tickgate sidecar`."
     )
 }
 

@@ -9,6 +9,17 @@ use tickgate::{
     sidecar,
 };
 
+/// The exit codes that some failures have to themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// The gateway was fenced off.
+    Fenced = 3,
+    /// The sidecar knows nothing of that name.
+    NotFound = 4,
+    /// Revoked, but not every gateway has acknowledged it in time.
+    NotAcknowledged = 5,
+}
+
 /// Why a subcommand failed, as it is told on standard error.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -32,6 +43,14 @@ impl Failure {
         Self {
             code: 2,
             ..Self::runtime(error)
+        }
+    }
+
+    /// It failed in a way that a script may want to tell apart: one of the exit codes above 2.
+    pub(super) fn with_code(self, code: Exit) -> Self {
+        Self {
+            code: code as u8,
+            ..self
         }
     }
 
@@ -109,7 +128,7 @@ impl From<KeyError> for Failure {
             KeyError::Unreadable { .. } | KeyError::NotWritten { .. } => {
                 "check the path and who may read and write there".to_owned()
             }
-            _ => "make another key with `tickgate keys generate` for one of the two".to_owned(),
+            _ => "make another key with `tickgate keys generate` for one of them".to_owned(),
         };
         Self::usage(error).advise(advice)
     }
@@ -134,6 +153,10 @@ impl From<RoleError> for Failure {
                 .advise(
                     "check who may write there, or choose another directory: [sidecar] store for a sidecar, --state-dir for `tickgate dev`",
                 ),
+            RoleError::Metrics { .. } => Self::runtime(error).advise(TAKEN),
+            RoleError::Fenced(_) => Self::runtime(error).with_code(Exit::Fenced).advise(
+                "nothing, if that one is meant to run; else give every gateway an id and a control certificate of its own",
+            ),
             RoleError::InUse(_) => Self::runtime(error)
                 .advise("use that one (dev.json in there says where it listens), end it, or choose another --state-dir"),
             RoleError::NotAttached(_) => Self::runtime(error).advise(

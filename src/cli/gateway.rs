@@ -1,8 +1,7 @@
 //! `tickgate gateway`: a gateway with the demo world.
 
 use clap::Args;
-use tickgate::{clock::Clock, config::Config, role::GatewayRole};
-use tokio_util::sync::CancellationToken;
+use tickgate::role::run_gateway;
 
 use super::{Global, failure::Failure, role};
 
@@ -21,24 +20,23 @@ use super::{Global, failure::Failure, role};
         tickgate gateway --config /etc/tickgate.toml --log info,tickgate::gateway=debug\n\n\
         Before the first run:\n  \
         tickgate certs --gateway gateway-1     certificates for it; copy ca.pem and gateway-gateway-1* to its machine\n\n\
-        What to do next: clients fetch a connect token from the sidecar, and with it this gateway's addresses. SIGINT or SIGTERM \
-        ends it in good order."
+        Signals: SIGTERM or SIGINT drains it: nobody is admitted any more, those in play may stay for [gateway] drain, and it ends \
+        when all have left; a second one ends it at once. SIGHUP reads the configuration and the certificates again: the log filter \
+        and [gateway] drain change at once, a new certificate is announced at once and served 5 min later; what needs a restart is \
+        named in a warning.\n\n\
+        Exit codes: 0 it was asked to end, 1 it failed, 2 wrong arguments or configuration, 3 fenced off: another process of this \
+        gateway's id has attached to the sidecar, and this one must not run beside it.\n\n\
+        What to do next: clients fetch a connect token from the sidecar, and with it this gateway's addresses. `tickgate gateways \
+        list` shows it."
 )]
 pub(super) struct Gateway {}
 
 impl Gateway {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let Self {} = self;
-        let config = global.config()?;
-        let log = config.log.clone();
-        role::run(&log, |cancel| start(config, cancel))
+        role::run(
+            || global.config(),
+            async |config, asked, reread| Ok(run_gateway(config, asked, reread).await?),
+        )
     }
-}
-
-/// Runs the gateway and the demo world until `cancel`.
-async fn start(config: Config, cancel: CancellationToken) -> Result<(), Failure> {
-    let gateway = GatewayRole::start(&config, Clock::system())?;
-    cancel.cancelled().await;
-    gateway.shutdown().await;
-    Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 use tickgate::{
     config::write_key_file,
-    token::{KeyId, SessionKey, TransportMasterKey},
+    token::{KeyId, RefreshKey, SessionKey, TransportMasterKey},
 };
 use zeroize::Zeroizing;
 
@@ -33,15 +33,17 @@ enum Command {
     long_about = "Makes a new key of 32 random bytes and writes it as PASERK text (k4.local.…): to standard output, or to a file that \
         its owner alone can read (mode 0600). An existing file is never overwritten. The key's id (k4.lid.…), which is no secret \
         and stands in every token, goes to standard error.\n\n\
-        A sidecar needs two keys, and refuses to start when both are the same. The session key seals session tokens; the \
-        transport key is the master from which every gateway process is given a key of its own for connect tokens. Gateways \
-        need neither of them in a file.",
+        A sidecar needs three keys, and refuses to start when two are the same. The session key seals session tokens, the refresh \
+        key refresh tokens; the transport key is the master from which every gateway process is given a key of its own for connect \
+        tokens. Gateways need none of them in a file.",
     after_long_help = "Examples:\n  \
         tickgate keys generate session --out certs/session.key\n  \
+        tickgate keys generate refresh --out certs/refresh.key\n  \
         tickgate keys generate transport --out certs/transport.key\n  \
         export SESSION_KEY=$(tickgate keys generate session)\n\n\
-        What to do next: name the file or the environment variable in config.toml, [sidecar] session_key and transport_key. \
-        Several sidecars share the same two keys. `tickgate dev` needs none of this: it makes its own."
+        What to do next: name the file or the environment variable in config.toml, [sidecar] session_key, refresh_key and \
+        transport_key. To rotate a key, make a new one, and name the old one as previous_session_key or previous_refresh_key until \
+        its tokens have expired. `tickgate dev` needs none of this: it makes its own."
 )]
 struct Generate {
     /// What the key is for
@@ -58,6 +60,8 @@ struct Generate {
 enum For {
     /// Seals session tokens
     Session,
+    /// Seals refresh tokens
+    Refresh,
     /// Master of the keys for connect tokens
     Transport,
 }
@@ -66,6 +70,7 @@ impl fmt::Display for For {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Session => "session",
+            Self::Refresh => "refresh",
             Self::Transport => "transport",
         })
     }
@@ -76,6 +81,10 @@ impl For {
         match self {
             Self::Session => {
                 let key = SessionKey::generate();
+                (key.to_paserk(), key.id())
+            }
+            Self::Refresh => {
+                let key = RefreshKey::generate();
                 (key.to_paserk(), key.id())
             }
             Self::Transport => {

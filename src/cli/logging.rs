@@ -16,17 +16,42 @@ pub(super) fn filter(text: &str) -> Result<String, String> {
     }
 }
 
+/// The filter of the running process, which can be replaced.
+pub(super) struct LogFilter(Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>);
+
+impl LogFilter {
+    /// Logs by `filter` from now on.
+    pub(super) fn set(&self, filter: &str) {
+        let replaced = EnvFilter::try_new(filter)
+            .map_err(anyhow::Error::new)
+            .and_then(|filter| (self.0)(filter));
+        if let Err(error) = replaced {
+            tracing::error!(%error, "the log filter could not be replaced");
+        }
+    }
+}
+
 /// Starts logging.
-pub(super) fn start(log: &Log) -> anyhow::Result<()> {
+pub(super) fn start(log: &Log) -> anyhow::Result<LogFilter> {
     let filter = EnvFilter::try_new(&log.filter).context("cannot read the log filter")?;
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
         // Colours are for terminals; in a file they are noise.
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    let started = match log.format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().try_init(),
+    let (started, filter) = match log.format {
+        LogFormat::Text => {
+            let lines = lines.with_env_filter(filter).with_filter_reloading();
+            let handle = lines.reload_handle();
+            let set = Box::new(move |filter| Ok(handle.reload(filter)?));
+            (lines.try_init(), LogFilter(set))
+        }
+        LogFormat::Json => {
+            let lines = lines.json().with_env_filter(filter).with_filter_reloading();
+            let handle = lines.reload_handle();
+            let set = Box::new(move |filter| Ok(handle.reload(filter)?));
+            (lines.try_init(), LogFilter(set))
+        }
     };
-    started.map_err(|error| anyhow::anyhow!(error).context("cannot start logging"))
+    started.map_err(|error| anyhow::anyhow!(error).context("cannot start logging"))?;
+    Ok(filter)
 }

@@ -3,12 +3,19 @@
 mod certs;
 mod check_config;
 mod dev;
+mod explain;
 mod failure;
 mod gateway;
+mod gateways;
 mod keys;
+mod line;
 mod logging;
 mod role;
+mod sessions;
 mod sidecar;
+mod table;
+mod token;
+mod when;
 
 use std::{
     io::Write,
@@ -17,9 +24,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tickgate::config::{Config, DEFAULT_PATH};
-
-use failure::Failure;
+use tickgate::config::{Config, ConfigError, DEFAULT_PATH};
 
 /// A session gateway for real-time games over QUIC.
 #[derive(Debug, Parser)]
@@ -35,11 +40,20 @@ use failure::Failure;
         A deployment, step by step:\n  \
         tickgate certs                   development certificates into certs/\n  \
         tickgate keys generate session --out certs/session.key\n  \
+        tickgate keys generate refresh --out certs/refresh.key\n  \
         tickgate keys generate transport --out certs/transport.key\n  \
         tickgate check-config            is config.toml fine?\n  \
         tickgate sidecar                 the authority\n  \
         tickgate gateway                 a gateway, on each game machine\n\n\
-        Exit codes: 0 all went well, 1 it failed while running, 2 wrong arguments or configuration."
+        Operating it:\n  \
+        tickgate gateways list           who is attached, how full; `drain` empties one\n  \
+        tickgate sessions list           who is logged in, and where they play; `revoke` ends a session\n  \
+        tickgate explain PLAYER          why a player was refused, was removed, or is in\n  \
+        tickgate token inspect -         what a token is and claims\n\n\
+        The operators' commands find the sidecar by one rule: what you name counts (--admin URL with --ca, --cert and --key, or \
+        --state-dir, or --config); if you name nothing, the development stack that runs in ./.tickgate, or else ./config.toml.\n\n\
+        Exit codes: 0 all went well, 1 it failed while running, 2 wrong arguments or configuration, 3 the gateway was fenced off, \
+        4 no such session, player or gateway, 5 revoked but not acknowledged by every gateway in time."
 )]
 struct Cli {
     #[command(flatten)]
@@ -55,6 +69,10 @@ enum Command {
     Gateway(gateway::Gateway),
     Certs(certs::Certs),
     Keys(keys::Keys),
+    Token(token::Token),
+    Sessions(sessions::Sessions),
+    Gateways(gateways::Gateways),
+    Explain(explain::Explain),
     CheckConfig(check_config::CheckConfig),
 }
 
@@ -81,7 +99,7 @@ impl Global {
     }
 
     /// The configuration, with what the command line puts in its place.
-    fn config(&self) -> Result<Config, Failure> {
+    fn config(&self) -> Result<Config, ConfigError> {
         let mut config = match self.config_path() {
             Some(path) => Config::load(path)?,
             None => Config::default(),
@@ -102,6 +120,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Gateway(gateway) => gateway.run(&global),
         Command::Certs(certs) => certs.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Token(token) => token.run(&global),
+        Command::Sessions(sessions) => sessions.run(&global),
+        Command::Gateways(gateways) => gateways.run(&global),
+        Command::Explain(explain) => explain.run(&global),
         Command::CheckConfig(check) => check.run(&global),
     };
     match outcome {

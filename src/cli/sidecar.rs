@@ -1,8 +1,7 @@
 //! `tickgate sidecar`: the authority.
 
 use clap::Args;
-use tickgate::{clock::Clock, config::Config, role::start_sidecar};
-use tokio_util::sync::CancellationToken;
+use tickgate::role::run_sidecar;
 
 use super::{Global, failure::Failure, role};
 
@@ -14,7 +13,7 @@ use super::{Global, failure::Failure, role};
         backend (mutual TLS; a certificate's URI SAN says who its holder is).\n\n\
         Sessions and revocations are on disk before they are acknowledged; after a crash or a kill it goes on where it was, and \
         players in play notice nothing.\n\n\
-        It reads [session] and [sidecar] of the configuration. It needs a certificate, the CA of its callers, and two secret keys; \
+        It reads [session] and [sidecar] of the configuration. It needs a certificate, the CA of its callers, and three secret keys; \
         without them it does not start, and says what is missing. Development conveniences need environment = \"development\" and \
         loopback addresses.",
     after_long_help = "Examples:\n  \
@@ -23,23 +22,20 @@ use super::{Global, failure::Failure, role};
         Before the first run:\n  \
         tickgate certs\n  \
         tickgate keys generate session --out certs/session.key\n  \
+        tickgate keys generate refresh --out certs/refresh.key\n  \
         tickgate keys generate transport --out certs/transport.key\n\n\
-        What to do next: start a gateway with `tickgate gateway`. SIGINT or SIGTERM ends it in good order."
+        Signals: SIGTERM or SIGINT ends it in good order, a second one at once. SIGHUP reads the configuration and the certificates \
+        again: the log filter and the certificates change at once, for new connections; what needs a restart is named in a warning.\n\n\
+        What to do next: start a gateway with `tickgate gateway`, and look at it with `tickgate gateways list`."
 )]
 pub(super) struct Sidecar {}
 
 impl Sidecar {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let Self {} = self;
-        let config = global.config()?;
-        let log = config.log.clone();
-        role::run(&log, |cancel| start(config, cancel))
+        role::run(
+            || global.config(),
+            async |config, asked, reread| Ok(run_sidecar(config, asked, reread).await?),
+        )
     }
-}
-
-/// Runs the sidecar until `cancel`.
-async fn start(config: Config, cancel: CancellationToken) -> Result<(), Failure> {
-    let sidecar = start_sidecar(&config, Clock::system()).await?;
-    cancel.cancelled().await;
-    sidecar.shutdown().await.map_err(Failure::runtime)
 }

@@ -1,5 +1,6 @@
 //! A player's own line to the sidecar: AuthService over TLS.
 
+use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use tonic::{
     Request,
@@ -8,8 +9,9 @@ use tonic::{
 };
 
 use super::{
-    CallError, SecretToken, Target, Ticket,
-    call::{CALL_DEADLINE, within},
+    CallError, ClientKey, ListedSession, SecretToken, Target, Ticket,
+    call::{CALL_DEADLINE, Unanswered, ask, within},
+    listed::listed,
 };
 use crate::{
     clock::Timestamp,
@@ -23,8 +25,10 @@ use crate::{
 pub struct Session {
     /// The session token: the bearer of calls on the session's behalf.
     pub token: SecretToken,
-    /// When that token stops being accepted.
+    /// When that token stops being accepted, by the sidecar's clock.
     pub token_expires_at: Timestamp,
+    /// What brings the next session token, once; none if the sidecar gave none.
+    pub refresh_token: Option<SecretToken>,
     /// The session.
     pub id: SessionId,
     /// Whose it is.
@@ -33,6 +37,8 @@ pub struct Session {
     pub is_new_player: bool,
     /// The session's absolute end.
     pub ends_at: Timestamp,
+    /// The player's role as the last refresh told it; a log-in does not tell it ([`Account::who_am_i`] does).
+    pub role: Option<String>,
 }
 
 /// Whom the sidecar takes the bearer of a session token for.
@@ -84,11 +90,84 @@ impl Account {
         Ok(Session {
             token: SecretToken::new(login.session_token),
             token_expires_at: Timestamp(login.expires_at_ms),
+            refresh_token: given(login.refresh_token),
             id: session_id(&login.session_id)?,
             player: player_id(&login.player_id)?,
             is_new_player: login.is_new_player,
             ends_at: Timestamp(login.session_ends_at_ms),
+            role: None,
         })
+    }
+
+    /// Changes the session's refresh token for a new session token and a new refresh token. The session stays what it is, and nobody
+    /// in play notices; the older session token works until its own end.
+    ///
+    /// A refresh token works once. Asking again with the same one is harmless for 10 s, while its successor has not been used, and
+    /// brings the same tokens again; later it ends the session. A [`SessionKeeper`](super::SessionKeeper) sees to all that.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`] when the refresh token is not accepted, is none, or the session has ended: log in again.
+    pub async fn refresh(&self, session: &Session) -> Result<Session, CallError> {
+        let asked = tokio::time::timeout(CALL_DEADLINE, self.try_refresh(session)).await;
+        match asked {
+            Ok(answer) => answer.map_err(|unanswered| unanswered.error),
+            Err(_) => Err(CallError::TimedOut),
+        }
+    }
+
+    /// As [`refresh`](Self::refresh), without a deadline, and telling whether a call that failed may have taken effect.
+    pub(super) async fn try_refresh(&self, session: &Session) -> Result<Session, Unanswered> {
+        let refused = || CallError::Unauthenticated("the session has no refresh token".into());
+        let token = session.refresh_token.as_ref().ok_or_else(refused)?;
+        let request = proto::RefreshRequest {
+            refresh_token: token.expose().into(),
+        };
+        let answer = ask(self.0.clone().refresh(request)).await?;
+        // The tokens of another session would bind this one's player to somebody else's.
+        if session_id(&answer.session_id)? != session.id {
+            return Err(CallError::Malformed("session id: it is another session's").into());
+        }
+        Ok(Session {
+            token: SecretToken::new(answer.session_token),
+            token_expires_at: Timestamp(answer.expires_at_ms),
+            refresh_token: given(answer.refresh_token),
+            id: session.id,
+            player: session.player,
+            is_new_player: session.is_new_player,
+            ends_at: Timestamp(answer.session_ends_at_ms),
+            role: Some(answer.role),
+        })
+    }
+
+    /// Ends the session, and closes its live connections. Durable when it returns; the answer says whether the session was still
+    /// alive. It goes by the refresh token where there is one, since that outlives the session token.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`] when neither token is good.
+    pub async fn logout(&self, session: &Session) -> Result<bool, CallError> {
+        let request = match &session.refresh_token {
+            Some(token) => Request::new(proto::LogoutRequest {
+                refresh_token: token.expose().into(),
+            }),
+            None => with_bearer(&session.token, proto::LogoutRequest::default())?,
+        };
+        let answer = within(CALL_DEADLINE, self.0.clone().logout(request)).await?;
+        Ok(answer.ended)
+    }
+
+    /// The player's own sessions, newest first: at most 100. With `include_ended` those too that have ended and are not yet purged.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`] when the token is not accepted or the session has ended.
+    pub async fn list_sessions(
+        &self,
+        session: &Session,
+        include_ended: bool,
+    ) -> Result<Vec<ListedSession>, CallError> {
+        let message = proto::ListOwnSessionsRequest { include_ended };
+        let request = with_bearer(&session.token, message)?;
+        let answer = within(CALL_DEADLINE, self.0.clone().list_sessions(request)).await?;
+        listed(answer.sessions)
     }
 
     /// Gets a single-use connect token for a gateway.
@@ -101,11 +180,34 @@ impl Account {
         session: &Session,
         target: Target,
     ) -> Result<Ticket, CallError> {
+        self.issue(&session.token, target, None).await
+    }
+
+    /// As [`issue_connect_token`](Self::issue_connect_token), for a token that admits only who holds `key`: to be presented with
+    /// [`HelloOptions::client_key`](super::HelloOptions::client_key).
+    ///
+    /// # Errors
+    /// As [`issue_connect_token`](Self::issue_connect_token).
+    pub async fn issue_bound_connect_token(
+        &self,
+        session: &Session,
+        target: Target,
+        key: &ClientKey,
+    ) -> Result<Ticket, CallError> {
+        self.issue(&session.token, target, Some(key)).await
+    }
+
+    pub(super) async fn issue(
+        &self,
+        token: &SecretToken,
+        target: Target,
+        key: Option<&ClientKey>,
+    ) -> Result<Ticket, CallError> {
         let message = proto::IssueConnectTokenRequest {
             target: Some(target.into()),
-            client_key: Default::default(),
+            client_key: public_half(key.map(ClientKey::public)),
         };
-        let request = with_bearer(&session.token, message)?;
+        let request = with_bearer(token, message)?;
         let ticket = within(CALL_DEADLINE, self.0.clone().issue_connect_token(request)).await?;
         Ok(ticket.try_into()?)
     }
@@ -143,6 +245,16 @@ impl Account {
         let answer = within(CALL_DEADLINE, self.0.clone().revoke_session(request)).await?;
         Ok(answer.revoked)
     }
+}
+
+/// A refresh token where there is one: proto3 leaves out what is not there.
+pub(super) fn given(refresh_token: String) -> Option<SecretToken> {
+    (!refresh_token.is_empty()).then(|| SecretToken::new(refresh_token))
+}
+
+/// A client key as requests carry it: empty for none.
+pub(super) fn public_half(key: Option<[u8; 32]>) -> Bytes {
+    key.map_or_else(Bytes::new, |key| Bytes::copy_from_slice(&key))
 }
 
 pub(super) fn session_id(text: &str) -> Result<SessionId, CallError> {

@@ -1,18 +1,18 @@
 //! A game backend's line to the sidecar: AdminService over mutual TLS.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use tonic::transport::Channel;
 
 use super::{
-    CallError, SecretToken, Session, Target, Ticket,
-    account::{player_id, session_id},
+    AttachedGateway, CallError, SecretToken, Session, Target, Ticket,
+    account::{given, player_id, public_half, session_id},
     call::{CALL_DEADLINE, within},
 };
 use crate::{
     clock::Timestamp,
-    id::{GatewayId, Incarnation, PlayerId, Revision, SessionId},
+    id::{PlayerId, Revision, SessionId},
     proto::{self, admin_service_client::AdminServiceClient},
     rpc,
     tls::{self, Identity},
@@ -60,24 +60,7 @@ pub struct Revoked {
     pub acknowledged: bool,
 }
 
-/// A gateway that is attached to the sidecar now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttachedGateway {
-    /// Its id.
-    pub id: GatewayId,
-    /// Which process of it.
-    pub incarnation: Incarnation,
-    /// Where clients reach it.
-    pub addresses: Vec<SocketAddr>,
-    /// Seats it has.
-    pub capacity: u32,
-    /// Seats taken, as last reported.
-    pub seats: u32,
-    /// The newest revision of the revocation log that it acknowledged.
-    pub revision: Revision,
-}
-
-/// A line to the sidecar for backends and operators. Connects by itself when it is first used and whenever the connection broke.
+/// A line to the sidecar for backends, and for operators beside [`Admin`](super::Admin). Connects by itself when it is first used and whenever the connection broke.
 /// Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Backend(AdminServiceClient<Channel>);
@@ -98,6 +81,11 @@ impl Backend {
         Ok(Self(AdminServiceClient::new(channel)))
     }
 
+    /// A client for one call: they are made on a copy, which shares the connection.
+    pub(super) fn client(&self) -> AdminServiceClient<Channel> {
+        self.0.clone()
+    }
+
     /// Starts a session for a player whom the backend has authenticated itself. `subject` is its own name for the player, 1 to 256
     /// bytes; the same subject of the same backend is the same player.
     ///
@@ -107,14 +95,16 @@ impl Backend {
         let request = proto::CreateSessionRequest {
             subject: subject.into(),
         };
-        let made = within(CALL_DEADLINE, self.0.clone().create_session(request)).await?;
+        let made = within(CALL_DEADLINE, self.client().create_session(request)).await?;
         Ok(Session {
             token: SecretToken::new(made.session_token),
             token_expires_at: Timestamp(made.expires_at_ms),
+            refresh_token: given(made.refresh_token),
             id: session_id(&made.session_id)?,
             player: player_id(&made.player_id)?,
             is_new_player: made.is_new_player,
             ends_at: Timestamp(made.session_ends_at_ms),
+            role: None,
         })
     }
 
@@ -129,13 +119,38 @@ impl Backend {
         target: Target,
         life: Option<Duration>,
     ) -> Result<Ticket, CallError> {
+        self.issue(session, target, life, None).await
+    }
+
+    /// As [`issue_connect_token`](Self::issue_connect_token), for a token that admits only who proves possession of the Ed25519 key
+    /// whose public half is `client_key` ([`ClientKey::public`](super::ClientKey::public)), which the client has told the backend.
+    ///
+    /// # Errors
+    /// As [`issue_connect_token`](Self::issue_connect_token).
+    pub async fn issue_bound_connect_token(
+        &self,
+        session: SessionId,
+        target: Target,
+        life: Option<Duration>,
+        client_key: [u8; 32],
+    ) -> Result<Ticket, CallError> {
+        self.issue(session, target, life, Some(client_key)).await
+    }
+
+    async fn issue(
+        &self,
+        session: SessionId,
+        target: Target,
+        life: Option<Duration>,
+        client_key: Option<[u8; 32]>,
+    ) -> Result<Ticket, CallError> {
         let request = proto::AdminIssueConnectTokenRequest {
             session_id: session.to_string(),
             target: Some(target.into()),
             life_ms: life_ms(life)?,
-            client_key: Default::default(),
+            client_key: public_half(client_key),
         };
-        let ticket = within(CALL_DEADLINE, self.0.clone().issue_connect_token(request)).await?;
+        let ticket = within(CALL_DEADLINE, self.client().issue_connect_token(request)).await?;
         Ok(ticket.try_into()?)
     }
 
@@ -154,7 +169,7 @@ impl Backend {
             wait: wait.into(),
             wait_ms,
         };
-        let answer = within(deadline, self.0.clone().revoke_session(request)).await?;
+        let answer = within(deadline, self.client().revoke_session(request)).await?;
         Ok(answer.into())
     }
 
@@ -169,7 +184,7 @@ impl Backend {
             wait: wait.into(),
             wait_ms,
         };
-        let answer = within(deadline, self.0.clone().revoke_player(request)).await?;
+        let answer = within(deadline, self.client().revoke_player(request)).await?;
         Ok(answer.into())
     }
 
@@ -179,7 +194,7 @@ impl Backend {
     /// Only what any call may meet.
     pub async fn list_gateways(&self) -> Result<Vec<AttachedGateway>, CallError> {
         let request = proto::ListGatewaysRequest {};
-        let answer = within(CALL_DEADLINE, self.0.clone().list_gateways(request)).await?;
+        let answer = within(CALL_DEADLINE, self.client().list_gateways(request)).await?;
         answer
             .gateways
             .into_iter()
@@ -206,33 +221,6 @@ impl From<proto::RevokeResponse> for Revoked {
             revision: Revision(answer.revision),
             acknowledged: answer.acknowledged,
         }
-    }
-}
-
-impl TryFrom<proto::Gateway> for AttachedGateway {
-    type Error = CallError;
-
-    fn try_from(gateway: proto::Gateway) -> Result<Self, CallError> {
-        let addresses = gateway
-            .addresses
-            .iter()
-            .map(|address| address.parse())
-            .collect::<Result<_, _>>()
-            .map_err(|_| CallError::Malformed("gateway address"))?;
-        Ok(Self {
-            id: gateway
-                .id
-                .parse()
-                .map_err(|_| CallError::Malformed("gateway id"))?,
-            incarnation: gateway
-                .incarnation
-                .parse()
-                .map_err(|_| CallError::Malformed("incarnation"))?,
-            addresses,
-            capacity: gateway.capacity,
-            seats: gateway.seats,
-            revision: Revision(gateway.revision),
-        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{error::Error as _, future::Future, time::Duration};
 
 use thiserror::Error;
-use tonic::{Code, Response, Status};
+use tonic::{Code, ConnectError, Response, Status};
 
 use super::MalformedTicket;
 use crate::{rpc::RpcError, tls::TlsError, wire::Advice};
@@ -21,8 +21,11 @@ pub enum CallError {
     /// The sidecar's URL cannot be used.
     #[error("unusable sidecar address: {0}")]
     Address(#[from] RpcError),
-    /// The sidecar cannot be reached or is not ready, or no gateway is attached. Try again, backing off.
-    #[error("the sidecar or every gateway is unavailable ({0}); try again later")]
+    /// The sidecar cannot be reached, or the connection to it broke. Try again, backing off; the call may have taken effect.
+    #[error("the sidecar cannot be reached ({0}); try again later")]
+    Unreachable(String),
+    /// The sidecar is not ready, or the gateway asked for, or every one, is not attached now. Try again, backing off.
+    #[error("the sidecar, or every gateway asked for, is unavailable ({0}); try again later")]
     Unavailable(String),
     /// No answer in time. Try again, backing off; the call may have taken effect.
     #[error("the sidecar did not answer in time; try again later")]
@@ -59,6 +62,7 @@ impl CallError {
         match self {
             Self::Tls(_) => "tls",
             Self::Address(_) => "address",
+            Self::Unreachable(_) => "unreachable",
             Self::Unavailable(_) => "unavailable",
             Self::TimedOut => "timed_out",
             Self::RateLimited(_) => "rate_limited",
@@ -75,7 +79,9 @@ impl CallError {
     /// What the caller should do.
     pub const fn advice(&self) -> Advice {
         match self {
-            Self::Unavailable(_) | Self::TimedOut | Self::RateLimited(_) => Advice::RetryLater,
+            Self::Unreachable(_) | Self::Unavailable(_) | Self::TimedOut | Self::RateLimited(_) => {
+                Advice::RetryLater
+            }
             Self::Unauthenticated(_) | Self::Ended(_) => Advice::LogIn,
             Self::Tls(_)
             | Self::Address(_)
@@ -94,8 +100,8 @@ impl From<Status> for CallError {
         let broken = status.source().is_some();
         let message = status.message().to_owned();
         match status.code() {
-            Code::Unknown | Code::Internal | Code::Cancelled if broken => {
-                Self::Unavailable(message)
+            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled if broken => {
+                Self::Unreachable(message)
             }
             Code::Unavailable | Code::Aborted => Self::Unavailable(message),
             Code::DeadlineExceeded | Code::Cancelled => Self::TimedOut,
@@ -112,6 +118,65 @@ impl From<Status> for CallError {
             }
         }
     }
+}
+
+/// A call that brought no answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    /// Why.
+    pub(super) error: CallError,
+    /// Whether the sidecar may have done what it was asked. A call whose connection was never made has certainly done nothing, nor
+    /// one that the sidecar refused.
+    pub(super) may_have_run: bool,
+}
+
+impl From<CallError> for Unanswered {
+    /// What this end refuses has not been asked, and what it cannot read has been answered.
+    fn from(error: CallError) -> Self {
+        let may_have_run = matches!(error, CallError::Malformed(_) | CallError::TimedOut);
+        Self {
+            error,
+            may_have_run,
+        }
+    }
+}
+
+impl From<Status> for Unanswered {
+    fn from(status: Status) -> Self {
+        Self {
+            may_have_run: may_have_run(&status),
+            error: status.into(),
+        }
+    }
+}
+
+fn may_have_run(status: &Status) -> bool {
+    let mut source = status.source();
+    let broken = source.is_some();
+    while let Some(error) = source {
+        if error.is::<ConnectError>() {
+            return false;
+        }
+        source = error.source();
+    }
+    // What the sidecar itself says it means, but for these, with which it says that it does not know.
+    broken
+        || matches!(
+            status.code(),
+            Code::Unknown
+                | Code::Internal
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Aborted
+                | Code::DataLoss
+        )
+}
+
+/// Awaits a call's answer, and knows of a failed one whether it may have taken effect. Has no deadline.
+pub(super) async fn ask<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Unanswered> {
+    Ok(call.await?.into_inner())
 }
 
 impl From<MalformedTicket> for CallError {
@@ -149,7 +214,21 @@ mod tests {
     #[test]
     fn a_broken_connection_is_worth_another_try() {
         let broken = Status::from_error(Box::new(std::io::Error::other("connection reset")));
-        assert_eq!(CallError::from(broken).label(), "unavailable");
+        let broken = CallError::from(broken);
+        assert_eq!(broken.label(), "unreachable");
+        assert_eq!(broken.advice(), Advice::RetryLater);
+    }
+
+    #[test]
+    fn a_call_that_never_left_has_done_nothing() {
+        let refused = || ConnectError(Box::new(std::io::Error::other("connection refused")));
+        assert!(!may_have_run(&Status::from_error(Box::new(refused()))));
+        assert!(may_have_run(&Status::from_error(Box::new(
+            std::io::Error::other("connection reset")
+        ))));
+        assert!(!may_have_run(&Status::unavailable("store closed")));
+        assert!(!may_have_run(&Status::unauthenticated("")));
+        assert!(may_have_run(&Status::internal("bug")));
     }
 
     #[tokio::test]

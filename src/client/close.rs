@@ -36,6 +36,8 @@ pub enum Closed {
     Transport(TransportFailure),
     /// The gateway sent what is no frame, or no frame it may send, so the client closed the connection.
     Violation(FrameError),
+    /// The gateway let in another session than the ticket's, so the client closed the connection.
+    OtherSession,
     /// The gateway ended the stream, and did not close the connection as it then must; so the client did.
     StreamEnded,
 }
@@ -62,6 +64,7 @@ impl Closed {
             Self::Local => "local",
             Self::Transport(_) => "transport",
             Self::Violation(_) => "violation",
+            Self::OtherSession => "other_session",
             Self::StreamEnded => "stream_ended",
         }
     }
@@ -74,7 +77,7 @@ impl Closed {
     pub const fn advice(&self) -> Advice {
         match self {
             Self::Gateway { code, .. } => code.advice(),
-            Self::Unknown(_) | Self::Violation(_) => Advice::GiveUp,
+            Self::Unknown(_) | Self::Violation(_) | Self::OtherSession => Advice::GiveUp,
             Self::Lost | Self::Reset | Self::StreamEnded => Advice::NewToken,
             Self::Local => Advice::Nothing,
             Self::Transport(failure) => match failure.code {
@@ -158,6 +161,7 @@ impl fmt::Display for Closed {
             Self::Local => f.write_str("closed by this client"),
             Self::Transport(failure) => f.write_str(&failure.text),
             Self::Violation(error) => write!(f, "the gateway broke the protocol: {error}"),
+            Self::OtherSession => f.write_str("the gateway let in another session"),
             Self::StreamEnded => f.write_str("the gateway ended the stream"),
         }
     }

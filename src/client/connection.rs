@@ -5,10 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::JoinSet};
 
 use super::{
     Closed,
+    keepalive::keep_alive,
     stream::{Incoming, Link, Outgoing},
 };
 use crate::wire::{self, CloseCode, MAX_DATAGRAM, MAX_MESSAGE, Welcome};
@@ -28,6 +29,15 @@ pub enum SendError {
     /// The gateway takes no datagrams: it is none of ours.
     #[error("the gateway takes no datagrams")]
     Unsupported,
+    /// There is no connection just now, and another one is being made. It was not sent, and is not kept to be sent later.
+    #[error("away from the game just now; nothing was sent")]
+    Away,
+    /// What was to be sent before is still waiting, as much as may wait. It was not sent.
+    #[error("too much waits to be sent already; nothing was sent")]
+    Full,
+    /// The game is over for this client, and no connection will be made any more.
+    #[error("the game has ended")]
+    Over,
     /// The connection has ended.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -39,6 +49,9 @@ impl SendError {
         match self {
             Self::TooLong { .. } => "too_long",
             Self::Unsupported => "unsupported",
+            Self::Away => "away",
+            Self::Full => "full",
+            Self::Over => "over",
             Self::Closed(closed) => closed.label(),
         }
     }
@@ -47,13 +60,15 @@ impl SendError {
 /// An admitted connection. All its calls take `&self`, so one task may send while another receives. Dropping it leaves: it closes with
 /// code 0.
 ///
-/// QUIC pings by itself every 3 s; a gateway not heard of for 10 s is [`Closed::Lost`].
+/// The gateway hears of it at least every 3 s, or as often as Welcome asks for; a gateway not heard of for 10 s is [`Closed::Lost`].
 #[derive(Debug)]
 pub struct Connection {
     link: Link,
     welcome: Welcome,
     outgoing: Mutex<Outgoing>,
     incoming: Mutex<Incoming>,
+    /// What pings more often than QUIC by itself, if the gateway asks for it.
+    _keep_alive: Option<JoinSet<()>>,
 }
 
 impl Connection {
@@ -63,12 +78,20 @@ impl Connection {
         outgoing: Mutex<Outgoing>,
         incoming: Mutex<Incoming>,
     ) -> Self {
+        let keep_alive = keep_alive(&link.quic, welcome.ping_interval_ms);
         Self {
             link,
             welcome,
             outgoing,
             incoming,
+            _keep_alive: keep_alive,
         }
+    }
+
+    /// Closes a connection that is another session's than it should be.
+    pub(super) fn refuse_session(&self) -> Closed {
+        self.link
+            .fail(Closed::OtherSession, CloseCode::ProtocolViolation)
     }
 
     /// What the gateway said on admission: client id, session, limits.

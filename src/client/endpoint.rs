@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// Clients make themselves heard this often (QUIC PING), so that neither the gateway nor a NAT forgets them.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Unheard for this long, the connection is lost: three pings in a row.
 const IDLE_TIMEOUT_MS: u32 = 10_000;
 /// Messages on their way in: two of the longest (16 KiB), so that one can travel while another is read.
-const RECEIVE_WINDOW: u32 = 32 * 1_024;
+pub(super) const RECEIVE_WINDOW: u32 = 32 * 1_024;
 /// Messages on their way out: four of the longest.
 const SEND_WINDOW: u64 = 64 * 1_024;
 /// Datagrams received and not yet taken: 1 s of snapshots of about 1,000 bytes at 60 Hz.
@@ -171,7 +171,13 @@ impl Endpoint {
         options: &HelloOptions,
     ) -> Result<Connection, ConnectError> {
         let handshaken = self.handshake(ticket).await?;
-        handshaken.admit(&options.hello(ticket)).await
+        let hello = options.hello(ticket, &handshaken.leaf_sha256());
+        let connection = handshaken.admit(&hello).await?;
+        // Whoever presents another token than the ticket's has another session.
+        if options.token.is_none() && connection.welcome().session != ticket.session {
+            return Err(ConnectError::Refused(connection.refuse_session()));
+        }
+        Ok(connection)
     }
 
     /// Does the QUIC handshake alone, trying the ticket's addresses in order, and presents nothing: for tests and load generators.
@@ -209,6 +215,15 @@ impl Endpoint {
             }
             Ok(Err(error)) => Err(ConnectError::Refused(error.into())),
         }
+    }
+
+    /// Moves to another socket, bound to `local`, with all connections: what a phone does that changes from Wi-Fi to the mobile network.
+    /// Gateways see it by the next packets and keep the seats (RFC 9000, section 9).
+    ///
+    /// # Errors
+    /// When the address cannot be bound; the endpoint stays where it is then.
+    pub fn rebind(&self, local: SocketAddr) -> io::Result<()> {
+        self.quic.rebind(open_socket(local)?)
     }
 
     /// The address that the socket is bound to.

@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
-    Closed, ConnectError, Connection, SecretToken, SendError, Ticket,
+    ClientKey, Closed, ConnectError, Connection, SecretToken, SendError, Ticket,
     connection::send_datagram,
     stream::{Incoming, Link, Outgoing, StreamFailure},
 };
-use crate::wire::{self, Frame, FrameError, Hello, MAX_WELCOME, Welcome};
+use crate::{
+    tls,
+    wire::{self, Frame, FrameError, Hello, MAX_WELCOME, Welcome},
+};
 
 /// What Hello says beyond, or instead of, what the ticket gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +23,9 @@ pub struct HelloOptions {
     pub token: Option<SecretToken>,
     /// The protocol version to claim; by default the one this library speaks.
     pub version: u8,
-    /// Proof of possession of the client key, for tokens that name one.
+    /// The key that the token names, if it names one: signs the proof of possession.
+    pub client_key: Option<ClientKey>,
+    /// A proof to send instead: for tests of what a gateway refuses.
     pub proof: Option<[u8; 64]>,
 }
 
@@ -28,19 +34,22 @@ impl Default for HelloOptions {
         Self {
             token: None,
             version: wire::VERSION,
+            client_key: None,
             proof: None,
         }
     }
 }
 
 impl HelloOptions {
-    /// The Hello that presents `ticket` under these options.
-    pub fn hello(&self, ticket: &Ticket) -> Hello {
-        let token = self.token.as_ref().unwrap_or(&ticket.token);
+    /// The Hello that presents `ticket` under these options, to the gateway whose leaf certificate has this SHA-256
+    /// ([`Handshaken::leaf_sha256`]).
+    pub fn hello(&self, ticket: &Ticket, leaf_sha256: &[u8; 32]) -> Hello {
+        let token = self.token.as_ref().unwrap_or(&ticket.token).expose();
+        let signed = || Some(self.client_key.as_ref()?.prove(token, leaf_sha256));
         Hello {
             version: self.version,
-            token: token.expose().to_owned(),
-            proof: self.proof,
+            token: token.to_owned(),
+            proof: self.proof.or_else(signed),
         }
     }
 }
@@ -64,6 +73,15 @@ impl Handshaken {
             stream: None,
             welcome_deadline,
         }
+    }
+
+    /// The SHA-256 of the leaf certificate that the gateway showed, and has proven to hold: what a proof of possession is made for.
+    pub fn leaf_sha256(&self) -> [u8; 32] {
+        // QUIC hands over the chain that TLS has verified; a handshake without one does not get this far.
+        let chain = self.link.quic.peer_identity();
+        let chain = chain.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let leaf = chain.as_ref().and_then(|chain| chain.first());
+        tls::fingerprint(leaf.map_or(&[], AsRef::as_ref))
     }
 
     /// Presents `hello` and waits for Welcome.

@@ -5,7 +5,10 @@ use std::{future::Future, time::Duration};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
-use super::{CallError, ConnectError, Connection, Endpoint, Ticket};
+use super::{
+    Backoff, CallError, ConnectError, Connection, Endpoint, Ticket,
+    backoff::{random, share},
+};
 use crate::wire::Advice;
 
 /// How long to keep trying, and how fast: by default as docs/PROTOCOL.md, "Coming back", has it.
@@ -19,15 +22,6 @@ pub struct Patience {
     /// The pauses after a failure that advises to try later. Default 1 s to 30 s: something is full, starting or gone, and hurrying
     /// makes it worse.
     pub retry_later: Backoff,
-}
-
-/// Pauses that double.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    /// The first pause; it doubles with each failure in a row.
-    pub first: Duration,
-    /// What it doubles up to.
-    pub longest: Duration,
 }
 
 impl Default for Patience {
@@ -82,7 +76,7 @@ impl JoinError {
 
     /// What to do while patience lasts: a sidecar that has just started knows no gateway before it has attached again, so one that
     /// is not found may yet be.
-    const fn advice_in_between(&self) -> Advice {
+    pub(super) const fn advice_in_between(&self) -> Advice {
         match self {
             Self::Ticket(CallError::NotFound(_)) => Advice::RetryLater,
             other => other.advice(),
@@ -129,7 +123,7 @@ where
                 Ok(got) => return Some(got),
                 Err(error) => last = error,
             }
-            let pause = pauses.after(last.advice_in_between(), getrandom::u32().unwrap_or(0))?;
+            let pause = pauses.after(last.advice_in_between(), random())?;
             tracing::debug!(error = %last, ?pause, "not in; trying again");
             sleep(pause).await;
         }
@@ -143,21 +137,34 @@ where
 /// The pauses between attempts: doubling, up to the longest, and spread, so that all the clients of a restarted gateway do not come back
 /// at the same instant.
 #[derive(Debug)]
-struct Pauses {
+pub(super) struct Pauses {
     patience: Patience,
     /// Failures so far, all in one row.
     failures: u32,
 }
 
 impl Pauses {
-    fn new(patience: Patience) -> Self {
+    pub(super) fn new(patience: Patience) -> Self {
         let failures = 0;
         Self { patience, failures }
     }
 
+    /// Ends the row: the next failure is the first again.
+    pub(super) fn restart(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The pause after a connection was lost, or a gateway's fault, that nobody gave a code for. All the clients of a gateway that
+    /// restarted may lose it in the same instant, so what would be no pause at all is spread over the first one.
+    pub(super) fn after_loss(&mut self, random: u32) -> Duration {
+        let spread = self.patience.new_token.first.mul_f64(share(random));
+        let pause = self.after(Advice::NewToken, random).unwrap_or_default();
+        pause.max(spread)
+    }
+
     /// The pause before the next attempt, half to one and a half of what is due; none when there is to be no attempt.
-    fn after(&mut self, advice: Advice, random: u32) -> Option<Duration> {
-        let (Backoff { first, longest }, free) = match advice {
+    pub(super) fn after(&mut self, advice: Advice, random: u32) -> Option<Duration> {
+        let (backoff, free) = match advice {
             Advice::Nothing | Advice::LogIn | Advice::GiveUp => return None,
             // The first new token is taken at once, as it advises.
             Advice::NewToken => (self.patience.new_token, 1),
@@ -168,9 +175,7 @@ impl Pauses {
         let Some(doublings) = before.checked_sub(free) else {
             return Some(Duration::ZERO);
         };
-        let due = first.saturating_mul(2_u32.saturating_pow(doublings));
-        let share = 0.5 + f64::from(random) / f64::from(u32::MAX);
-        Some(due.min(longest).mul_f64(share))
+        Some(backoff.pause(doublings, random))
     }
 }
 

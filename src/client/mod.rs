@@ -22,13 +22,22 @@
 //! ```
 
 mod account;
+mod admin;
 mod backend;
+mod backoff;
+pub mod blocking;
 mod call;
 mod close;
 mod connection;
 mod endpoint;
+mod explain;
 mod handshake;
 mod join;
+mod keepalive;
+mod keeper;
+mod key;
+mod listed;
+mod play;
 mod secret;
 mod stream;
 #[cfg(test)]
@@ -36,12 +45,19 @@ mod tests;
 mod ticket;
 
 pub use account::{Account, Identified, Session};
-pub use backend::{AttachedGateway, Backend, Revoked, Wait};
+pub use admin::{Admin, SessionPage, SessionQuery};
+pub use backend::{Backend, Revoked, Wait};
+pub use backoff::Backoff;
 pub use call::CallError;
 pub use close::{Closed, TransportFailure};
 pub use connection::{Connection, SendError};
 pub use endpoint::{ConnectError, Deadlines, Endpoint};
+pub use explain::{About, ExplainedEvent, Explanation, RevocationArrival};
 pub use handshake::{Handshaken, HelloOptions};
-pub use join::{Backoff, JoinError, Patience, join};
+pub use join::{JoinError, Patience, join};
+pub use keeper::{Kept, RefreshPolicy, SessionKeeper};
+pub use key::{ClientKey, KeyError};
+pub use listed::{AttachedGateway, ListedSession};
+pub use play::{End, Event, Events, Persistence, Play, PlayOptions, Tickets};
 pub use secret::SecretToken;
 pub use ticket::{MalformedTicket, Target, Ticket};

@@ -55,19 +55,24 @@ impl Link {
     /// Why the connection ended, or ends hereby, given how its stream failed. The gateway's close code wins whenever there is one,
     /// also when the failure of the stream is seen first.
     pub(super) async fn settle(&self, failure: StreamFailure) -> Closed {
-        let fault = match failure {
-            StreamFailure::Connection(error) => return self.told(error),
+        match failure {
+            StreamFailure::Connection(error) => self.told(error),
+            // It is no fault of the gateway's that docs/PROTOCOL.md has a code for: the client just leaves.
             StreamFailure::Ended => match timeout(CLOSE_GRACE, self.closed()).await {
-                Ok(closed) => return closed,
-                Err(_) => Closed::StreamEnded,
+                Ok(closed) => closed,
+                Err(_) => self.fail(Closed::StreamEnded, CloseCode::Left),
             },
             StreamFailure::Frame(error) => match self.close_reason() {
-                Some(closed) => return closed,
-                None => Closed::Violation(error),
+                Some(closed) => closed,
+                None => self.fail(Closed::Violation(error), error.close_code()),
             },
-        };
+        }
+    }
+
+    /// Closes the connection for a fault of the gateway's, and remembers which: the first one, if there was one before.
+    pub(super) fn fail(&self, fault: Closed, code: CloseCode) -> Closed {
         let fault = self.fault.get_or_init(|| fault).clone();
-        self.close(CloseCode::ProtocolViolation);
+        self.close(code);
         fault
     }
 }

@@ -3,7 +3,10 @@
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{Config, Environment, KeySource, Size, schema};
-use crate::{control::MAX_SEATS, token::MAX_CONNECT_LIFE};
+use crate::token::MAX_CONNECT_LIFE;
+
+/// The most seats that a gateway may have: at a million the tick pass, and the list that a gateway attaches with, take milliseconds.
+pub const MAX_CAPACITY: u32 = 1 << 20;
 
 /// A value that breaks a rule.
 pub(super) struct Fault {
@@ -17,6 +20,9 @@ const PATH: &str = "a path; a relative one counts from the directory of the conf
 const LISTEN: &str = "an IP address and a port (0: the system chooses)";
 const BOOLEAN: &str = "true or false; true only in development, on loopback addresses";
 const KEY_SOURCE: &str = "{ file = \"path\" } or { env = \"NAME\" }, never the key itself";
+const PREVIOUS_KEY: &str = "\"\" for none, or { file = \"path\" } or { env = \"NAME\" }";
+const METRICS: &str = "an IP address and a port (0: the system chooses), or \"\" for nowhere";
+const NEXT: &str = "\"\" for none, or a path; certificate and key are given together";
 
 /// Every key and what it allows; `config.toml` says the same in its comments.
 pub(super) const KEYS: &[(&str, &str)] = &[
@@ -39,8 +45,13 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("sidecar.certificate", PATH),
     ("sidecar.key", PATH),
     ("sidecar.client_ca", PATH),
+    ("sidecar.metrics_listen", METRICS),
     ("sidecar.session_key", KEY_SOURCE),
+    ("sidecar.previous_session_key", PREVIOUS_KEY),
+    ("sidecar.refresh_key", KEY_SOURCE),
+    ("sidecar.previous_refresh_key", PREVIOUS_KEY),
     ("sidecar.transport_key", KEY_SOURCE),
+    ("sidecar.connect_tokens_per_minute", "1 to 6000"),
     ("sidecar.generate_keys", BOOLEAN),
     (
         "sidecar.store",
@@ -60,8 +71,23 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("gateway.server_name", "a DNS name"),
     ("gateway.certificate", PATH),
     ("gateway.key", PATH),
-    ("gateway.capacity", "1 to 65536"),
+    ("gateway.next_certificate", NEXT),
+    ("gateway.next_key", NEXT),
+    (
+        "gateway.state",
+        "\"\" for nowhere, or a path; a relative one counts from the directory of the configuration",
+    ),
+    ("gateway.metrics_listen", METRICS),
+    ("gateway.drain", "0s to 24h"),
+    ("gateway.capacity", "1 to 1048576"),
     ("gateway.max_handshakes", "1 to 65536"),
+    (
+        "gateway.retry_above",
+        "0 to 65536, at most gateway.max_handshakes",
+    ),
+    ("gateway.handshake_timeout", "500ms to 1m"),
+    ("gateway.prefix_rate", "1 to 65536"),
+    ("gateway.prefix_burst", "1 to 65536"),
     ("gateway.max_awaiting_hello", "1 to 65536"),
     ("gateway.hello_timeout", "100ms to 1m"),
     ("gateway.idle_timeout", "4s to 10m"),
@@ -73,10 +99,19 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("gateway.control.certificate", PATH),
     ("gateway.control.key", PATH),
     ("gateway.control.admit_while_stale", "5s to 1h"),
+    (
+        "gateway.control.max_stale",
+        "\"never\", or 5s to 30d, no shorter than gateway.control.admit_while_stale",
+    ),
     ("seat.activity", "\"input\" or \"verify\""),
     (
         "seat.activity_window",
         "50ms to 1m, at most half of session.idle",
+    ),
+    ("seat.grace", "0s to 10m"),
+    (
+        "seat.same_player",
+        "\"newest_wins\", \"oldest_wins\" or \"allow\"",
     ),
     ("demo.tick_hz", "1 to 1000"),
 ];
@@ -189,12 +224,14 @@ impl Check {
 
     fn sidecar(&mut self, sidecar: &schema::Sidecar) {
         let listeners = [
-            ("sidecar.auth_listen", sidecar.auth_listen),
-            ("sidecar.control_listen", sidecar.control_listen),
-            ("sidecar.admin_listen", sidecar.admin_listen),
+            ("sidecar.auth_listen", Some(sidecar.auth_listen)),
+            ("sidecar.control_listen", Some(sidecar.control_listen)),
+            ("sidecar.admin_listen", Some(sidecar.admin_listen)),
+            ("sidecar.metrics_listen", sidecar.metrics_listen),
         ];
         let mut earlier = Vec::new();
         for (key, address) in listeners {
+            let Some(address) = address else { continue };
             let twin = earlier.iter().find(|(_, taken)| *taken == address);
             if let Some((other, _)) = twin.filter(|_| address.port() != 0) {
                 self.fault(key, format!("{address} is the address of {other} already"));
@@ -208,18 +245,41 @@ impl Check {
         ] {
             self.must(!path.as_os_str().is_empty(), key, "empty");
         }
-        self.must(
-            sidecar.session_key != sidecar.transport_key,
-            "sidecar.transport_key",
-            "the same source as sidecar.session_key; each purpose has a key of its own",
+        self.range(
+            "sidecar.connect_tokens_per_minute",
+            sidecar.connect_tokens_per_minute,
+            1..=6_000,
         );
-        for (key, source) in [
-            ("sidecar.session_key", &sidecar.session_key),
-            ("sidecar.transport_key", &sidecar.transport_key),
-        ] {
-            let fits = !sidecar.generate_keys || matches!(source, KeySource::File(_));
+        self.keys(sidecar);
+    }
+
+    fn keys(&mut self, sidecar: &schema::Sidecar) {
+        let sources = [
+            ("sidecar.session_key", Some(&sidecar.session_key)),
+            (
+                "sidecar.previous_session_key",
+                sidecar.previous_session_key.as_ref(),
+            ),
+            ("sidecar.refresh_key", Some(&sidecar.refresh_key)),
+            (
+                "sidecar.previous_refresh_key",
+                sidecar.previous_refresh_key.as_ref(),
+            ),
+            ("sidecar.transport_key", Some(&sidecar.transport_key)),
+        ];
+        let mut earlier: Vec<(&'static str, &KeySource)> = Vec::new();
+        for (key, source) in sources {
+            let Some(source) = source else { continue };
+            if let Some((other, _)) = earlier.iter().find(|(_, taken)| *taken == source) {
+                self.fault(
+                    key,
+                    format!("the same source as {other}; each purpose has a key of its own, and each rotation a new one"),
+                );
+            }
+            earlier.push((key, source));
+            let is_made = sidecar.generate_keys && !key.contains("previous");
             self.must(
-                fits,
+                !is_made || matches!(source, KeySource::File(_)),
                 key,
                 "sidecar.generate_keys makes files; an environment variable is given from outside",
             );
@@ -256,8 +316,8 @@ impl Check {
     }
 
     fn gateway(&mut self, gateway: &schema::Gateway) {
-        self.range("gateway.capacity", gateway.capacity, 1..=MAX_SEATS);
-        self.range("gateway.max_handshakes", gateway.max_handshakes, 1..=65_536);
+        self.range("gateway.capacity", gateway.capacity, 1..=MAX_CAPACITY);
+        self.gate(gateway);
         self.range(
             "gateway.max_awaiting_hello",
             gateway.max_awaiting_hello,
@@ -278,11 +338,8 @@ impl Check {
             gateway.message_backlog,
             Size(64 << 10)..=Size(16 << 20),
         );
-        self.duration(
-            "gateway.control.admit_while_stale",
-            gateway.control.admit_while_stale,
-            5 * SECOND..=60 * MINUTE,
-        );
+        self.duration("gateway.drain", gateway.drain, Duration::ZERO..=DAY);
+        self.staleness(&gateway.control);
         self.duration(
             "gateway.hello_timeout",
             gateway.hello_timeout,
@@ -325,6 +382,51 @@ impl Check {
         self.gateway_files(gateway);
     }
 
+    /// What newcomers may take before they are known.
+    fn gate(&mut self, gateway: &schema::Gateway) {
+        let (most, above) = (gateway.max_handshakes, gateway.retry_above);
+        self.range("gateway.max_handshakes", most, 1..=65_536);
+        let key = "gateway.retry_above";
+        self.range(key, above, 0..=65_536);
+        // Else the oldest handshakes would be dropped before anybody is asked to prove an address.
+        self.must(
+            above <= most || above > 65_536,
+            key,
+            format_args!("{above} is more than gateway.max_handshakes ({most})"),
+        );
+        self.range("gateway.prefix_rate", gateway.prefix_rate, 1..=65_536);
+        self.range("gateway.prefix_burst", gateway.prefix_burst, 1..=65_536);
+        self.duration(
+            "gateway.handshake_timeout",
+            gateway.handshake_timeout,
+            SECOND / 2..=MINUTE,
+        );
+    }
+
+    fn staleness(&mut self, control: &schema::Control) {
+        let admit = control.admit_while_stale;
+        self.duration(
+            "gateway.control.admit_while_stale",
+            admit,
+            5 * SECOND..=60 * MINUTE,
+        );
+        let key = "gateway.control.max_stale";
+        // Else players would be let in to be thrown out at once.
+        if let Some(most) = control.max_stale
+            && self.duration(key, most, 5 * SECOND..=30 * DAY)
+            && most < admit
+        {
+            let (most, admit) = (
+                humantime::format_duration(most),
+                humantime::format_duration(admit),
+            );
+            self.fault(
+                key,
+                format!("{most} is shorter than gateway.control.admit_while_stale ({admit})"),
+            );
+        }
+    }
+
     fn gateway_files(&mut self, gateway: &schema::Gateway) {
         let control = &gateway.control;
         for (key, path) in [
@@ -356,6 +458,32 @@ impl Check {
             );
             self.must(path != other_path, key, what);
         }
+        let (certificate, key) = (&gateway.next_certificate, &gateway.next_key);
+        for (name, path, other, other_path) in [
+            (
+                "gateway.next_certificate",
+                certificate,
+                "gateway.next_key",
+                key,
+            ),
+            (
+                "gateway.next_key",
+                key,
+                "gateway.next_certificate",
+                certificate,
+            ),
+        ] {
+            let alone = path.is_some() && other_path.is_none();
+            self.must(!alone, name, format_args!("{other} is missing"));
+        }
+        let same = certificate
+            .as_ref()
+            .is_some_and(|next| *next == gateway.certificate);
+        self.must(
+            !same,
+            "gateway.next_certificate",
+            "the same file as gateway.certificate",
+        );
     }
 
     fn seat(&mut self, seat: &schema::Seat, session: &schema::Session) {
@@ -365,5 +493,6 @@ impl Check {
             let idle = humantime::format_duration(session.idle);
             self.fault(key, format!("more than half of session.idle ({idle})"));
         }
+        self.duration("seat.grace", seat.grace, Duration::ZERO..=10 * MINUTE);
     }
 }

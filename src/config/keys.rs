@@ -10,13 +10,21 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::{KeySource, Sidecar};
-use crate::token::{self, InvalidKey, SessionKey, SharedKey, TransportMasterKey};
+use crate::token::{
+    self, InvalidKey, Purpose, RefreshKey, SessionKey, SharedKey, TransportMasterKey,
+};
 
 /// The keys that a sidecar seals tokens with.
 #[derive(Debug)]
 pub struct SidecarKeys {
     /// Seals session tokens.
     pub session: SessionKey,
+    /// Opens those that were sealed before the last rotation.
+    pub previous_session: Option<SessionKey>,
+    /// Seals refresh tokens.
+    pub refresh: RefreshKey,
+    /// Opens those that were sealed before the last rotation.
+    pub previous_refresh: Option<RefreshKey>,
     /// Every gateway process's connect-token key is derived from it.
     pub transport: TransportMasterKey,
 }
@@ -28,7 +36,7 @@ pub enum KeyError {
     /// There is no such file or environment variable.
     #[error("the {purpose} key is missing: no {place}")]
     Missing {
-        /// Which key: `session` or `transport`.
+        /// Which key: `session`, `refresh` or `transport`.
         purpose: &'static str,
         /// Where it should be.
         place: KeySource,
@@ -63,7 +71,7 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
-    /// Both purposes have the same key bytes: each must have its own.
+    /// Two purposes have the same key bytes: each must have its own.
     #[error(transparent)]
     Shared(#[from] SharedKey),
 }
@@ -82,34 +90,131 @@ impl KeyError {
 }
 
 impl Sidecar {
-    /// Reads both keys; with `generate_keys` those whose file is not there are made, and written there.
+    /// Reads the keys; with `generate_keys` those whose file is not there are made, and written there.
     ///
     /// # Errors
     /// [`KeyError`]; nothing was started and nothing needs undoing.
     pub fn load_keys(&self) -> Result<SidecarKeys, KeyError> {
-        let session = Loader {
-            purpose: "session",
-            place: &self.session_key,
-            generate: self
-                .generate_keys
-                .then_some(|| SessionKey::generate().to_paserk()),
+        let loader = |purpose: Purpose, place| Loader {
+            purpose: name(purpose),
+            place,
+            generate: None,
         };
-        let transport = Loader {
-            purpose: "transport",
-            place: &self.transport_key,
-            generate: self
-                .generate_keys
-                .then_some(|| TransportMasterKey::generate().to_paserk()),
+        let made = |purpose, place, generate: fn() -> Zeroizing<String>| Loader {
+            generate: self.generate_keys.then_some(generate),
+            ..loader(purpose, place)
         };
+        let session = made(SessionKey::PURPOSE, &self.session_key, || {
+            SessionKey::generate().to_paserk()
+        });
+        let refresh = made(RefreshKey::PURPOSE, &self.refresh_key, || {
+            RefreshKey::generate().to_paserk()
+        });
+        let transport = made(TransportMasterKey::PURPOSE, &self.transport_key, || {
+            TransportMasterKey::generate().to_paserk()
+        });
+        let previous_session = self
+            .previous_session_key
+            .as_ref()
+            .map(|place| loader(SessionKey::PURPOSE, place).load(SessionKey::from_paserk));
+        let previous_refresh = self
+            .previous_refresh_key
+            .as_ref()
+            .map(|place| loader(RefreshKey::PURPOSE, place).load(RefreshKey::from_paserk));
         let keys = SidecarKeys {
             session: session.load(SessionKey::from_paserk)?,
+            previous_session: previous_session.transpose()?,
+            refresh: refresh.load(RefreshKey::from_paserk)?,
+            previous_refresh: previous_refresh.transpose()?,
             transport: transport.load(TransportMasterKey::from_paserk)?,
         };
-        token::ensure_unshared(&[
-            (SessionKey::PURPOSE, keys.session.id()),
-            (TransportMasterKey::PURPOSE, keys.transport.id()),
-        ])?;
+        keys.ensure_unshared()?;
         Ok(keys)
+    }
+}
+
+/// Those of a sidecar's keys that are there to look at tokens with; each may be missing.
+#[derive(Debug)]
+pub struct KeysAtHand {
+    /// Session tokens' keys: the current one, and the one before.
+    pub session: Vec<Result<SessionKey, KeyError>>,
+    /// Refresh tokens' keys: the current one, and the one before.
+    pub refresh: Vec<Result<RefreshKey, KeyError>>,
+    /// The master of the keys for connect tokens.
+    pub transport: Result<TransportMasterKey, KeyError>,
+}
+
+impl Sidecar {
+    /// Reads the keys that are there; makes none.
+    pub fn keys_at_hand(&self) -> KeysAtHand {
+        fn load<K>(
+            purpose: Purpose,
+            place: &KeySource,
+            parse: fn(&str) -> Result<K, InvalidKey>,
+        ) -> Result<K, KeyError> {
+            let loader = Loader {
+                purpose: name(purpose),
+                place,
+                generate: None,
+            };
+            loader.load(parse)
+        }
+        let session = [Some(&self.session_key), self.previous_session_key.as_ref()];
+        let refresh = [Some(&self.refresh_key), self.previous_refresh_key.as_ref()];
+        KeysAtHand {
+            session: session
+                .into_iter()
+                .flatten()
+                .map(|place| load(SessionKey::PURPOSE, place, SessionKey::from_paserk))
+                .collect(),
+            refresh: refresh
+                .into_iter()
+                .flatten()
+                .map(|place| load(RefreshKey::PURPOSE, place, RefreshKey::from_paserk))
+                .collect(),
+            transport: load(
+                TransportMasterKey::PURPOSE,
+                &self.transport_key,
+                TransportMasterKey::from_paserk,
+            ),
+        }
+    }
+}
+
+impl SidecarKeys {
+    fn ensure_unshared(&self) -> Result<(), SharedKey> {
+        let Self {
+            session,
+            previous_session,
+            refresh,
+            previous_refresh,
+            transport,
+        } = self;
+        let mut ids = vec![
+            (SessionKey::PURPOSE, session.id()),
+            (RefreshKey::PURPOSE, refresh.id()),
+            (TransportMasterKey::PURPOSE, transport.id()),
+        ];
+        ids.extend(
+            previous_session
+                .iter()
+                .map(|key| (SessionKey::PURPOSE, key.id())),
+        );
+        ids.extend(
+            previous_refresh
+                .iter()
+                .map(|key| (RefreshKey::PURPOSE, key.id())),
+        );
+        token::ensure_unshared(&ids)
+    }
+}
+
+/// What a key is called in the configuration and on the command line.
+const fn name(purpose: Purpose) -> &'static str {
+    match purpose {
+        // Its master key is what is configured.
+        Purpose::Connect => "transport",
+        _ => purpose.label(),
     }
 }
 
@@ -244,6 +349,7 @@ mod tests {
     fn sidecar(directory: &Path) -> Sidecar {
         Sidecar {
             session_key: KeySource::File(directory.join("keys/session.key")),
+            refresh_key: KeySource::File(directory.join("keys/refresh.key")),
             transport_key: KeySource::File(directory.join("keys/transport.key")),
             ..Sidecar::default()
         }
@@ -261,7 +367,29 @@ mod tests {
         let made = sidecar.load_keys().unwrap();
         let found = sidecar.load_keys().unwrap();
         assert_eq!(made.session.id(), found.session.id());
+        assert_eq!(made.refresh.id(), found.refresh.id());
         assert_eq!(made.transport.id(), found.transport.id());
+    }
+
+    #[test]
+    fn a_previous_key_is_read_and_never_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sidecar = sidecar(directory.path());
+        sidecar.generate_keys = true;
+        let old = RefreshKey::generate();
+        let place = KeySource::File(directory.path().join("old.key"));
+        sidecar.previous_refresh_key = Some(place.clone());
+        assert_eq!(sidecar.load_keys().unwrap_err().label(), "key_missing");
+
+        write_key_file(place.file().unwrap(), &old.to_paserk()).unwrap();
+        let keys = sidecar.load_keys().unwrap();
+        assert_eq!(keys.previous_refresh.unwrap().id(), old.id());
+
+        sidecar.previous_refresh_key = None;
+        sidecar.previous_session_key = Some(place);
+        sidecar.refresh_key = KeySource::File(directory.path().join("other.key"));
+        write_key_file(&directory.path().join("other.key"), &old.to_paserk()).unwrap();
+        assert_eq!(sidecar.load_keys().unwrap_err().label(), "shared_key");
     }
 
     #[test]
@@ -272,6 +400,8 @@ mod tests {
         for place in [&sidecar.session_key, &sidecar.transport_key] {
             write_key_file(place.file().unwrap(), &key).unwrap();
         }
+        let other = RefreshKey::generate().to_paserk();
+        write_key_file(sidecar.refresh_key.file().unwrap(), &other).unwrap();
         assert_eq!(sidecar.load_keys().unwrap_err().label(), "shared_key");
     }
 

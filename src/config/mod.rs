@@ -18,6 +18,7 @@
 //! ```
 
 mod check;
+mod compare;
 mod error;
 mod keys;
 mod locate;
@@ -28,10 +29,12 @@ use std::path::{Path, PathBuf};
 
 use crate::certs::{DEV_SERVER_NAME, Layout};
 
+pub use check::MAX_CAPACITY;
 pub use error::{ConfigError, Position, Problem};
-pub use keys::{KeyError, SidecarKeys, write_key_file};
+pub use keys::{KeyError, KeysAtHand, SidecarKeys, write_key_file};
 pub use schema::{
-    Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, Seat, Session, Sidecar,
+    Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, SamePlayer, Seat,
+    Session, Sidecar,
 };
 pub use values::{KeySource, SidecarUrl, Size, Store};
 
@@ -124,8 +127,13 @@ impl Config {
             certificate,
             key,
             client_ca,
+            metrics_listen,
             session_key,
+            previous_session_key,
+            refresh_key,
+            previous_refresh_key,
             transport_key,
+            connect_tokens_per_minute: _,
             generate_keys,
             store,
             dev_login,
@@ -134,11 +142,14 @@ impl Config {
         for listen in [auth_listen, &mut *control_listen, admin_listen] {
             *listen = on_loopback(*listen);
         }
+        *metrics_listen = metrics_listen.map(on_loopback);
         let own = certs.sidecar();
         (*certificate, *key) = (own.certificate, own.key);
         *client_ca = certs.ca();
         *session_key = KeySource::File(state.join("session.key"));
+        *refresh_key = KeySource::File(state.join("refresh.key"));
         *transport_key = KeySource::File(state.join("transport.key"));
+        (*previous_session_key, *previous_refresh_key) = (None, None);
         *generate_keys = true;
         *store = Store::Embedded(state.join("store.redb"));
         *dev_login = true;
@@ -152,8 +163,17 @@ impl Config {
             server_name,
             certificate,
             key,
+            next_certificate,
+            next_key,
+            state: kept,
+            metrics_listen,
+            drain: _,
             capacity: _,
             max_handshakes: _,
+            retry_above: _,
+            handshake_timeout: _,
+            prefix_rate: _,
+            prefix_burst: _,
             max_awaiting_hello: _,
             hello_timeout: _,
             idle_timeout: _,
@@ -167,6 +187,9 @@ impl Config {
         advertise.clear();
         DEV_SERVER_NAME.clone_into(server_name);
         (*certificate, *key) = (to_players.certificate, to_players.key);
+        (*next_certificate, *next_key) = (None, None);
+        *kept = Some(state.join(format!("{id}.state")));
+        *metrics_listen = metrics_listen.map(on_loopback);
 
         let to_sidecar = certs.gateway(id);
         *control = Control {
@@ -175,6 +198,7 @@ impl Config {
             certificate: to_sidecar.certificate,
             key: to_sidecar.key,
             admit_while_stale: control.admit_while_stale,
+            max_stale: control.max_stale,
         };
         self
     }
@@ -183,7 +207,12 @@ impl Config {
     pub fn input_files(&self) -> impl Iterator<Item = &Path> {
         let (sidecar, gateway) = (&self.sidecar, &self.gateway);
         let certificates = [&sidecar.certificate, &sidecar.key, &sidecar.client_ca];
-        let keys = [&sidecar.session_key, &sidecar.transport_key];
+        let keys = [
+            &sidecar.session_key,
+            &sidecar.refresh_key,
+            &sidecar.transport_key,
+        ];
+        let previous = [&sidecar.previous_session_key, &sidecar.previous_refresh_key];
         let control = &gateway.control;
         certificates
             .into_iter()
@@ -193,7 +222,14 @@ impl Config {
                     .filter(|_| !sidecar.generate_keys)
                     .filter_map(KeySource::file),
             )
+            .chain(previous.into_iter().flatten().filter_map(KeySource::file))
             .chain([&*gateway.certificate, &gateway.key])
+            .chain(
+                [&gateway.next_certificate, &gateway.next_key]
+                    .into_iter()
+                    .flatten()
+                    .map(PathBuf::as_path),
+            )
             .chain([&*control.ca, &control.certificate, &control.key])
     }
 
@@ -204,19 +240,33 @@ impl Config {
             key,
             client_ca,
             session_key,
+            previous_session_key,
+            refresh_key,
+            previous_refresh_key,
             transport_key,
             store: Store::Embedded(store),
             ..
         } = &mut self.sidecar;
+        let previous = [previous_session_key, previous_refresh_key];
         let gateway = &mut self.gateway;
         [certificate, key, client_ca, store]
             .into_iter()
             .chain(
-                [session_key, transport_key]
+                [session_key, refresh_key, transport_key]
                     .into_iter()
+                    .chain(previous.into_iter().flatten())
                     .filter_map(KeySource::file_mut),
             )
             .chain([&mut gateway.certificate, &mut gateway.key])
+            .chain(
+                [
+                    &mut gateway.next_certificate,
+                    &mut gateway.next_key,
+                    &mut gateway.state,
+                ]
+                .into_iter()
+                .flatten(),
+            )
             .chain([
                 &mut gateway.control.ca,
                 &mut gateway.control.certificate,

@@ -121,11 +121,24 @@ pub struct Sidecar {
     pub key: PathBuf,
     /// Certificates (PEM) of who signs those of gateways, operators and backends.
     pub client_ca: PathBuf,
+    /// Where metrics and health are told over HTTP; none: nowhere.
+    #[serde(with = "values::optional_address")]
+    pub metrics_listen: Option<SocketAddr>,
     /// The key that seals session tokens.
     pub session_key: KeySource,
+    /// Its predecessor, which still opens session tokens.
+    #[serde(with = "values::optional_key")]
+    pub previous_session_key: Option<KeySource>,
+    /// The key that seals refresh tokens.
+    pub refresh_key: KeySource,
+    /// Its predecessor, which still opens refresh tokens.
+    #[serde(with = "values::optional_key")]
+    pub previous_refresh_key: Option<KeySource>,
     /// The master key from which each gateway process's connect-token key is derived.
     pub transport_key: KeySource,
-    /// Development: makes those of the two keys whose file is not there yet.
+    /// How many connect tokens a player may ask for with one session in a minute.
+    pub connect_tokens_per_minute: u32,
+    /// Development: makes those of the three keys whose file is not there yet.
     pub generate_keys: bool,
     /// Where sessions and revocations are kept.
     pub store: Store,
@@ -144,8 +157,13 @@ impl Default for Sidecar {
             certificate: "certs/sidecar.pem".into(),
             key: "certs/sidecar.key".into(),
             client_ca: "certs/ca.pem".into(),
+            metrics_listen: Some((Ipv4Addr::LOCALHOST, 7803).into()),
             session_key: KeySource::File("certs/session.key".into()),
+            previous_session_key: None,
+            refresh_key: KeySource::File("certs/refresh.key".into()),
+            previous_refresh_key: None,
             transport_key: KeySource::File("certs/transport.key".into()),
+            connect_tokens_per_minute: 60,
             generate_keys: false,
             store: Store::default(),
             dev_login: false,
@@ -173,10 +191,34 @@ pub struct Gateway {
     pub certificate: PathBuf,
     /// Its private key (PEM).
     pub key: PathBuf,
+    /// The certificate chain (PEM) that follows; announced at the start, served five minutes later.
+    #[serde(with = "values::optional_path")]
+    pub next_certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[serde(with = "values::optional_path")]
+    pub next_key: Option<PathBuf>,
+    /// The file that keeps the transport's keys from process to process; none: each process has its own.
+    #[serde(with = "values::optional_path")]
+    pub state: Option<PathBuf>,
+    /// Where metrics and health are told over HTTP; none: nowhere.
+    #[serde(with = "values::optional_address")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// How long those in play may stay when the process is asked to end.
+    #[serde(with = "values::duration")]
+    pub drain: Duration,
     /// How many seats it has.
     pub capacity: u32,
     /// Handshakes in flight at most; then the oldest unfinished one is dropped.
     pub max_handshakes: u32,
+    /// Handshakes in flight from which on an address has to prove itself first.
+    pub retry_above: u32,
+    /// How long a handshake may take.
+    #[serde(with = "values::duration")]
+    pub handshake_timeout: Duration,
+    /// Handshakes a second that one prefix may begin in the long run.
+    pub prefix_rate: u32,
+    /// Handshakes that one prefix may begin at once.
+    pub prefix_burst: u32,
     /// Connections that have yet to say Hello at most; then the oldest goes.
     pub max_awaiting_hello: u32,
     /// How long after the handshake Hello must have arrived.
@@ -204,8 +246,17 @@ impl Default for Gateway {
             server_name: "tickgate.local".to_owned(),
             certificate: "certs/gateway-gateway-1-quic.pem".into(),
             key: "certs/gateway-gateway-1-quic.key".into(),
+            next_certificate: None,
+            next_key: None,
+            state: Some("data/gateway.state".into()),
+            metrics_listen: Some((Ipv4Addr::LOCALHOST, 7778).into()),
+            drain: Duration::from_secs(30),
             capacity: 4_096,
             max_handshakes: 1_024,
+            retry_above: 256,
+            handshake_timeout: Duration::from_secs(5),
+            prefix_rate: 50,
+            prefix_burst: 200,
             max_awaiting_hello: 1_024,
             hello_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(10),
@@ -232,6 +283,9 @@ pub struct Control {
     /// How long after the sidecar's last heartbeat new clients are admitted.
     #[serde(with = "values::duration")]
     pub admit_while_stale: Duration,
+    /// How long after it those in play stay; none: for ever.
+    #[serde(with = "values::duration_or_never")]
+    pub max_stale: Option<Duration>,
 }
 
 impl Default for Control {
@@ -242,6 +296,7 @@ impl Default for Control {
             certificate: "certs/gateway-gateway-1.pem".into(),
             key: "certs/gateway-gateway-1.key".into(),
             admit_while_stale: Duration::from_secs(30),
+            max_stale: None,
         }
     }
 }
@@ -255,6 +310,11 @@ pub struct Seat {
     /// A session's activity is written at most once in this time.
     #[serde(with = "values::duration")]
     pub activity_window: Duration,
+    /// How long a session whose connection was lost may come back to its seat; zero: not at all.
+    #[serde(with = "values::duration")]
+    pub grace: Duration,
+    /// What becomes of a player who comes with another session while one is seated.
+    pub same_player: SamePlayer,
 }
 
 impl Seat {
@@ -270,6 +330,8 @@ impl Default for Seat {
         Self {
             activity: Activity::Input,
             activity_window: Duration::from_secs(1),
+            grace: Duration::from_secs(15),
+            same_player: SamePlayer::NewestWins,
         }
     }
 }
@@ -282,6 +344,18 @@ pub enum Activity {
     Input,
     /// Being checked by the simulation.
     Verify,
+}
+
+/// What becomes of a player who comes with another session while one is seated at the same gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamePlayer {
+    /// The new one is seated, and the other one's connection is closed as superseded.
+    NewestWins,
+    /// The new one is refused.
+    OldestWins,
+    /// Both are seated.
+    Allow,
 }
 
 /// The demo world.

@@ -69,7 +69,8 @@ fn the_configuration_survives_its_text() {
     let text = "[log]\nfilter = \"warn,tickgate=debug\"\n[session]\nidle = \"90m\"\n\
                 [sidecar]\nsession_key = { env = \"SESSION_KEY\" }\nstore = \"/var/lib/tickgate\"\n\
                 [gateway]\nid = \"eu-1\"\nadvertise = [\"203.0.113.7:7777\"]\nsocket_buffer = \"65536\"\n\
-                [gateway.control]\nsidecar = \"https://sidecar.internal:7801\"";
+                 metrics_listen = \"\"\nnext_certificate = \"a.pem\"\nnext_key = \"a.key\"\nstate = \"\"\n\
+                [gateway.control]\nsidecar = \"https://sidecar.internal:7801\"\nmax_stale = \"2h\"";
     let config = Config::parse(text).unwrap();
     assert_eq!(config.session.idle, Duration::from_secs(5_400));
     assert_eq!(
@@ -77,6 +78,14 @@ fn the_configuration_survives_its_text() {
         KeySource::Env("SESSION_KEY".into())
     );
     assert_eq!(config.gateway.socket_buffer, Size(65_536));
+    assert_eq!(
+        (config.gateway.metrics_listen, &config.gateway.state),
+        (None, &None)
+    );
+    assert_eq!(
+        config.gateway.control.max_stale,
+        Some(Duration::from_secs(7_200))
+    );
     assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
 }
 
@@ -153,6 +162,22 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "line 2, column 15: sidecar.session_key: a key comes from exactly one place",
         ),
         (
+            "[sidecar]\nprevious_session_key = { vault = \"a\" }",
+            "line 2, column 24: sidecar.previous_session_key: a key comes from `file` or `env`",
+        ),
+        (
+            "[sidecar]\nmetrics_listen = \"off\"",
+            "line 2, column 18: sidecar.metrics_listen: invalid value",
+        ),
+        (
+            "[gateway.control]\nmax_stale = \"always\"",
+            "line 2, column 13: gateway.control.max_stale: invalid value",
+        ),
+        (
+            "[seat]\nsame_player = \"newest\"",
+            "line 2, column 15: seat.same_player: unknown value `newest`",
+        ),
+        (
             "[sidecar]\nsession_key = { vault = \"a\" }",
             "line 2, column 15: sidecar.session_key: a key comes from `file` or `env`",
         ),
@@ -196,15 +221,6 @@ fn values_are_held_to_their_ranges_and_every_fault_is_told() {
 }
 
 #[test]
-fn a_gateway_has_no_more_seats_than_it_can_attach_with() {
-    let capacity = |seats: u32| Config::parse(&format!("[gateway]\ncapacity = {seats}"));
-    assert!(capacity(crate::control::MAX_SEATS).is_ok());
-    assert!(capacity(crate::control::MAX_SEATS + 1).is_err());
-    let most = format!("1 to {}", crate::control::MAX_SEATS);
-    assert_eq!(check::allowed("gateway.capacity"), most);
-}
-
-#[test]
 fn rules_between_keys_hold() {
     for (text, expected) in [
         (
@@ -218,6 +234,34 @@ fn rules_between_keys_hold() {
         (
             "[sidecar]\nsession_key = { file = \"certs/transport.key\" }",
             "sidecar.transport_key: the same source as sidecar.session_key",
+        ),
+        (
+            "[sidecar]\nprevious_refresh_key = { file = \"certs/refresh.key\" }",
+            "line 2, column 24: sidecar.previous_refresh_key: the same source as sidecar.refresh_key",
+        ),
+        (
+            "[sidecar]\nmetrics_listen = \"127.0.0.1:7801\"",
+            "sidecar.metrics_listen: 127.0.0.1:7801 is the address of sidecar.control_listen already",
+        ),
+        (
+            "[gateway]\nmax_handshakes = 100",
+            "gateway.retry_above: 256 is more than gateway.max_handshakes (100)",
+        ),
+        (
+            "[gateway]\nnext_certificate = \"next.pem\"",
+            "line 2, column 20: gateway.next_certificate: gateway.next_key is missing",
+        ),
+        (
+            "[gateway.control]\nmax_stale = \"10s\"",
+            "line 2, column 13: gateway.control.max_stale: 10s is shorter than gateway.control.admit_while_stale (30s)",
+        ),
+        (
+            "[gateway]\ndrain = \"25h\"",
+            "line 2, column 9: gateway.drain: 1day 1h is out of range; allowed: 0s to 24h",
+        ),
+        (
+            "[seat]\ngrace = \"11m\"",
+            "line 2, column 9: seat.grace: 11m is out of range; allowed: 0s to 10m",
         ),
         (
             "[gateway]\nadvertise = [\"0.0.0.0:7777\"]",
@@ -281,6 +325,7 @@ fn a_key_that_stands_in_the_configuration_is_refused_and_not_quoted() {
         format!("[sidecar]\nsession_key = {{ env = \"{key}\" }}"),
         format!("[sidecar]\nsession_key = {{ \"{key}\" = true }}"),
         format!("[sidecar]\nsession_key = \"{}\"", &key[9..]),
+        format!("[sidecar]\nprevious_session_key = \"{key}\""),
         format!("[session]\nidle = \"{key}\""),
         format!("environment = \"{key}\""),
         format!("\"{key}\" = 1"),
@@ -346,6 +391,7 @@ fn a_development_stack_keeps_to_loopback_and_its_own_directory() {
 fn the_defaults_are_those_of_gateway_and_sidecar() {
     use crate::{gateway::Limits, seat::SeatConfig, sidecar::SessionLives};
     let Config {
+        sidecar,
         gateway,
         session,
         seat,
@@ -354,11 +400,16 @@ fn the_defaults_are_those_of_gateway_and_sidecar() {
     } = Config::default();
     let limits = Limits {
         handshakes: gateway.max_handshakes as usize,
+        retry_above: gateway.retry_above as usize,
+        handshake_timeout: gateway.handshake_timeout,
+        prefix_rate: gateway.prefix_rate,
+        prefix_burst: gateway.prefix_burst,
         awaiting_hello: gateway.max_awaiting_hello as usize,
         hello_timeout: gateway.hello_timeout,
         idle_timeout: gateway.idle_timeout,
         single_use: gateway.single_use_capacity as usize,
         admit_while_stale: gateway.control.admit_while_stale,
+        max_stale: gateway.control.max_stale,
         message_backlog: gateway.message_backlog.bytes(),
         ..Limits::default()
     };
@@ -369,8 +420,16 @@ fn the_defaults_are_those_of_gateway_and_sidecar() {
     );
     let seats = SeatConfig::default();
     assert_eq!(
-        (gateway.capacity, session.idle),
-        (seats.capacity, seats.idle)
+        (gateway.capacity, session.idle, seat.grace),
+        (seats.capacity, seats.idle, seats.grace)
+    );
+    assert_eq!(
+        (seat.same_player, seats.same_player),
+        (SamePlayer::NewestWins, crate::seat::SamePlayer::NewestWins)
+    );
+    assert_eq!(
+        sidecar.connect_tokens_per_minute,
+        crate::sidecar::DEFAULT_CONNECT_TOKENS_PER_MINUTE
     );
     assert_eq!(seat.window_ticks(demo.tick_hz), seats.window);
     let lives = SessionLives {

@@ -56,6 +56,37 @@ pub(super) mod duration {
     }
 }
 
+/// Durations that may also be without end: `never`.
+pub(super) mod duration_or_never {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NEVER: &str = "never";
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        deserializer.deserialize_str(Text {
+            expected: "\"never\" or a duration such as \"30s\", \"15m\" or \"1h 30m\"",
+            parse: |text| match text {
+                NEVER => Some(None),
+                _ => humantime::parse_duration(text).ok().map(Some),
+            },
+        })
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::duration::serialize(duration, serializer),
+            None => serializer.serialize_str(NEVER),
+        }
+    }
+}
+
 const ADDRESS: &str = "an IP address and a port such as \"127.0.0.1:7800\" or \"[::1]:7800\"";
 
 /// A socket address.
@@ -78,6 +109,98 @@ pub(super) mod address {
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(address)
+    }
+}
+
+/// A socket address, or none, which is the empty text.
+pub(super) mod optional_address {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        deserializer.deserialize_str(Text {
+            expected: "an IP address and a port such as \"127.0.0.1:7803\", or \"\" for none",
+            parse: |text| match text {
+                "" => Some(None),
+                _ => text.parse().ok().map(Some),
+            },
+        })
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        address: &Option<SocketAddr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.collect_str(address),
+            None => serializer.serialize_str(""),
+        }
+    }
+}
+
+/// A path, or none, which is the empty text.
+pub(super) mod optional_path {
+    use super::*;
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
+        let path = PathBuf::deserialize(deserializer)?;
+        Ok((!path.as_os_str().is_empty()).then_some(path))
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        path: &Option<PathBuf>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        path.as_deref()
+            .unwrap_or(Path::new(""))
+            .serialize(serializer)
+    }
+}
+
+/// Where a key comes from, or none, which is the empty text.
+pub(super) mod optional_key {
+    use super::*;
+
+    struct Optional;
+
+    impl<'de> Visitor<'de> for Optional {
+        type Value = Option<KeySource>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("{ file = \"path\" }, { env = \"NAME\" }, or \"\" for none")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                "" => Ok(None),
+                _ => KeySourceVisitor.visit_str(text).map(Some),
+            }
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            KeySourceVisitor.visit_map(map).map(Some)
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<KeySource>, D::Error> {
+        deserializer.deserialize_any(Optional)
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        source: &Option<KeySource>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match source {
+            Some(source) => source.serialize(serializer),
+            None => serializer.serialize_str(""),
+        }
     }
 }
 

@@ -160,6 +160,8 @@ impl Runner {
                 }
                 Effect::Apply(range) => self.host.apply_revocations(&range),
                 Effect::Heartbeat { time, head } => self.host.heartbeat(time, head),
+                Effect::IdleMoved(sessions) => self.host.idle_moved(&sessions),
+                Effect::Drain(drain) => self.host.drain(drain),
                 Effect::TakeReport => {
                     let mut report = SeatReport::default();
                     self.host.take_report(&mut report);

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{CarriedKey, GatewayDescription, LiveSeat, RevocationRange};
+use super::{
+    CarriedKey, Drain, GatewayDescription, GatewayEvent, LiveSeat, RevocationRange,
+    codec::{MAX_EVENTS, MAX_REPORTED},
+};
 use crate::{
     clock::Timestamp,
     id::{Lineage, Revision, SessionId},
@@ -13,6 +16,13 @@ use crate::{
 pub enum FromGateway {
     /// First on every stream.
     Attach(Box<Attach>),
+    /// More of the seats of Attach.
+    AttachSeats {
+        /// The next ones.
+        seats: Vec<LiveSeat>,
+        /// Whether another portion follows.
+        more_seats: bool,
+    },
     /// Sessions that were active.
     Activity(Vec<SessionId>),
     /// Seats taken and given up.
@@ -28,6 +38,17 @@ pub enum FromGateway {
     Heartbeat {
         /// Seats taken now.
         seats: u32,
+        /// Whether it drains.
+        draining: bool,
+    },
+    /// SHA-256 of the QUIC leaf certificate: current, then next.
+    Certificates(Vec<[u8; 32]>),
+    /// What happened, for `explain`.
+    Events {
+        /// Oldest first.
+        events: Vec<GatewayEvent>,
+        /// How many were lost since the last message.
+        lost: u64,
     },
 }
 
@@ -38,8 +59,14 @@ pub struct Attach {
     pub gateway: GatewayDescription,
     /// How far it follows the log; none on the first attach of the process.
     pub position: Option<LogPosition>,
-    /// Its live seats.
+    /// Whether it drains.
+    pub draining: bool,
+    /// How many live seats it has in all, so that a portion that is missing shows.
+    pub seat_count: u32,
+    /// Its live seats: the first portion on the wire, all of them once the sidecar's machine has put them together.
     pub seats: Vec<LiveSeat>,
+    /// Whether another portion follows.
+    pub more_seats: bool,
 }
 
 /// A place in a revocation log.
@@ -56,6 +83,13 @@ pub struct LogPosition {
 pub enum FromSidecar {
     /// First on every stream.
     Attached(Attached),
+    /// More of the dead seats of the snapshot in Attached.
+    SnapshotDead {
+        /// The next ones.
+        dead: Vec<SessionId>,
+        /// Whether another portion follows.
+        more_dead: bool,
+    },
     /// Keys to accept from now on; replaces the previous set.
     Keys(Vec<CarriedKey>),
     /// A range of the log.
@@ -67,6 +101,10 @@ pub enum FromSidecar {
         /// The newest revision of the log.
         head: Revision,
     },
+    /// Sessions that were active on another gateway, with their last activity.
+    IdleMoved(Vec<(SessionId, Timestamp)>),
+    /// Admit nobody any more, or again.
+    Drain(Drain),
 }
 
 /// The sidecar's answer to [`Attach`].
@@ -89,6 +127,36 @@ pub struct Attached {
 pub struct Snapshot {
     /// The ranges that follow start here.
     pub revision: Revision,
-    /// Sessions among the seats named on attach that have ended.
+    /// How many seats have ended in all, so that a portion that is missing shows.
+    pub dead_count: u32,
+    /// Sessions among the seats named on attach that have ended: the first portion on the wire, all of them once the gateway's machine
+    /// has put them together.
     pub dead: Vec<SessionId>,
+    /// Whether another portion follows.
+    pub more_dead: bool,
+}
+
+/// How much of a list goes into one message, and how much waits for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Portions {
+    /// Seats, or sessions, in one message.
+    pub(super) sessions: usize,
+    /// Events in one message.
+    pub(super) events: usize,
+    /// Events that wait for the stream to take them; beyond that the oldest are dropped and counted.
+    pub(super) events_held: usize,
+}
+
+impl Portions {
+    /// As the protocol allows. 4,096 events are at most 800 KB: what 100 refusals a second are in 40 s of a stream that is stuck.
+    pub(super) const STANDARD: Self = Self {
+        sessions: MAX_REPORTED,
+        events: MAX_EVENTS,
+        events_held: 8 * MAX_EVENTS,
+    };
+
+    /// Takes one message's worth from the end of `list`, whose order does not matter.
+    pub(super) fn cut<T>(&self, list: &mut Vec<T>) -> Vec<T> {
+        list.split_off(list.len().saturating_sub(self.sessions))
+    }
 }

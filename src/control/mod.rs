@@ -9,9 +9,12 @@
 //! ```
 //!
 //! Three rules carry it. What is to be sent is *state, not a queue*: each machine knows its position in the log, the newest
-//! acknowledgement and the report in hand, and turns them into a message only when the stream takes one, so a slow peer costs no
-//! memory. Whatever is wrong with a stream ends it, and attaching again heals everything: the log from the gateway's position (or
-//! a snapshot), the seats from its list. And nothing that ends a stream ends play.
+//! acknowledgement, the report or the orders in hand, and turns them into a message only when the stream takes one, so a slow peer
+//! costs no memory. Whatever is wrong with a stream ends it, and attaching again heals everything: the log from the gateway's
+//! position (or a snapshot), the seats from its list. And nothing that ends a stream ends play.
+//!
+//! Lists that may be long go in portions, on attach (the gateway's seats) and in the answer (those of them that are dead), each with
+//! its count ahead: nothing is acted on before the list is whole.
 
 pub mod attachment;
 pub mod codec;
@@ -26,8 +29,6 @@ mod status;
 #[cfg(test)]
 #[cfg(all(feature = "gateway", feature = "sidecar"))]
 mod loopback;
-#[cfg(test)]
-mod simulation;
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -45,16 +46,19 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an end listens to silence before it gives the stream up: five heartbeats, so that four may be late together.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long an attach may take, from opening the stream to the answer: a connection, a TLS handshake, [`MAX_MESSAGE_BYTES`] and a
-/// few reads of the store.
+/// How long an attach may take, from opening the stream to the whole of the answer: a connection, a TLS handshake, every seat there and
+/// every dead one back (63 MB at the very most), and a few reads of the store.
 pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most seats that a gateway may have, since it names them all in one message.
-pub const MAX_SEATS: u32 = 65_536;
+/// The most seats that a gateway may have: it names them in 256 messages on attach, 46 MB in all, and the sidecar puts them together in
+/// some 80 MB for as long as that takes.
+pub const MAX_SEATS: u32 = 1_048_576;
 
-/// The longest message either end accepts, in bytes. The largest is an Attach with every seat taken: a seat is at most 44 bytes
-/// (two ids of 16 + 2, a generation of 5 + 1, and 2 around them), 65,536 of them are 2,883,584, which leaves 256 KiB for the rest.
-pub const MAX_MESSAGE_BYTES: usize = 3 * 1_024 * 1_024;
+/// The longest message either end accepts, in bytes. The largest is a report of 4,096 seats opened and 4,096 closed: a seat is at most
+/// 44 bytes (two ids of 16 + 2, a generation of 5 + 1, and 2 around them), an id of the closed ones 16, which makes 245,760. Then
+/// come Attach (180,224 and under 2 KiB of description), IdleMoved (31 bytes each: 126,976), ranges and events. A mebibyte leaves room
+/// for fields to come.
+pub const MAX_MESSAGE_BYTES: usize = 1_024 * 1_024;
 
 /// A seat as the sidecar knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -171,7 +171,12 @@ impl Opening {
                 Some(Action::FindDead) => self.find_dead().await,
                 Some(Action::End(reason)) => return Err(reason),
                 // The others need an answered gateway.
-                Some(Action::ReadLog(_) | Action::Report(_) | Action::Acknowledged(_)) => {}
+                Some(
+                    Action::ReadLog(_)
+                    | Action::Report(_)
+                    | Action::TakeOrders
+                    | Action::Acknowledged(_),
+                ) => {}
                 None => self.hear().await,
             }
         }
@@ -268,8 +273,9 @@ impl Session {
     ) -> EndReason {
         let id = self.registration.id;
         let host = Arc::clone(&self.host);
-        let fenced = host.fenced(id);
-        tokio::pin!(fenced);
+        let replaced = host.fenced(id);
+        tokio::pin!(replaced);
+        let orders_ready = host.orders_ready(id);
         // What was committed between the reading of the log's state and here.
         let head = *self.heads.borrow_and_update();
         self.machine.head_moved(head);
@@ -300,7 +306,8 @@ impl Session {
                     Ok(()) => machine.head_moved(*self.heads.borrow_and_update()),
                     Err(_) => machine.shut_down(),
                 },
-                () = &mut fenced => machine.fenced(),
+                () = orders_ready.notified() => machine.orders_ready(),
+                () = &mut replaced => machine.replaced(),
                 () = cancel.cancelled() => machine.shut_down(),
                 () = wait_until(&self.clock, deadline) => machine.timer(self.clock.now()),
             }
@@ -322,6 +329,7 @@ impl Session {
                         async move { host.log_after(from, RANGE_EVENTS).await },
                     ));
                 }
+                Action::TakeOrders => self.machine.ordered(self.host.take_orders(id)),
                 Action::Acknowledged(revision) => self.host.acknowledged(id, revision),
                 Action::End(reason) => return Some(reason),
                 // Only before the answer.

@@ -15,6 +15,7 @@ pub(super) fn status_of(reason: EndReason) -> Option<Status> {
             AttachRefusal::Fenced => Code::Aborted,
             AttachRefusal::NotReady => Code::Unavailable,
         },
+        EndReason::Replaced => Code::Cancelled,
         EndReason::Malformed => Code::InvalidArgument,
         EndReason::AttachTimeout | EndReason::Silent => Code::DeadlineExceeded,
         EndReason::LogLost => Code::OutOfRange,
@@ -32,7 +33,7 @@ pub(super) fn reason_of(status: &Status) -> DetachReason {
         }
         Code::InvalidArgument => DetachReason::Refused(AttachRefusal::Malformed),
         Code::Aborted => DetachReason::Refused(AttachRefusal::Fenced),
-        Code::DeadlineExceeded | Code::OutOfRange => DetachReason::Closed,
+        Code::Cancelled | Code::DeadlineExceeded | Code::OutOfRange => DetachReason::Closed,
         // Also what a broken connection, a failed handshake and a proxy in between look like.
         _ => DetachReason::Unreachable,
     }
@@ -53,6 +54,9 @@ mod tests {
             assert_eq!(reason_of(&status), DetachReason::Refused(refusal));
         }
         assert!(status_of(EndReason::Left).is_none());
+        // A stream that was replaced may be an older one of the same process: that one must come back.
+        let replaced = status_of(EndReason::Replaced).unwrap();
+        assert_eq!(reason_of(&replaced), DetachReason::Closed);
         assert_eq!(
             reason_of(&Status::unavailable("tcp connect error")),
             DetachReason::Unreachable

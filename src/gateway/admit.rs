@@ -1,13 +1,18 @@
 //! Whether a client may come in: the checks of a Hello, cheap before dear, and the seat that it is given.
 
-use crate::{
-    clock::Timestamp,
-    seat::{Connection, EndReason, Grant, Handle, Installed, NotSeated, UseRefused},
-    token::{ConnectClaims, Rejection},
-    wire::{CloseCode, Hello, VERSION, Welcome},
+use ring::{
+    digest::{SHA256, digest},
+    signature::{ED25519, UnparsedPublicKey},
 };
 
 use super::shared::Shared;
+use crate::{
+    clock::Timestamp,
+    id::{PlayerId, Revision, SessionId},
+    seat::{Connection, Coverage, EndReason, Grant, Handle, Installed, NotSeated, UseRefused},
+    token::{ConnectClaims, Rejection},
+    wire::{CloseCode, Hello, VERSION, Welcome, proof_message},
+};
 
 /// What the game may put into a datagram, in bytes; told in Welcome.
 const MAX_DATAGRAM: u16 = crate::wire::MAX_DATAGRAM as u16;
@@ -25,15 +30,21 @@ pub enum Refusal {
     SimulationStalled,
     /// The token does not open, or its claims do not hold.
     Token(Rejection),
-    /// The token names a client key, which this gateway cannot check the possession of.
-    ProofUnsupported,
+    /// The token names a client key, and Hello has no proof of its possession.
+    ProofMissing,
+    /// The token names a client key, and Hello's proof is not its signature over this token and this gateway's certificate.
+    ProofWrong,
     /// The session has reached its absolute end.
     SessionExpired,
     /// The session or all of the player's sessions were revoked.
     SessionRevoked,
+    /// The token is older than what is known here of the revocation log: a revocation since may be missing for good.
+    TokenBeforeLog,
+    /// The token is newer than what is known here of the revocation log, and waiting for the rest was in vain.
+    LogBehind,
     /// No seat is free.
     ServerFull,
-    /// The player is seated with another session, and the oldest wins.
+    /// The player is seated with another session, and the older one wins.
     PlayerPresent,
     /// The token was presented before.
     TokenUsed,
@@ -49,9 +60,12 @@ impl Refusal {
             Self::ControlStale => "control_stale",
             Self::SimulationStalled => "simulation_stalled",
             Self::Token(rejection) => rejection.label(),
-            Self::ProofUnsupported => "proof_unsupported",
+            Self::ProofMissing => "proof_missing",
+            Self::ProofWrong => "proof_wrong",
             Self::SessionExpired => "session_expired",
             Self::SessionRevoked => "session_revoked",
+            Self::TokenBeforeLog => "token_before_log",
+            Self::LogBehind => "log_behind",
             Self::ServerFull => "server_full",
             Self::PlayerPresent => "player_present",
             Self::TokenUsed => "token_used",
@@ -60,12 +74,17 @@ impl Refusal {
     }
 
     /// What the client is told. All the ways in which a token can be wrong look the same.
+    ///
+    /// A token from before the log is told as expired, because that has the client fetch a new one and come back at once, and a new
+    /// one is at the log's head.
     pub const fn close_code(self) -> CloseCode {
         match self {
             Self::Draining => CloseCode::Drained,
-            Self::ControlStale | Self::SimulationStalled => CloseCode::GatewayNotReady,
-            Self::Token(Rejection::Expired) => CloseCode::TokenExpired,
-            Self::Token(_) | Self::ProofUnsupported => CloseCode::TokenRejected,
+            Self::ControlStale | Self::SimulationStalled | Self::LogBehind => {
+                CloseCode::GatewayNotReady
+            }
+            Self::Token(Rejection::Expired) | Self::TokenBeforeLog => CloseCode::TokenExpired,
+            Self::Token(_) | Self::ProofMissing | Self::ProofWrong => CloseCode::TokenRejected,
             Self::SessionExpired => CloseCode::SessionExpired,
             Self::SessionRevoked => CloseCode::SessionRevoked,
             Self::ServerFull | Self::HistoryFull => CloseCode::ServerFull,
@@ -75,40 +94,78 @@ impl Refusal {
     }
 }
 
+/// Who asks to come in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Applicant<'a> {
+    /// The connection that said Hello.
+    pub(super) connection: Connection,
+    /// SHA-256 of the leaf certificate that this connection was served.
+    pub(super) leaf_sha256: &'a [u8; 32],
+    pub(super) hello: &'a Hello,
+}
+
 /// A client that was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Admission {
     pub(super) handle: Handle,
+    pub(super) player: PlayerId,
     pub(super) welcome: Welcome,
+}
+
+/// A client that was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// It is refused. The session is that of its token, if that has opened.
+    Refused {
+        refusal: Refusal,
+        session: Option<SessionId>,
+    },
+    /// The revocation log has not come as far as the token: to be asked again once it has.
+    Behind {
+        revision: Revision,
+        session: SessionId,
+    },
 }
 
 /// Judges a Hello and seats the client.
 ///
-/// Nothing has happened when it refuses: a seat, a consumed token and a join exist only after every check has passed.
+/// Nothing has happened when it denies: a seat, a consumed token and a join exist only after every check has passed. So it may be
+/// asked again.
 pub(super) fn admit(
     shared: &Shared,
-    connection: Connection,
-    hello: &Hello,
+    applicant: Applicant<'_>,
     now: Timestamp,
-) -> Result<Admission, Refusal> {
-    ready(shared, now)?;
+) -> Result<Admission, Denied> {
+    let nobody = |refusal| Denied::Refused {
+        refusal,
+        session: None,
+    };
+    ready(shared, now).map_err(nobody)?;
     let claims = shared
         .keys()
-        .open(&hello.token, now)
-        .map_err(Refusal::Token)?;
-    if claims.client_key.is_some() {
-        return Err(Refusal::ProofUnsupported);
+        .open_of_any_age(&applicant.hello.token, now)
+        .map_err(|rejection| nobody(Refusal::Token(rejection)))?;
+    let session = claims.session;
+    let refused = |refusal| Denied::Refused {
+        refusal,
+        session: Some(session),
+    };
+    prove(applicant, &claims).map_err(refused)?;
+    may_be_seated(shared, &claims, now).map_err(refused)?;
+    match shared.revocations().covers(claims.revision) {
+        Coverage::Covered => {}
+        Coverage::TooOld => return Err(refused(Refusal::TokenBeforeLog)),
+        Coverage::NotYet => {
+            return Err(Denied::Behind {
+                revision: claims.revision,
+                session,
+            });
+        }
     }
-    if claims.session_ends_at <= now {
-        return Err(Refusal::SessionExpired);
+    if !shared.seats.has_room_for(session, claims.player) {
+        return Err(refused(Refusal::ServerFull));
     }
-    if is_revoked(shared, &claims) {
-        return Err(Refusal::SessionRevoked);
-    }
-    if !shared.seats.has_room_for(claims.session, claims.player) {
-        return Err(Refusal::ServerFull);
-    }
-    seat(shared, connection, &claims, now)
+    seat(shared, applicant.connection, &claims, now).map_err(refused)
 }
 
 /// The checks that need no cryptography.
@@ -119,6 +176,44 @@ fn ready(shared: &Shared, now: Timestamp) -> Result<(), Refusal> {
         Err(Refusal::ControlStale)
     } else if !shared.simulation_is_running(now) {
         Err(Refusal::SimulationStalled)
+    } else {
+        Ok(())
+    }
+}
+
+/// A token that names a client key is good for whoever holds that key alone. A proof that no token asks for proves nothing and is
+/// not looked at, so that a client with a key may always send one.
+fn prove(applicant: Applicant<'_>, claims: &ConnectClaims) -> Result<(), Refusal> {
+    let Some(key) = &claims.client_key else {
+        return Ok(());
+    };
+    let Some(proof) = &applicant.hello.proof else {
+        return Err(Refusal::ProofMissing);
+    };
+    let token = token_sha256(&applicant.hello.token);
+    UnparsedPublicKey::new(&ED25519, key)
+        .verify(&proof_message(&token, applicant.leaf_sha256), proof)
+        .map_err(|_| Refusal::ProofWrong)
+}
+
+/// SHA-256 of a token's text: what the proof signs, and what the token is known by where it may not stand itself.
+pub(super) fn token_sha256(token: &str) -> [u8; 32] {
+    let mut sha256 = [0; 32];
+    for (place, byte) in sha256
+        .iter_mut()
+        .zip(digest(&SHA256, token.as_bytes()).as_ref())
+    {
+        *place = *byte;
+    }
+    sha256
+}
+
+fn may_be_seated(shared: &Shared, claims: &ConnectClaims, now: Timestamp) -> Result<(), Refusal> {
+    claims.check_expiry(now).map_err(Refusal::Token)?;
+    if claims.session_ends_at <= now {
+        Err(Refusal::SessionExpired)
+    } else if is_revoked(shared, claims) {
+        Err(Refusal::SessionRevoked)
     } else {
         Ok(())
     }
@@ -155,9 +250,9 @@ fn seat(
     };
     let installed = match shared.seats.install(grant, now) {
         Ok(installed) => installed,
-        Err(refused) => {
+        Err(not_seated) => {
             shared.history.release(pending);
-            return Err(match refused {
+            return Err(match not_seated {
                 NotSeated::Full => Refusal::ServerFull,
                 NotSeated::PlayerPresent => Refusal::PlayerPresent,
             });
@@ -177,6 +272,7 @@ fn seat(
     };
     Ok(Admission {
         handle,
+        player: claims.player,
         welcome: Welcome {
             version: VERSION,
             client,
@@ -187,3 +283,6 @@ fn seat(
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What a gateway is told at its start: who it is, where it listens, and its limits with their arithmetic.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::exchange::SeatBudget;
 use crate::{clock::Clock, id::GatewayId, seat::SeatConfig, tls::Identity};
@@ -18,10 +18,20 @@ pub struct GatewayConfig {
     pub server_name: String,
     /// The certificate and key of the QUIC listener.
     pub identity: Identity,
+    /// The identity that follows: announced from the start, served after [`next_certificate_lead`](Self::next_certificate_lead).
+    pub next_identity: Option<Identity>,
+    /// How long a next certificate is announced before it is served. [`NEXT_CERTIFICATE_LEAD`], which only tests have a reason to
+    /// shorten: a client that pins certificates has the list of them that came with its connect token.
+    pub next_certificate_lead: Duration,
+    /// The file that keeps the transport's keys, so that a restarted gateway knows the connections of the process before it and
+    /// resets them at once; made if it is not there. Without one, their clients find out by their idle timeout.
+    pub state: Option<PathBuf>,
     /// The seat table.
     pub seats: SeatConfig,
     /// Limits on what peers may take.
     pub limits: Limits,
+    /// The simulation's time between two ticks, to tell ticks that come too late. None: they are not told.
+    pub tick_interval: Option<Duration>,
     /// Bytes of receive and send buffer to ask the kernel for.
     pub socket_buffer: usize,
     /// The clock that tokens and seats are judged by.
@@ -37,8 +47,12 @@ impl GatewayConfig {
             advertise: Vec::new(),
             server_name: "tickgate.local".to_owned(),
             identity,
+            next_identity: None,
+            next_certificate_lead: NEXT_CERTIFICATE_LEAD,
+            state: None,
             seats: SeatConfig::default(),
             limits: Limits::default(),
+            tick_interval: None,
             socket_buffer: DEFAULT_SOCKET_BUFFER,
             clock: Clock::system(),
         }
@@ -48,12 +62,25 @@ impl GatewayConfig {
 /// 4 MiB: at 60,000 datagrams a second with about 1.3 KiB of kernel memory each, a pause of 50 ms.
 pub const DEFAULT_SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
+/// 5 min: the longest life that a connect token can have. So whoever still holds a list of certificates without the next one has a
+/// token that no gateway takes any more.
+pub const NEXT_CERTIFICATE_LEAD: Duration = Duration::from_secs(300);
+
 /// What peers may take of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Handshakes in flight; at the cap the oldest unfinished one is dropped. Default 1,024: at 250 µs of work each, a quarter of a
     /// second of one core; about 20 KiB of memory each, 20 MiB.
     pub handshakes: usize,
+    /// Handshakes in flight above which an address that has not proved itself is asked to (Retry, RFC 9000, section 8.1.2). Default
+    /// 256. Under it nobody pays the extra round trip.
+    pub retry_above: usize,
+    /// From a client's first packet to the end of its handshake; then it is forgotten without a word. Default 5 s.
+    pub handshake_timeout: Duration,
+    /// Handshakes a second that one proven prefix (IPv4 /32, IPv6 /64) may begin in the long run. Default 50.
+    pub prefix_rate: u32,
+    /// Handshakes that one proven prefix may begin at once. Default 200.
+    pub prefix_burst: u32,
     /// Connections that have not said Hello yet; at the cap the oldest is closed. Default 1,024.
     pub awaiting_hello: usize,
     /// From the handshake's end to Hello. Default 3 s.
@@ -65,6 +92,8 @@ pub struct Limits {
     pub single_use: usize,
     /// How long new clients are admitted after the last heartbeat of the sidecar. Default 30 s.
     pub admit_while_stale: Duration,
+    /// How long seats go on after the last heartbeat of the sidecar; then they end. Default none: for ever.
+    pub max_stale: Option<Duration>,
     /// How long new clients are admitted after the last tick of the simulation. Default 2 s.
     pub tick_stall: Duration,
     /// What one seat may send per tick.
@@ -77,11 +106,16 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshakes: 1_024,
+            retry_above: 256,
+            handshake_timeout: Duration::from_secs(5),
+            prefix_rate: 50,
+            prefix_burst: 200,
             awaiting_hello: 1_024,
             hello_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(10),
             single_use: 65_536,
             admit_while_stale: Duration::from_secs(30),
+            max_stale: None,
             tick_stall: Duration::from_secs(2),
             seat: SeatBudget::default(),
             message_backlog: 256 * 1024,

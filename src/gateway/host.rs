@@ -23,18 +23,19 @@ pub(super) struct Host {
     pub(super) incarnation: Incarnation,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) server_name: String,
-    pub(super) certificate_sha256: [u8; 32],
     pub(super) is_attached: watch::Sender<bool>,
 }
 
 impl GatewayHost for Host {
     fn describe(&self) -> GatewayDescription {
+        // Told herewith, so that no report need say it again.
+        let told = self.shared.take_changed_certificates();
         GatewayDescription {
             id: self.shared.id.clone(),
             incarnation: self.incarnation,
             addresses: self.addresses.clone(),
             server_name: self.server_name.clone(),
-            certificate_sha256: vec![self.certificate_sha256],
+            certificate_sha256: told.unwrap_or_else(|| self.shared.certificates()),
             capacity: self.shared.seats.capacity(),
         }
     }
@@ -57,12 +58,14 @@ impl GatewayHost for Host {
         self.shared.clock.observe(time);
         self.shared.seats.set_idle(idle_timeout);
         self.shared.heard_of_sidecar(self.shared.clock.wall());
+        self.shared.set_attached(true);
         self.is_attached.send_replace(true);
         info!(gateway = %self.shared.id, "attached to the sidecar");
     }
 
     fn detached(&self) {
         self.shared.journal.set_attached(false);
+        self.shared.set_attached(false);
         self.is_attached.send_replace(false);
         warn!(gateway = %self.shared.id, "detached from the sidecar; seats in play go on");
     }
@@ -87,13 +90,12 @@ impl GatewayHost for Host {
 
     fn reset_log(&self, lineage: Lineage, revision: Revision, dead: &[SessionId]) {
         let now = self.shared.clock.wall();
-        {
-            let mut log = self.shared.revocations_mut();
+        self.shared.change_revocations(|log| {
             log.reset(lineage, revision);
             for session in dead {
                 log.apply_session(*session, now);
             }
-        }
+        });
         for session in dead {
             self.shared
                 .seats
@@ -110,8 +112,7 @@ impl GatewayHost for Host {
         });
         let applied = self
             .shared
-            .revocations_mut()
-            .apply(range.from, range.to, events, now);
+            .change_revocations(|log| log.apply(range.from, range.to, events, now));
         if let Err(error) = applied {
             // The control channel has checked the range; what it names is ended all the same.
             error!(%error, "a range of the revocation log does not follow");
@@ -142,8 +143,15 @@ impl GatewayHost for Host {
 
     fn drain(&self, drain: Drain) {
         match drain {
-            Drain::Within(_) => self.shared.start_draining(),
-            Drain::Cancel => {}
+            Drain::Within(time) => {
+                info!(gateway = %self.shared.id, within = ?time, "drains: nobody is admitted any more");
+                let now = self.shared.clock.wall();
+                self.shared.start_draining(now.after(time));
+            }
+            Drain::Cancel => {
+                info!(gateway = %self.shared.id, "drains no more");
+                self.shared.cancel_draining();
+            }
         }
     }
 
@@ -151,12 +159,21 @@ impl GatewayHost for Host {
         self.shared.clock.observe(time);
         let now = self.shared.clock.wall();
         self.shared.heard_of_sidecar(now);
-        self.shared.revocations_mut().purge(now);
+        self.shared.purge_revocations(now);
     }
 
     fn take_report(&self, report: &mut SeatReport) {
         self.shared.journal.take(report);
         report.seats = u32::try_from(self.shared.seats.len()).unwrap_or(u32::MAX);
+        report.draining = self.shared.is_draining();
+        if let Some(certificates) = self.shared.take_changed_certificates() {
+            report.certificate_sha256 = Some(certificates);
+        }
+        let (lost, more) = self.shared.events.take(&mut report.events);
+        report.events_lost += lost;
+        if more {
+            self.shared.journal.ready().notify_one();
+        }
     }
 
     fn report_ready(&self) -> Arc<Notify> {

@@ -6,46 +6,61 @@
 //! core (quinn-proto, without I/O or clock) with a socket of its own.
 
 mod admit;
+mod certificates;
 mod config;
 mod core;
+mod drain;
+mod events;
 mod exchange;
+mod farewell;
 mod host;
 mod journal;
+mod metrics;
 mod shared;
 mod simulation;
 mod socket;
+mod state;
 mod transport;
 mod worker;
 
+#[cfg(test)]
+mod restarts;
 #[cfg(test)]
 mod simulated;
 
 use std::{
     io,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use mio::{Poll, Waker};
+use quinn_proto::crypto::rustls::NoInitialCipherSuite;
 use thiserror::Error;
 use tokio::sync::watch;
 
 pub use self::{
     admit::Refusal,
-    config::{DEFAULT_SOCKET_BUFFER, GatewayConfig, Limits},
+    config::{DEFAULT_SOCKET_BUFFER, GatewayConfig, Limits, NEXT_CERTIFICATE_LEAD},
     exchange::{Channel, Input, SeatBudget},
-    simulation::{Exchange, Inputs, Outbox, Simulation},
+    metrics::GatewayMetrics,
+    simulation::{Exchange, Inputs, Outbox, Seats, Simulation},
+    state::StateError,
 };
 use self::{
+    certificates::{Announced, Certificates, Served},
     core::Core,
     exchange::WorkerExchange,
     host::Host,
     shared::Shared,
-    socket::GameSocket,
+    socket::{GameSocket, KernelDrops},
+    state::PersistedKeys,
     transport::{Entropy, TransportKeys},
     worker::{WAKE, Worker},
 };
@@ -54,7 +69,7 @@ use crate::{
     control::GatewayHost,
     id::{GatewayId, Incarnation},
     seat::SeatTable,
-    tls::{self, TlsError},
+    tls::{self, Identity, TlsError},
     wire::CloseCode,
 };
 
@@ -75,6 +90,9 @@ pub enum StartError {
     /// The TLS provider lacks what QUIC needs.
     #[error("the TLS provider lacks TLS13_AES_128_GCM_SHA256, which QUIC's first packets need")]
     NoInitialCipherSuite,
+    /// The file with the transport's keys cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The system gave no random bytes.
     #[error("no random bytes from the system: {0}")]
     Entropy(getrandom::Error),
@@ -90,6 +108,7 @@ impl StartError {
             Self::Bind { .. } => "bind",
             Self::Tls(_) => "tls",
             Self::NoInitialCipherSuite => "no_initial_cipher_suite",
+            Self::State(error) => error.label(),
             Self::Entropy(_) => "entropy",
             Self::Worker(_) => "worker",
         }
@@ -101,6 +120,11 @@ pub struct Gateway {
     host: Arc<Host>,
     workers: Arc<[Arc<WorkerExchange>]>,
     address: SocketAddr,
+    keys: TransportKeys,
+    certificates: Arc<Certificates>,
+    certificate_lead: Duration,
+    drained: Arc<watch::Sender<bool>>,
+    kernel_drops: KernelDrops,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -120,8 +144,12 @@ impl Gateway {
             advertise,
             server_name,
             identity,
+            next_identity,
+            next_certificate_lead,
+            state,
             seats,
             limits,
+            tick_interval,
             socket_buffer,
             clock,
         } = config;
@@ -131,13 +159,15 @@ impl Gateway {
         };
         let mut socket = GameSocket::bind(listen, socket_buffer).map_err(bind)?;
         let address = socket.address();
+        let kernel_drops = socket.kernel_drops();
         let poll = Poll::new().map_err(StartError::Worker)?;
         socket
             .register(poll.registry(), worker::SOCKET)
             .map_err(StartError::Worker)?;
         let waker = Waker::new(poll.registry(), WAKE).map_err(StartError::Worker)?;
 
-        let shared = Arc::new(Shared::new(id, limits, clock, SeatTable::new(seats)));
+        let seats = SeatTable::new(seats);
+        let shared = Arc::new(Shared::new(id, limits, clock, seats, tick_interval));
         let exchange = Arc::new(WorkerExchange::new(
             shared.limits.seat,
             // A wake-up fails only when the poll is gone, and then there is nobody to wake.
@@ -147,33 +177,43 @@ impl Gateway {
         shared
             .seats
             .set_waker(FIRST_WORKER, Arc::new(move || to_wake.wake()));
+        let to_wake = Arc::clone(&exchange);
+        shared.set_wake(Box::new(move || to_wake.wake()));
 
         let incarnation = Incarnation::from_bytes(random()?);
-        let keys = TransportKeys {
-            reset: random()?,
-            retry: random()?,
+        let keys = transport_keys(state.as_deref())?;
+        let serve = |identity: &Identity| {
+            let tls = tls::quic_server_config(identity)?;
+            serve(identity, tls, &keys, &shared).map_err(|_| StartError::NoInitialCipherSuite)
         };
-        let entropy = system_entropy();
-        let tls = tls::quic_server_config(&identity)?;
-        let server = transport::server_config(tls, &keys, &shared.limits, shared.clock.clone())
-            .map_err(|_| StartError::NoInitialCipherSuite)?;
-        let endpoint = transport::endpoint_config(FIRST_WORKER as u8, &keys, entropy, None);
+        let time = Clock::system();
+        let certificates = Arc::new(Certificates::new(serve(&identity)?));
+        if let Some(next) = &next_identity {
+            certificates.announce(serve(next)?, time.now() + next_certificate_lead);
+        }
+        shared.set_certificates(certificates.sha256());
+        let endpoint =
+            transport::endpoint_config(FIRST_WORKER as u8, &keys, system_entropy(), None);
         let core = Core::new(
             FIRST_WORKER,
             endpoint,
-            server,
+            Arc::clone(&certificates),
             Arc::clone(&shared),
             Arc::clone(&exchange),
+            time.now(),
         );
 
         let stop = Arc::new(AtomicBool::new(false));
+        let drained = Arc::new(watch::Sender::new(false));
         let worker = Worker {
             core,
             socket,
             poll,
-            clock: Clock::system(),
+            clock: time,
             shared: Arc::clone(&shared),
             stop: Arc::clone(&stop),
+            draining: None,
+            drained: Arc::clone(&drained),
         };
         let thread = std::thread::Builder::new()
             .name("tickgate-worker".to_owned())
@@ -190,13 +230,17 @@ impl Gateway {
                 advertise
             },
             server_name,
-            certificate_sha256: identity.fingerprint(),
             is_attached: watch::Sender::new(false),
         });
         let gateway = Self {
             host,
             workers: Arc::clone(&workers),
             address,
+            keys,
+            certificates,
+            certificate_lead: next_certificate_lead,
+            drained,
+            kernel_drops,
             stop,
             threads: vec![thread],
         };
@@ -228,16 +272,85 @@ impl Gateway {
         Arc::clone(&self.host) as Arc<dyn GatewayHost>
     }
 
+    /// Announces the certificate that is to follow the one served now, at once; after 5 minutes
+    /// ([`next_certificate_lead`](GatewayConfig::next_certificate_lead)) it is served, and it alone. Connections that are up then go on
+    /// under the one that they were shown.
+    ///
+    /// One that was announced and is not served yet is replaced. To announce the one that is served calls off whatever was to follow.
+    ///
+    /// # Errors
+    /// If certificate and key cannot be used; nothing has changed then.
+    pub fn rotate_certificate(&self, identity: Identity) -> Result<(), TlsError> {
+        let shared = &self.host.shared;
+        let tls = tls::quic_server_config(&identity)?;
+        let served = serve(&identity, tls, &self.keys, shared)
+            .map_err(|error| TlsError::Refused(rustls::Error::General(error.to_string())))?;
+        let from = Clock::system().now() + self.certificate_lead;
+        let announced = self.certificates.announce(served, from);
+        if announced == Announced::Anew {
+            tracing::info!(gateway = %shared.id, in_s = self.certificate_lead.as_secs(), "a new certificate will be served");
+        }
+        shared.set_certificates(self.certificates.sha256());
+        shared.wake_workers();
+        Ok(())
+    }
+
+    /// Admits nobody any more (close code `drained`). Those who are in go on for `within` at the most and are closed with the same
+    /// code then, whether the simulation ticks or not. The gateway is drained as soon as nobody is in any more; it runs on until
+    /// [`shutdown`](Self::shutdown), and tells whoever comes that it is drained. Called again it sets another deadline.
+    pub fn drain(&self, within: Duration) {
+        let shared = &self.host.shared;
+        tracing::info!(gateway = %shared.id, ?within, "drains: nobody is admitted any more");
+        shared.start_draining(shared.clock.wall().after(within));
+    }
+
+    /// Admits again. Whom the drain has closed already comes back by itself, or not.
+    pub fn cancel_drain(&self) {
+        self.host.shared.cancel_draining();
+    }
+
+    /// Whether the gateway drains, by [`drain`](Self::drain) or by order of the sidecar, and nobody is in any more.
+    pub fn is_drained(&self) -> bool {
+        *self.drained.borrow()
+    }
+
+    /// Resolves when the gateway [is drained](Self::is_drained).
+    pub async fn drained(&self) {
+        // It fails only when the sender is gone, which is ours.
+        let _ = self.drained.subscribe().wait_for(|drained| *drained).await;
+    }
+
+    /// Packets that the kernel dropped because the gateway took them too late, since the start. Read from `/proc/net/udp` at each
+    /// call; none where there is no such file (outside Linux).
+    pub fn socket_drops(&self) -> Option<u64> {
+        self.kernel_drops.read()
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> Counts {
         let counters = &self.host.shared.counters;
         Counts {
             admitted: counters.admitted.load(Ordering::Relaxed),
-            refused: counters.refusals(),
+            refused: counters
+                .refusals()
+                .filter(|(_, count)| *count > 0)
+                .collect(),
             handshakes_dropped: counters.handshakes_dropped.load(Ordering::Relaxed),
+            handshake_timeouts: counters.handshake_timeouts.load(Ordering::Relaxed),
+            retries: counters.retries.load(Ordering::Relaxed),
+            rate_limited: counters.rate_limited.load(Ordering::Relaxed),
             inputs_dropped: counters.inputs_dropped.load(Ordering::Relaxed),
             outputs_dropped: self.workers.iter().map(|worker| worker.overflowed()).sum(),
         }
+    }
+
+    /// Its metrics and health, for an HTTP listener to tell.
+    pub fn metrics(&self) -> GatewayMetrics {
+        GatewayMetrics::new(
+            Arc::clone(&self.host.shared),
+            Arc::clone(&self.workers),
+            self.kernel_drops.clone(),
+        )
     }
 
     /// Admits nobody any more and closes all connections as drained; returns when the workers have stopped.
@@ -246,7 +359,8 @@ impl Gateway {
     }
 
     fn stop(&mut self) {
-        self.host.shared.start_draining();
+        let shared = &self.host.shared;
+        shared.start_draining(shared.clock.wall());
         self.stop.store(true, Ordering::Release);
         for worker in self.workers.iter() {
             worker.wake();
@@ -272,8 +386,14 @@ pub struct Counts {
     pub admitted: u64,
     /// Connections closed before they had a seat, by close code; those codes that occurred.
     pub refused: Vec<(CloseCode, u64)>,
-    /// Handshakes dropped at the cap on handshakes in flight.
+    /// Handshakes dropped unfinished because their place was needed: at the cap on handshakes in flight, or at a prefix's share of it.
     pub handshakes_dropped: u64,
+    /// Handshakes dropped because they were not finished in time.
+    pub handshake_timeouts: u64,
+    /// Connections that were asked to prove their address first (Retry).
+    pub retries: u64,
+    /// Connections that got no answer because their prefix had begun too many.
+    pub rate_limited: u64,
     /// Datagrams of clients dropped before the simulation saw them, because a seat or all together sent too many.
     pub inputs_dropped: u64,
     /// Payloads of the simulation dropped because the worker was too far behind.
@@ -282,6 +402,41 @@ pub struct Counts {
 
 /// The first worker's index. There is one now; all that is indexed by worker is ready for more.
 const FIRST_WORKER: u16 = 0;
+
+/// The keys of this process: those that outlive it from the state file, if there is one.
+fn transport_keys(state: Option<&Path>) -> Result<TransportKeys, StartError> {
+    let fresh = PersistedKeys {
+        reset: random()?,
+        connection_id: random()?,
+    };
+    let PersistedKeys {
+        reset,
+        connection_id,
+    } = match state {
+        Some(path) => state::load_or_create(path, fresh)?,
+        None => fresh,
+    };
+    Ok(TransportKeys {
+        reset,
+        connection_id,
+        retry: random()?,
+    })
+}
+
+/// How connections are served with this identity. All share one key for Retry tokens, so that a Retry sent under the certificate
+/// before is good under the next.
+fn serve(
+    identity: &Identity,
+    tls: rustls::ServerConfig,
+    keys: &TransportKeys,
+    shared: &Shared,
+) -> Result<Served, NoInitialCipherSuite> {
+    let server = transport::server_config(tls, keys, &shared.limits, shared.clock.clone())?;
+    Ok(Served {
+        server: Arc::new(server),
+        leaf_sha256: identity.fingerprint(),
+    })
+}
 
 fn random<const N: usize>() -> Result<[u8; N], StartError> {
     let mut bytes = [0; N];

@@ -1,6 +1,14 @@
 //! The game's side of the gateway: one synchronous call per tick, which never blocks.
 
-use std::sync::Arc;
+use std::{
+    cell::Cell,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use super::{
     exchange::{Channel, Inbox, Input, Outgoing, WorkerExchange},
@@ -8,8 +16,8 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    id::Tick,
-    seat::{EndReason, Handle, Joined, SeatChange, SeatTable, TickReport},
+    id::{PlayerId, Tick},
+    seat::{EndReason, Handle, Joined, SeatChange, SeatTable, TickReport, Verdict},
 };
 
 /// The simulation's end of a gateway. One per gateway; it lives on the game loop's thread.
@@ -42,21 +50,28 @@ impl Simulation {
     /// Call it once per game tick, at a steady rate: until the first call, and when the last one is 2 s ago
     /// ([`Limits::tick_stall`](super::Limits::tick_stall)), nobody is admitted.
     pub fn tick(&mut self) -> Exchange<'_> {
-        let now = self.shared.clock.wall();
+        let started = self.shared.clock.now();
+        let now = self.shared.clock.wall_at(started);
         self.tick.0 += 1;
-        self.shared.ticked(now);
+        if self.shared.ticked(now) {
+            self.shared.watch_sidecar(now);
+        }
         // Inputs before changes: whoever they come from was seated before, so that its join is told now or was told.
         for (worker, inbox) in self.workers.iter().zip(&mut self.inboxes) {
             worker.take_inputs(inbox);
         }
         self.shared.seats.tick(self.tick, now, &mut self.report);
         self.shared.journal.record(&self.report);
-        note(&mut self.roster, &self.report.changes);
+        self.shared.events.record_ends(&self.report.changes, now);
+        for change in &self.report.changes {
+            self.log_end(change);
+            note(&mut self.roster, change);
+        }
         let dropped = self.inboxes.iter().map(Inbox::dropped).sum();
         self.shared
             .counters
             .inputs_dropped
-            .fetch_add(dropped, std::sync::atomic::Ordering::Relaxed);
+            .fetch_add(dropped, Ordering::Relaxed);
         Exchange {
             tick: self.tick,
             now,
@@ -66,14 +81,33 @@ impl Simulation {
                 roster: &self.roster,
             },
             inputs_dropped: dropped,
-            seats: &self.shared.seats,
+            seats: Seats {
+                table: &self.shared.seats,
+                verified: Cell::new(0),
+                total: &self.shared.counters.verifies,
+            },
             out: Outbox {
-                seats: &self.shared.seats,
+                shared: &self.shared,
+                started,
                 workers: &self.workers,
                 outgoing: &mut self.outgoing,
                 roster: &self.roster,
             },
         }
+    }
+
+    fn log_end(&self, change: &SeatChange) {
+        let SeatChange::Ended {
+            handle,
+            session,
+            reason,
+            ..
+        } = *change
+        else {
+            return;
+        };
+        let player = known(&self.roster, handle).map(|known| tracing::field::display(known.player));
+        tracing::debug!(gateway = %self.shared.id, %session, player, %handle, reason = reason.label(), "seat ended");
     }
 
     /// The seat table, for code beside the game loop that verifies too.
@@ -86,7 +120,10 @@ impl Simulation {
 #[derive(Debug, Clone, Copy)]
 struct Known {
     handle: Handle,
+    player: PlayerId,
     worker: u16,
+    /// As the game was told; not suspended.
+    is_live: bool,
 }
 
 fn known(roster: &[Option<Known>], handle: Handle) -> Option<Known> {
@@ -94,45 +131,91 @@ fn known(roster: &[Option<Known>], handle: Handle) -> Option<Known> {
     (known.handle == handle).then_some(known)
 }
 
-fn note(roster: &mut Vec<Option<Known>>, changes: &[SeatChange]) {
-    for change in changes {
-        let (handle, known) = match *change {
-            SeatChange::Joined(Joined { handle, worker, .. })
-            | SeatChange::Resumed { handle, worker } => (handle, Some(Known { handle, worker })),
-            SeatChange::Suspended { .. } => continue,
-            SeatChange::Ended { handle, .. } => (handle, None),
-        };
-        let slot = handle.slot() as usize;
-        if slot >= roster.len() {
-            // Grows to the highest slot in use, at most the table's capacity.
-            roster.resize(slot + 1, None);
+fn note(roster: &mut Vec<Option<Known>>, change: &SeatChange) {
+    let handle = change.handle();
+    let slot = handle.slot() as usize;
+    if slot >= roster.len() {
+        // Grows to the highest slot in use, at most the table's slots.
+        roster.resize(slot + 1, None);
+    }
+    let Some(entry) = roster.get_mut(slot) else {
+        return;
+    };
+    match *change {
+        SeatChange::Joined(Joined { player, worker, .. }) => {
+            *entry = Some(Known {
+                handle,
+                player,
+                worker,
+                is_live: true,
+            });
         }
-        if let Some(entry) = roster.get_mut(slot) {
-            *entry = known;
+        SeatChange::Resumed { worker, .. } => {
+            if let Some(known) = entry.as_mut().filter(|known| known.handle == handle) {
+                known.worker = worker;
+                known.is_live = true;
+            }
         }
+        SeatChange::Suspended { .. } => {
+            if let Some(known) = entry.as_mut().filter(|known| known.handle == handle) {
+                known.is_live = false;
+            }
+        }
+        SeatChange::Ended { .. } => *entry = None,
     }
 }
 
 /// What one tick brings and takes.
 ///
 /// Take it apart (`let Exchange { changes, inputs, mut out, .. } = simulation.tick();`) to answer inputs while reading them. What was
-/// written to `out` is handed over when that is dropped.
+/// written to `out` is handed over when that is dropped, and there the tick's measured duration ends.
 pub struct Exchange<'a> {
     /// This tick's number, from 1.
     pub tick: Tick,
     /// This tick's time, read once.
     pub now: Timestamp,
-    /// Who joined, moved and left since the last tick, in order, each exactly once.
+    /// Who joined, was suspended, resumed and ended since the last tick, in order, each exactly once.
     pub changes: &'a [SeatChange],
     /// What clients sent since the last tick, in the order of its arrival: of seats alone that the game was told of and whose end it
     /// was not.
     pub inputs: Inputs<'a>,
     /// Datagrams that were dropped since the last tick because their seat, or all seats together, sent too many.
     pub inputs_dropped: u64,
-    /// The seats: [`verify`](SeatTable::verify) each one, every tick.
-    pub seats: &'a SeatTable,
+    /// The seats: [`verify`](Seats::verify) each one, every tick.
+    pub seats: Seats<'a>,
     /// What is to be sent.
     pub out: Outbox<'a>,
+}
+
+/// The seat table during a tick. It counts how many seats are looked at, for the gateway's metrics; whoever verifies on other threads
+/// takes the table itself (`&*seats`), uncounted.
+pub struct Seats<'a> {
+    table: &'a SeatTable,
+    /// Here and not in the shared counter, which another core may hold: so that to count costs no more than an addition.
+    verified: Cell<u64>,
+    total: &'a AtomicU64,
+}
+
+impl Seats<'_> {
+    /// May this seat stay? As [`SeatTable::verify`], and counted.
+    pub fn verify(&self, handle: Handle) -> Verdict {
+        self.verified.set(self.verified.get() + 1);
+        self.table.verify(handle)
+    }
+}
+
+impl Deref for Seats<'_> {
+    type Target = SeatTable;
+
+    fn deref(&self) -> &SeatTable {
+        self.table
+    }
+}
+
+impl Drop for Seats<'_> {
+    fn drop(&mut self) {
+        self.total.fetch_add(self.verified.get(), Ordering::Relaxed);
+    }
 }
 
 /// A tick's inputs.
@@ -155,7 +238,8 @@ impl<'a> Inputs<'a> {
 
 /// Where the simulation puts what is to be sent; handed over to the workers when dropped.
 pub struct Outbox<'a> {
-    seats: &'a SeatTable,
+    shared: &'a Shared,
+    started: Instant,
     workers: &'a [Arc<WorkerExchange>],
     outgoing: &'a mut [Outgoing],
     roster: &'a [Option<Known>],
@@ -163,24 +247,27 @@ pub struct Outbox<'a> {
 
 impl Outbox<'_> {
     /// Sends an unreliable datagram of at most [`MAX_DATAGRAM`](crate::wire::MAX_DATAGRAM) bytes. A longer one is refused, and so is one to
-    /// a seat whose end was told (`false`); to a seat that has ended since nothing is sent.
+    /// a seat whose end was told (`false`); to a seat that has ended since, or is suspended, nothing is sent.
     pub fn datagram(&mut self, handle: Handle, payload: &[u8]) -> bool {
         payload.len() <= crate::wire::MAX_DATAGRAM && self.push(handle, Channel::Datagram, payload)
     }
 
     /// Sends a reliable, ordered message of at most [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE) bytes. A longer one is refused, and so is
-    /// one to a seat whose end was told (`false`); to a seat that has ended since nothing is sent.
+    /// one to a seat whose end was told (`false`); to a seat that has ended since, or is suspended, nothing is sent. So a client that
+    /// resumes has missed what was said meanwhile, and what was under way when its connection was lost.
     pub fn message(&mut self, handle: Handle, payload: &[u8]) -> bool {
         payload.len() <= crate::wire::MAX_MESSAGE && self.push(handle, Channel::Message, payload)
     }
 
     fn push(&mut self, handle: Handle, channel: Channel, payload: &[u8]) -> bool {
-        let outgoing = known(self.roster, handle)
-            .and_then(|known| self.outgoing.get_mut(usize::from(known.worker)));
-        let Some(outgoing) = outgoing else {
+        let Some(known) = known(self.roster, handle) else {
             return false;
         };
-        outgoing.push(handle, channel, payload);
+        if known.is_live
+            && let Some(outgoing) = self.outgoing.get_mut(usize::from(known.worker))
+        {
+            outgoing.push(handle, channel, payload);
+        }
         true
     }
 }
@@ -189,8 +276,141 @@ impl Drop for Outbox<'_> {
     fn drop(&mut self) {
         for (worker, outgoing) in self.workers.iter().zip(self.outgoing.iter_mut()) {
             worker.hand_over(outgoing, |handle| {
-                self.seats.end(handle, EndReason::Internal);
+                self.shared.seats.end(handle, EndReason::Internal);
             });
         }
+        let took = self
+            .shared
+            .clock
+            .now()
+            .saturating_duration_since(self.started);
+        self.shared.ticks.record(took);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        clock::ManualTime,
+        gateway::{Limits, SeatBudget},
+        id::{ClientId, PlayerGeneration, SessionId},
+        seat::{Connection, Grant, SeatConfig},
+    };
+
+    const START: Timestamp = Timestamp(1_700_000_000_000);
+    const TICK: Duration = Duration::from_millis(16);
+
+    struct Stage {
+        time: ManualTime,
+        shared: Arc<Shared>,
+        worker: Arc<WorkerExchange>,
+        simulation: Simulation,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let time = ManualTime::starting_at(START);
+            let seats = SeatTable::new(SeatConfig::default());
+            let id = "one".parse().unwrap();
+            let interval = Some(Duration::from_millis(10));
+            let shared = Shared::new(id, Limits::default(), time.clock(), seats, interval);
+            let shared = Arc::new(shared);
+            let worker = Arc::new(WorkerExchange::new(SeatBudget::default(), Box::new(|| {})));
+            Self {
+                time,
+                simulation: Simulation::new(Arc::clone(&shared), Arc::new([Arc::clone(&worker)])),
+                shared,
+                worker,
+            }
+        }
+
+        fn seat(&self, number: u64) -> Handle {
+            let grant = Grant {
+                session: SessionId(number.into()),
+                player: PlayerId(number.into()),
+                player_generation: PlayerGeneration(0),
+                client: ClientId(number),
+                ends_at: START.after(Duration::from_secs(3_600)),
+                connection: connection(number),
+            };
+            let installed = self.shared.seats.install(grant, START);
+            installed.unwrap().handle()
+        }
+
+        /// Payloads that the worker was handed.
+        fn sent(&self) -> usize {
+            let mut outgoing = Outgoing::default();
+            self.worker.take_outgoing(&mut outgoing);
+            outgoing.entries.len()
+        }
+    }
+
+    fn connection(id: u64) -> Connection {
+        Connection { worker: 0, id }
+    }
+
+    #[test]
+    fn what_is_sent_to_a_suspended_seat_goes_nowhere_quietly() {
+        let mut stage = Stage::new();
+        let handle = stage.seat(1);
+        assert!(stage.simulation.tick().out.datagram(handle, b"hello"));
+        assert_eq!(stage.sent(), 1);
+        let seats = Arc::clone(&stage.shared.seats);
+        assert!(seats.suspend(handle, connection(1), START));
+        let mut exchange = stage.simulation.tick();
+        assert_eq!(exchange.changes, [SeatChange::Suspended { handle }]);
+        assert_eq!(exchange.seats.verify(handle), Verdict::Suspended);
+        assert!(exchange.out.datagram(handle, b"are you there"));
+        assert!(exchange.out.message(handle, b"?"));
+        drop(exchange);
+        assert_eq!(stage.sent(), 0);
+        assert_eq!(stage.seat(1), handle, "it is back");
+        assert!(stage.simulation.tick().out.message(handle, b"welcome back"));
+        assert_eq!(stage.sent(), 1);
+        seats.end(handle, EndReason::Left);
+        assert!(!stage.simulation.tick().out.message(handle, b"farewell"));
+    }
+
+    #[test]
+    fn verifies_ticks_and_overruns_are_counted() {
+        let mut stage = Stage::new();
+        let handle = stage.seat(1);
+        for took in [1, 11] {
+            let Exchange { seats, out, .. } = stage.simulation.tick();
+            for _ in 0..3 {
+                assert!(seats.verify(handle).is_live());
+            }
+            stage.time.advance(Duration::from_millis(took));
+            drop((seats, out));
+        }
+        let verifies = stage.shared.counters.verifies.load(Ordering::Relaxed);
+        assert_eq!(verifies, 6);
+        let (seconds, buckets) = stage.shared.ticks.histogram();
+        assert!((seconds - 0.012).abs() < 1e-9);
+        assert_eq!(buckets.iter().map(|(_, count)| count).sum::<u64>(), 2);
+        assert_eq!(stage.shared.ticks.overruns(), 1);
+    }
+
+    #[test]
+    fn ticks_allocate_nothing_once_warm() {
+        let mut stage = Stage::new();
+        let handles: Vec<_> = (0..500).map(|number| stage.seat(number)).collect();
+        let (shared, time) = (Arc::clone(&stage.shared), stage.time.clone());
+        let mut pass = |ticks: u32| {
+            for _ in 0..ticks {
+                time.advance(TICK);
+                let exchange = stage.simulation.tick();
+                for handle in &handles {
+                    shared.seats.touch(*handle);
+                    assert!(exchange.seats.verify(*handle).is_live());
+                }
+            }
+        };
+        pass(150);
+        let count = allocation_counter::measure(|| pass(300));
+        assert_eq!(count.count_total, 0);
     }
 }

@@ -55,6 +55,11 @@ impl GameSocket {
         self.address
     }
 
+    /// Where the kernel tells what it drops.
+    pub(super) fn kernel_drops(&self) -> KernelDrops {
+        KernelDrops::of(&self.socket)
+    }
+
     /// How many packets of one size may go in one call.
     pub(super) fn max_segments(&self) -> usize {
         self.state.max_gso_segments().min(MAX_SEGMENTS)
@@ -111,6 +116,49 @@ impl GameSocket {
     }
 }
 
+/// Where the kernel tells how many packets it dropped because a socket's buffer was full: `/proc/net/udp` and `udp6`, by the socket's
+/// inode. (SO_RXQ_OVFL tells it too, but only as a control message of a packet that did come.)
+#[derive(Debug, Clone)]
+pub(super) struct KernelDrops {
+    inode: Option<String>,
+}
+
+impl KernelDrops {
+    #[cfg(target_os = "linux")]
+    fn of(socket: &mio::net::UdpSocket) -> Self {
+        use std::os::fd::AsRawFd;
+        // The link says `socket:[12345]`.
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd()));
+        let inode = link.ok().and_then(|link| {
+            let text = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(text.to_owned())
+        });
+        Self { inode }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn of(_: &mio::net::UdpSocket) -> Self {
+        Self { inode: None }
+    }
+
+    /// Packets dropped since the socket was made; none if the system does not tell.
+    pub(super) fn read(&self) -> Option<u64> {
+        let inode = self.inode.as_deref()?;
+        ["/proc/net/udp", "/proc/net/udp6"]
+            .iter()
+            .filter_map(|table| std::fs::read_to_string(table).ok())
+            .find_map(|table| drops_of(&table, inode))
+    }
+}
+
+/// The last column of the line whose tenth is this inode.
+fn drops_of(table: &str, inode: &str) -> Option<u64> {
+    table.lines().skip(1).find_map(|line| {
+        let mut columns = line.split_ascii_whitespace().skip(9);
+        (columns.next()? == inode).then(|| columns.last()?.parse().ok())?
+    })
+}
+
 /// The kernel caps what it gives (Linux: `net.core.rmem_max`), so what was given is read back.
 fn ask_for_buffers(socket: &Socket, buffer: usize) {
     let asked = socket
@@ -125,5 +173,38 @@ fn ask_for_buffers(socket: &Socket, buffer: usize) {
             "the kernel gave a smaller receive buffer: bursts may be lost; raise net.core.rmem_max"
         ),
         Err(error) => warn!(%error, "the kernel refused a larger receive buffer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+  121: 0100007F:1E61 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 72281 2 0000000000000000 0
+ 2094: 00000000:A0C6 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 7228 2 0000000000000000 4711
+";
+
+    #[test]
+    fn a_sockets_line_is_found_by_its_inode() {
+        assert_eq!(drops_of(TABLE, "7228"), Some(4_711));
+        assert_eq!(drops_of(TABLE, "72281"), Some(0));
+        assert_eq!(drops_of(TABLE, "722"), None);
+        assert_eq!(drops_of("", "7228"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_kernel_drops_is_told() {
+        let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        // The smallest buffer that there is: some packets of a kilobyte, and no more.
+        let socket = GameSocket::bind(loopback, 1).unwrap();
+        let drops = socket.kernel_drops();
+        assert_eq!(drops.read(), Some(0));
+        let sender = UdpSocket::bind(loopback).unwrap();
+        for _ in 0..100 {
+            sender.send_to(&[0; 1_000], socket.address()).unwrap();
+        }
+        assert!(drops.read().unwrap() > 0);
     }
 }

@@ -11,9 +11,15 @@ use std::{
 
 use mio::{Events, Poll, Token};
 use quinn_proto::Transmit;
+use tokio::sync::watch;
 use tracing::{debug, error};
 
-use super::{core::Core, shared::Shared, socket::GameSocket};
+use super::{
+    core::Core,
+    drain::{self, Progress},
+    shared::Shared,
+    socket::GameSocket,
+};
 use crate::{clock::Clock, seat::EndReason};
 
 /// The socket's readiness.
@@ -27,6 +33,9 @@ const BATCHES_PER_TURN: usize = 16;
 /// How long a worker that ends waits for its socket to take the last packets.
 const FAREWELL: Duration = Duration::from_millis(250);
 
+/// How often a worker looks at a drain at the least: its deadline is told in wall time, which a sidecar's heartbeat may move.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+
 /// One worker's parts.
 pub(super) struct Worker {
     pub(super) core: Core,
@@ -36,16 +45,22 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
     pub(super) stop: Arc<AtomicBool>,
+    /// How far a drain has come.
+    pub(super) draining: Option<Progress>,
+    /// Whether the gateway drains and nobody is in any more.
+    pub(super) drained: Arc<watch::Sender<bool>>,
 }
 
 /// Sees to it that a worker which panics leaves no gateway behind that looks alive.
-struct Mourner(Arc<Shared>);
+struct Mourner(Arc<Shared>, Arc<watch::Sender<bool>>);
 
 impl Drop for Mourner {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.fail();
         }
+        // Whether it panicked or was stopped: nobody is in any more.
+        self.1.send_replace(true);
     }
 }
 
@@ -59,7 +74,7 @@ struct Unsent {
 impl Worker {
     /// Runs until told to stop; then all connections are closed as drained.
     pub(super) fn run(mut self) {
-        let _mourner = Mourner(Arc::clone(&self.shared));
+        let _mourner = Mourner(Arc::clone(&self.shared), Arc::clone(&self.drained));
         let mut events = Events::with_capacity(8);
         let mut unsent = Unsent::default();
         let mut more_to_receive = false;
@@ -79,10 +94,21 @@ impl Worker {
             let now = self.clock.now();
             more_to_receive = self.receive(now);
             self.core.handle_timeouts(now);
+            self.draining = drain::enforce(&self.shared);
             self.core.exchange(now);
             self.send(now, &mut unsent);
+            self.tell_drain();
         }
         self.farewell(&mut events, &mut unsent);
+    }
+
+    fn tell_drain(&self) {
+        let done = self.draining == Some(Progress::Done);
+        self.drained.send_if_modified(|told| {
+            let changed = *told != done;
+            *told = done;
+            changed
+        });
     }
 
     /// Closes all connections, and stays until the socket has taken what tells them so, or for [`FAREWELL`].
@@ -105,8 +131,13 @@ impl Worker {
 
     /// How long nothing needs to be done.
     fn timeout(&self) -> Option<Duration> {
-        let next = self.core.next_timeout()?;
-        Some(next.saturating_duration_since(self.clock.now()))
+        let next = self.core.next_timeout();
+        let next = next.map(|at| at.saturating_duration_since(self.clock.now()));
+        let look = match self.draining {
+            Some(Progress::Waiting(left)) => Some(left.min(DRAIN_LOOK)),
+            Some(Progress::Done) | None => None,
+        };
+        next.into_iter().chain(look).min()
     }
 
     /// Receives what is there; whether there may be more.

@@ -4,29 +4,96 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     num::NonZeroU32,
+    sync::Arc,
     thread,
+    time::Duration,
 };
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::RoleError;
+use super::{
+    Asked, Reread, RoleError, make_parent_directory,
+    metrics::{MetricsPort, MetricsServer},
+    run::Changeable,
+};
 use crate::{
     clock::Clock,
-    config::{Activity, Config, Gateway as GatewaySection},
+    config::{self, Activity, Config, Gateway as GatewaySection},
     control,
     demo::{self, Summary},
     gateway::{Gateway, GatewayConfig, Limits},
     rpc::{self, Role},
-    seat::{ActivitySource, SeatConfig},
-    tls::{self, Identity},
+    seat::{ActivitySource, SamePlayer, SeatConfig},
+    tls::{self, Identity, TlsError},
 };
+
+/// What a gateway changes while it runs: the certificate that players see, and how long they may stay when it ends.
+const CHANGEABLE: Changeable = Changeable {
+    of_others: &["sidecar"],
+    keys: &[
+        "gateway.certificate",
+        "gateway.key",
+        "gateway.next_certificate",
+        "gateway.next_key",
+        "gateway.drain",
+    ],
+};
+
+/// How much longer than its deadline a drain is waited for: the gateway closes by its own clock and needs a moment for it.
+const DRAIN_SLACK: Duration = Duration::from_secs(2);
+
+/// Runs a gateway with the demo world until it is asked to end; then those in play may stay for `[gateway] drain`.
+///
+/// # Errors
+/// [`RoleError::Fenced`] when another process of the same gateway has taken its place: everybody here was closed as drained, and finds
+/// that one. Other [`RoleError`]s when it cannot start.
+pub async fn run_gateway(
+    config: Config,
+    asked: &Asked,
+    reread: &dyn Reread,
+) -> Result<(), RoleError> {
+    let mut running = config;
+    let gateway = GatewayRole::start(&running, Clock::system())?;
+    let mut is_fenced = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = asked.stop.cancelled() => break,
+            () = asked.stop_now.cancelled() => break,
+            () = gateway.fenced() => {
+                is_fenced = true;
+                break;
+            }
+            () = asked.reload.notified() => {
+                CHANGEABLE.reload(&mut running, reread, |new| gateway.reload(new));
+            }
+        }
+    }
+    if !is_fenced {
+        tokio::select! {
+            biased;
+            () = asked.stop_now.cancelled() => {}
+            // Its successor is up already: nobody needs to wait here.
+            () = gateway.fenced() => {}
+            () = gateway.drain(running.gateway.drain) => {}
+        }
+    }
+    gateway.shutdown().await;
+    if is_fenced {
+        return Err(RoleError::Fenced(running.gateway.id));
+    }
+    Ok(())
+}
 
 /// A running gateway, its control channel, and the demo world. Dropped, it ends all three, without waiting for the last two.
 pub struct GatewayRole {
     // The fields are dropped in this order: the control channel goes on until the connections are closed.
     gateway: Gateway,
+    metrics: Option<MetricsServer>,
     stop: DropGuard,
+    /// Cancelled when the sidecar has sent this process away for good.
+    fenced: CancellationToken,
     control: JoinHandle<control::gateway::Ended>,
     world: thread::JoinHandle<Summary>,
 }
@@ -47,21 +114,32 @@ impl GatewayRole {
             let tls = tls::rpc_client_config(&ca, Some(&identity))?;
             rpc::connect(&section.control.sidecar.to_string(), None, Some(tls))?
         };
+        let port = MetricsPort::bind(section.metrics_listen)?;
         let rate = NonZeroU32::new(config.demo.tick_hz).unwrap_or(demo::RATE);
         let (gateway, simulation) = Gateway::start(gateway_config(config, clock)?)?;
+        let metrics = port.map(|port| port.serve(Arc::new(gateway.metrics())));
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let world = demo::spawn(simulation, rate, Clock::system(), stop.clone())
             .map_err(RoleError::World)?;
-        let control = tokio::spawn(control::gateway::run(
-            channel,
-            gateway.host(),
-            Clock::system(),
-            stop,
-        ));
+        let fenced = CancellationToken::new();
+        let (host, to_fence) = (gateway.host(), fenced.clone());
+        let control = tokio::spawn(async move {
+            let ended = control::gateway::run(channel, host, Clock::system(), stop).await;
+            if ended == control::gateway::Ended::Fenced {
+                to_fence.cancel();
+            }
+            ended
+        });
+        tracing::info!(gateway = %gateway.id(), address = %gateway.local_addr(), "gateway is listening");
+        if let Some(metrics) = &metrics {
+            tracing::info!(address = %metrics.address(), "the gateway tells metrics and health");
+        }
         Ok(Self {
             gateway,
+            metrics,
             stop: guard,
+            fenced,
             control,
             world,
         })
@@ -72,11 +150,48 @@ impl GatewayRole {
         &self.gateway
     }
 
+    /// Where it tells metrics and health.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsServer::address)
+    }
+
+    /// Returns when the sidecar has sent this process away for good, since another one of the same gateway has attached.
+    pub async fn fenced(&self) {
+        self.fenced.cancelled().await;
+    }
+
+    /// Admits nobody any more, and returns when nobody is in any more: all have left, or `within` is over and they were closed.
+    pub async fn drain(&self, within: Duration) {
+        self.gateway.drain(within);
+        let drained = self.gateway.drained();
+        if tokio::time::timeout(within + DRAIN_SLACK, drained)
+            .await
+            .is_err()
+        {
+            tracing::warn!("the gateway has not drained in time; who is left is closed now");
+        }
+    }
+
+    /// Announces the certificate that `config` names, the next one if there is one, and serves it when everybody who connects has
+    /// heard of it. Nothing happens for one that is announced or served already.
+    ///
+    /// # Errors
+    /// [`RoleError::Tls`]; nothing has changed then.
+    pub fn reload(&self, config: &Config) -> Result<(), RoleError> {
+        let section = &config.gateway;
+        // Both must be usable: the present one is what the next start begins with.
+        let identity = Identity::load(&section.certificate, &section.key)?;
+        let identity = next_identity(section)?.unwrap_or(identity);
+        Ok(self.gateway.rotate_certificate(identity)?)
+    }
+
     /// Closes all connections as drained and returns when everything has stopped.
     pub async fn shutdown(self) {
         let Self {
             gateway,
+            metrics,
             stop,
+            fenced: _,
             control,
             world,
         } = self;
@@ -92,6 +207,9 @@ impl GatewayRole {
         let world = tokio::task::spawn_blocking(move || world.join());
         if !matches!(world.await, Ok(Ok(_))) {
             tracing::error!("the demo world had panicked");
+        }
+        if let Some(metrics) = metrics {
+            metrics.shutdown().await;
         }
     }
 }
@@ -113,10 +231,26 @@ fn ensure_own(section: &GatewaySection, identity: &Identity) -> Result<(), RoleE
     })
 }
 
+fn next_identity(section: &GatewaySection) -> Result<Option<Identity>, TlsError> {
+    let files = section
+        .next_certificate
+        .as_ref()
+        .zip(section.next_key.as_ref());
+    files
+        .map(|(certificate, key)| Identity::load(certificate, key))
+        .transpose()
+}
+
 fn gateway_config(config: &Config, clock: Clock) -> Result<GatewayConfig, RoleError> {
     let section = &config.gateway;
     let identity = Identity::load(&section.certificate, &section.key)?;
+    if let Some(state) = &section.state {
+        make_parent_directory(state)?;
+    }
     Ok(GatewayConfig {
+        next_identity: next_identity(section)?,
+        state: section.state.clone(),
+        tick_interval: Some(Duration::from_secs(1) / config.demo.tick_hz.max(1)),
         advertise: advertise(section).map_err(RoleError::Advertise)?,
         server_name: section.server_name.clone(),
         seats: SeatConfig {
@@ -128,15 +262,25 @@ fn gateway_config(config: &Config, clock: Clock) -> Result<GatewayConfig, RoleEr
                 Activity::Input => ActivitySource::Input,
                 Activity::Verify => ActivitySource::Verify,
             },
-            ..SeatConfig::default()
+            grace: config.seat.grace,
+            same_player: match config.seat.same_player {
+                config::SamePlayer::NewestWins => SamePlayer::NewestWins,
+                config::SamePlayer::OldestWins => SamePlayer::OldestWins,
+                config::SamePlayer::Allow => SamePlayer::Allow,
+            },
         },
         limits: Limits {
             handshakes: section.max_handshakes as usize,
+            retry_above: section.retry_above as usize,
+            handshake_timeout: section.handshake_timeout,
+            prefix_rate: section.prefix_rate,
+            prefix_burst: section.prefix_burst,
             awaiting_hello: section.max_awaiting_hello as usize,
             hello_timeout: section.hello_timeout,
             idle_timeout: section.idle_timeout,
             single_use: section.single_use_capacity as usize,
             admit_while_stale: section.control.admit_while_stale,
+            max_stale: section.control.max_stale,
             message_backlog: section.message_backlog.bytes(),
             ..Limits::default()
         },
@@ -164,8 +308,6 @@ fn advertise(section: &GatewaySection) -> io::Result<Vec<SocketAddr>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{certs::DevCerts, config::SidecarUrl};
 
@@ -182,7 +324,9 @@ mod tests {
         // As drop does it, in the order of the fields, and then waits for what drop does not wait for.
         let GatewayRole {
             gateway,
+            metrics: _,
             stop,
+            fenced: _,
             control,
             world,
         } = GatewayRole::start(&config, Clock::system()).unwrap();

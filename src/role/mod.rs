@@ -3,16 +3,23 @@
 
 pub mod dev;
 mod gateway;
+mod metrics;
+mod run;
 mod sidecar;
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
 
-pub use self::{gateway::GatewayRole, sidecar::start_sidecar};
+pub use self::{
+    gateway::{GatewayRole, run_gateway},
+    run::{Asked, Reread},
+    sidecar::{FIRST_EPOCH, SidecarRole, run_sidecar},
+};
 use crate::{
     certs::CertsError,
     config::{ConfigError, KeyError},
@@ -20,6 +27,7 @@ use crate::{
     id::GatewayId,
     rpc::RpcError,
     sidecar as sc,
+    store::StoreError,
     tls::TlsError,
 };
 
@@ -64,9 +72,34 @@ pub enum RoleError {
     /// This machine's address on the way to the sidecar is not to be found.
     #[error("cannot find the address to advertise; set gateway.advertise")]
     Advertise(#[source] io::Error),
+    /// The address for metrics and health cannot be had.
+    #[error("cannot listen on {address} for metrics and health")]
+    Metrics {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process of this gateway has attached to the sidecar, and takes the players from now on.
+    #[error("another process of gateway {0} has attached to the sidecar and taken its place")]
+    Fenced(GatewayId),
+    /// The sidecar's store could not write down the last activity as it closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It was told to end at once.
+    #[error("ended at once, with work under way")]
+    Cut,
     /// A file or directory that the role keeps its state in cannot be written.
     #[error("cannot write {}", .path.display())]
     State {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of the role's state cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Unreadable {
         /// Which file.
         path: PathBuf,
         /// What the system said.
@@ -94,10 +127,24 @@ impl RoleError {
             Self::OtherGateway { .. } => "other_gateway",
             Self::World(_) => "world",
             Self::Advertise(_) => "advertise",
+            Self::Metrics { .. } => "metrics",
+            Self::Fenced(_) => "fenced",
+            Self::Store(error) => error.label(),
+            Self::Cut => "cut",
             Self::State { .. } => "state",
+            Self::Unreadable { .. } => "unreadable",
             Self::InUse(_) => "in_use",
             Self::NotAttached(_) => "not_attached",
         }
+    }
+}
+
+/// Makes the directory that the file is to stand in, for its owner alone.
+fn make_parent_directory(file: &Path) -> Result<(), RoleError> {
+    // A file in the working directory has the parent "", which is there.
+    match file.parent() {
+        Some(parent) if parent != Path::new("") => make_private_directory(parent),
+        _ => Ok(()),
     }
 }
 

@@ -1,8 +1,14 @@
 //! The sidecar from its configuration.
 
-use std::path::Path;
+use std::{net::SocketAddr, sync::Arc};
 
-use super::{RoleError, make_private_directory};
+use rustls::pki_types::CertificateDer;
+
+use super::{
+    Asked, Reread, RoleError, make_parent_directory,
+    metrics::{MetricsPort, MetricsServer},
+    run::Changeable,
+};
 use crate::{
     clock::Clock,
     config::{Config, Environment, Store},
@@ -10,26 +16,114 @@ use crate::{
     tls::{self, Identity},
 };
 
-/// The master transport key's number as long as keys are not rotated.
-const FIRST_EPOCH: u32 = 1;
+/// The master transport key's number. A new master key may have the same one: it comes with a restart of the sidecar, and gateways hold
+/// only the keys that they were given last.
+pub const FIRST_EPOCH: u32 = 1;
 
-/// Starts a sidecar from `[session]` and `[sidecar]`, with the keys and certificates that these name.
+/// What a sidecar changes while it runs: its certificates.
+const CHANGEABLE: Changeable = Changeable {
+    of_others: &["gateway", "seat", "demo"],
+    keys: &["sidecar.certificate", "sidecar.key", "sidecar.client_ca"],
+};
+
+/// Runs a sidecar until it is asked to end.
 ///
 /// # Errors
 /// [`RoleError`]; nothing runs then.
-pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, RoleError> {
-    // Before it makes keys: whoever changed the configuration in code is held to the same rules.
-    config.check()?;
+pub async fn run_sidecar(
+    config: Config,
+    asked: &Asked,
+    reread: &dyn Reread,
+) -> Result<(), RoleError> {
+    let mut running = config;
+    let sidecar = SidecarRole::start(&running, Clock::system()).await?;
+    loop {
+        tokio::select! {
+            biased;
+            () = asked.stop_now.cancelled() => return Err(RoleError::Cut),
+            () = asked.stop.cancelled() => break,
+            () = asked.reload.notified() => {
+                CHANGEABLE.reload(&mut running, reread, |new| sidecar.reload(new));
+            }
+        }
+    }
+    tokio::select! {
+        ended = sidecar.shutdown() => ended,
+        () = asked.stop_now.cancelled() => Err(RoleError::Cut),
+    }
+}
+
+/// A running sidecar with its metrics. Dropped, it cuts all connections at once.
+pub struct SidecarRole {
+    sidecar: Sidecar,
+    metrics: Option<MetricsServer>,
+}
+
+impl SidecarRole {
+    /// Starts a sidecar from `[session]` and `[sidecar]`, with the keys and certificates that these name. Needs to be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// [`RoleError`]; nothing runs then.
+    pub async fn start(config: &Config, clock: Clock) -> Result<Self, RoleError> {
+        // Before it makes keys: whoever changed the configuration in code is held to the same rules.
+        config.check()?;
+        let port = MetricsPort::bind(config.sidecar.metrics_listen)?;
+        let sidecar = Sidecar::start(sidecar_config(config, clock)?).await?;
+        let metrics = port.map(|port| port.serve(Arc::new(sidecar.metrics())));
+        if let Some(metrics) = &metrics {
+            tracing::info!(address = %metrics.address(), "the sidecar tells metrics and health");
+        }
+        Ok(Self { sidecar, metrics })
+    }
+
+    /// The sidecar.
+    pub fn sidecar(&self) -> &Sidecar {
+        &self.sidecar
+    }
+
+    /// Where it tells metrics and health.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsServer::address)
+    }
+
+    /// Shows the certificate that `config` names from now on, and believes the callers whom its CA signs; connections that are there
+    /// stay as they are.
+    ///
+    /// # Errors
+    /// [`RoleError::Tls`]; nothing has changed then.
+    pub fn reload(&self, config: &Config) -> Result<(), RoleError> {
+        let (identity, client_ca) = certificates(config)?;
+        Ok(self.sidecar.reload_tls(identity, client_ca)?)
+    }
+
+    /// Stops: lets calls that are under way finish for 2 s, and closes the store.
+    ///
+    /// # Errors
+    /// [`RoleError::Store`]: the last activity is lost; everything that was acknowledged is safe.
+    pub async fn shutdown(self) -> Result<(), RoleError> {
+        let Self { sidecar, metrics } = self;
+        let closed = sidecar.shutdown().await;
+        if let Some(metrics) = metrics {
+            metrics.shutdown().await;
+        }
+        Ok(closed?)
+    }
+}
+
+fn certificates(config: &Config) -> Result<(Identity, Vec<CertificateDer<'static>>), RoleError> {
+    let sidecar = &config.sidecar;
+    let identity = Identity::load(&sidecar.certificate, &sidecar.key)?;
+    Ok((identity, tls::load_certificates(&sidecar.client_ca)?))
+}
+
+fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleError> {
     let (session, sidecar) = (&config.session, &config.sidecar);
     let keys = sidecar.load_keys()?;
     let Store::Embedded(path) = &sidecar.store;
-    let identity = Identity::load(&sidecar.certificate, &sidecar.key)?;
-    let client_ca = tls::load_certificates(&sidecar.client_ca)?;
-    // A file in the working directory has the parent "", which is there.
-    if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("")) {
-        make_private_directory(parent)?;
-    }
-    let started = Sidecar::start(SidecarConfig {
+    let (identity, client_ca) = certificates(config)?;
+    make_parent_directory(path)?;
+    Ok(SidecarConfig {
         environment: match config.environment {
             Environment::Production => sidecar::Environment::Production,
             Environment::Development => sidecar::Environment::Development,
@@ -41,7 +135,9 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
         client_ca,
         plain_text: sidecar.plain_text,
         session_key: keys.session,
-        previous_session_key: None,
+        previous_session_key: keys.previous_session,
+        refresh_key: keys.refresh,
+        previous_refresh_key: keys.previous_refresh,
         transport_key: MasterKey {
             epoch: FIRST_EPOCH,
             key: keys.transport,
@@ -53,12 +149,11 @@ pub async fn start_sidecar(config: &Config, clock: Clock) -> Result<Sidecar, Rol
             session_token: session.token_life,
             connect_token: session.connect_life,
         },
+        connect_tokens_per_minute: sidecar.connect_tokens_per_minute,
         store: StoreChoice::Embedded(path.clone()),
         clock,
         dev_login: sidecar.dev_login,
     })
-    .await?;
-    Ok(started)
 }
 
 #[cfg(test)]
@@ -72,9 +167,10 @@ mod tests {
         let mut config = Config::default();
         let key = directory.path().join("session.key");
         config.sidecar.session_key = KeySource::File(key.clone());
+        config.sidecar.refresh_key = KeySource::File(directory.path().join("refresh.key"));
         config.sidecar.transport_key = KeySource::File(directory.path().join("transport.key"));
         config.sidecar.generate_keys = true;
-        let Err(refused) = start_sidecar(&config, Clock::system()).await else {
+        let Err(refused) = SidecarRole::start(&config, Clock::system()).await else {
             panic!("it started");
         };
         assert_eq!(refused.label(), "config_invalid");

@@ -1,11 +1,16 @@
 //! AdminService: what backends and operators call.
 
+mod explanation;
+mod listing;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tonic::{Request, Response, Status};
 
 use crate::{
-    id::{PlayerId, Revision, SessionId},
+    clock::Timestamp,
+    control::Drain,
+    id::{GatewayId, PlayerId, Revision, SessionId},
     proto::{self, RevokeWait, admin_service_server::AdminService},
     rpc::{self, Role},
     store::{Identity, PlayerRevocation, SessionRevocation},
@@ -14,10 +19,11 @@ use crate::{
 
 use super::{
     config::SHORTEST_LIFE,
-    mint::Mint,
+    mint::{Mint, Wanted},
     refusal::Refusal,
-    registry::{Listed, Registry},
+    registry::{Listed, NotFound, Registry},
     sessions::{LoggedIn, Sessions},
+    trace,
 };
 
 /// How players whom a backend has authenticated log in, as sessions and tokens say it.
@@ -28,6 +34,9 @@ const MAX_SUBJECT: usize = 256;
 /// How long a revocation waits for gateways unless told otherwise, and at most.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The longest that players may be given to leave a gateway: no session lives longer, unless configured otherwise.
+const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The service.
 pub(super) struct AdminApi {
@@ -59,6 +68,21 @@ fn patience(wait: i32, wait_ms: u32) -> Result<Option<Duration>, Refusal> {
     Ok((wait == RevokeWait::Gateways).then_some(patience.min(LONGEST_WAIT)))
 }
 
+/// Whom the caller's certificate names, if it is an operator's; a backend is refused like anybody else.
+fn operator<T>(request: &Request<T>) -> Result<String, Refusal> {
+    match rpc::peer(request).and_then(|peer| peer.role) {
+        Some(Role::Admin(name)) => Ok(format!("admin/{name}")),
+        Some(Role::Backend(_) | Role::Gateway(_)) | None => Err(Refusal::AdminRole),
+    }
+}
+
+fn gateway_id(text: &str) -> Result<GatewayId, Refusal> {
+    text.parse().map_err(|source| Refusal::Id {
+        field: "gateway_id",
+        source,
+    })
+}
+
 fn session_id(text: &str) -> Result<SessionId, Refusal> {
     text.parse().map_err(|source| Refusal::Id {
         field: "session_id",
@@ -86,6 +110,22 @@ impl AdminApi {
                 field: "life_ms",
                 allowed: "0 for the default, or 1,000 to 300,000",
             })
+        }
+    }
+
+    /// Takes note of a revocation, with the player whose session it was.
+    async fn session_revoked(&self, id: SessionId, revision: Revision, at: Timestamp) {
+        let Sessions {
+            store,
+            explain,
+            counters,
+            ..
+        } = &*self.sessions;
+        counters.revocations.count("session");
+        // The revocation stands, whether or not it can be explained.
+        if let Ok(Some(found)) = store.session(id).await {
+            trace::session(&found);
+            explain.session_revoked(id, found.player.id, revision, at);
         }
     }
 
@@ -126,6 +166,7 @@ impl AdminService for AdminApi {
             is_new_player,
             token,
             expires_at,
+            refresh_token,
         } = self.sessions.log_in(identity, METHOD).await?;
         Ok(Response::new(proto::CreateSessionResponse {
             session_id: found.session.id.to_string(),
@@ -134,7 +175,7 @@ impl AdminService for AdminApi {
             session_token: token,
             expires_at_ms: expires_at.0,
             session_ends_at_ms: found.session.ends_at.0,
-            refresh_token: String::new(),
+            refresh_token,
         }))
     }
 
@@ -147,11 +188,16 @@ impl AdminService for AdminApi {
             session_id: id,
             target,
             life_ms,
-            client_key: _,
+            client_key,
         } = request.into_inner();
         let life = self.life(life_ms)?;
         let found = self.sessions.live(session_id(&id)?).await?;
-        Ok(Response::new(self.mint.issue(&found, target, life)?))
+        let wanted = Wanted {
+            target,
+            life,
+            client_key,
+        };
+        Ok(Response::new(self.mint.issue(&found, wanted).await?))
     }
 
     async fn revoke_session(
@@ -167,12 +213,10 @@ impl AdminService for AdminApi {
         let patience = patience(wait, wait_ms)?;
         let id = session_id(&id)?;
         let Sessions { store, clock, .. } = &*self.sessions;
-        let (ended, revision) = match store
-            .revoke_session(id, clock.wall())
-            .await
-            .map_err(Refusal::from)?
-        {
+        let at = clock.wall();
+        let (ended, revision) = match store.revoke_session(id, at).await.map_err(Refusal::from)? {
             SessionRevocation::Ended(revision) => {
+                self.session_revoked(id, revision, at).await;
                 tracing::info!(session = %id, %revision, by, "session revoked");
                 (1, revision)
             }
@@ -195,16 +239,15 @@ impl AdminService for AdminApi {
         let patience = patience(wait, wait_ms)?;
         let id = player_id(&id)?;
         let Sessions { store, clock, .. } = &*self.sessions;
-        match store
-            .revoke_player(id, clock.wall())
-            .await
-            .map_err(Refusal::from)?
-        {
+        let at = clock.wall();
+        match store.revoke_player(id, at).await.map_err(Refusal::from)? {
             PlayerRevocation::Ended {
                 generation: _,
                 revision,
                 sessions,
             } => {
+                self.sessions.explain.player_revoked(id, revision, at);
+                self.sessions.counters.revocations.count("player");
                 tracing::info!(player = %id, %revision, sessions, by, "player revoked");
                 Ok(Response::new(
                     self.revoked(sessions, revision, patience).await,
@@ -225,24 +268,69 @@ impl AdminService for AdminApi {
 
     async fn list_sessions(
         &self,
-        _request: Request<proto::ListSessionsRequest>,
+        request: Request<proto::ListSessionsRequest>,
     ) -> Result<Response<proto::ListSessionsResponse>, Status> {
-        Err(Status::unimplemented("placeholder"))
+        operator(&request)?;
+        let page = self.page(request.into_inner()).await?;
+        Ok(Response::new(page))
     }
 
     async fn drain_gateway(
         &self,
-        _request: Request<proto::DrainGatewayRequest>,
+        request: Request<proto::DrainGatewayRequest>,
     ) -> Result<Response<proto::DrainGatewayResponse>, Status> {
-        Err(Status::unimplemented("placeholder"))
+        let by = operator(&request)?;
+        let proto::DrainGatewayRequest {
+            gateway_id: id,
+            deadline_ms,
+            cancel,
+        } = request.into_inner();
+        let id = gateway_id(&id)?;
+        trace::gateway(&id);
+        let drain = drain(deadline_ms, cancel)?;
+        let seats = self.registry.drain(&id, drain).map_err(|reason| {
+            Status::from(match reason {
+                NotFound::NotThat | NotFound::Nothing => Refusal::NoSuchGateway(id.clone()),
+                NotFound::Away | NotFound::Draining => Refusal::GatewayAway,
+            })
+        })?;
+        tracing::info!(gateway = %id, ?drain, seats, by, "drain ordered");
+        Ok(Response::new(proto::DrainGatewayResponse { seats }))
     }
 
     async fn explain(
         &self,
-        _request: Request<proto::ExplainRequest>,
+        request: Request<proto::ExplainRequest>,
     ) -> Result<Response<proto::ExplainResponse>, Status> {
-        Err(Status::unimplemented("placeholder"))
+        use proto::explain_request::About;
+        operator(&request)?;
+        let proto::ExplainRequest { about } = request.into_inner();
+        let answer = match about {
+            Some(About::PlayerId(id)) => self.explain_player(player_id(&id)?).await,
+            Some(About::SessionId(id)) => self.explain_session(session_id(&id)?).await,
+            Some(About::GatewayId(id)) => self.explain_gateway(&gateway_id(&id)?),
+            None => Err(Refusal::Argument {
+                field: "about",
+                allowed: "a player_id, a session_id or a gateway_id",
+            }),
+        };
+        Ok(Response::new(answer?))
     }
+}
+
+/// What a gateway is told, of what an operator asks.
+fn drain(deadline_ms: u64, cancel: bool) -> Result<Drain, Refusal> {
+    if cancel {
+        return Ok(Drain::Cancel);
+    }
+    let deadline = Duration::from_millis(deadline_ms);
+    if deadline > LONGEST_DRAIN {
+        return Err(Refusal::Argument {
+            field: "deadline_ms",
+            allowed: "0 to 86,400,000 (24 h)",
+        });
+    }
+    Ok(Drain::Within(deadline))
 }
 
 fn gateway(listed: Listed) -> proto::Gateway {
@@ -250,6 +338,7 @@ fn gateway(listed: Listed) -> proto::Gateway {
         description,
         seats,
         revision,
+        draining,
     } = listed;
     proto::Gateway {
         id: description.id.to_string(),
@@ -262,21 +351,9 @@ fn gateway(listed: Listed) -> proto::Gateway {
         capacity: description.capacity,
         seats,
         revision: revision.0,
-        draining: false,
+        draining,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn too_long_a_wait_is_cut_short() {
-        let asked = |ms| patience(RevokeWait::Gateways.into(), ms).unwrap();
-        assert_eq!(asked(0), Some(DEFAULT_WAIT));
-        assert_eq!(asked(1), Some(Duration::from_millis(1)));
-        assert_eq!(asked(u32::MAX), Some(LONGEST_WAIT));
-        assert_eq!(patience(RevokeWait::Commit.into(), u32::MAX).unwrap(), None);
-        assert!(patience(7, 0).is_err());
-    }
-}
+mod tests;

@@ -6,20 +6,27 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
     proto::{self, auth_service_server::AuthService, login_request::Method},
-    store::{Found, SessionRevocation},
+    store::{Found, SessionRevocation, Standing},
 };
 
 use super::{
     login::dev::{self, DevLogin},
-    mint::Mint,
+    mint::{Mint, Wanted},
+    refresh::Renewed,
     refusal::Refusal,
-    sessions::{LoggedIn, Sessions},
+    registry::Registry,
+    sessions::{LoggedIn, Sessions, session_info},
 };
+
+/// How many of a player's own sessions are listed, and how many of the newest are looked at for them: what one call may cost.
+const LISTED: usize = 100;
+const LOOKED_AT: usize = 1_000;
 
 /// The service.
 pub(super) struct AuthApi {
     pub(super) sessions: Arc<Sessions>,
     pub(super) mint: Arc<Mint>,
+    pub(super) registry: Arc<Registry>,
     /// None where dev login is not allowed.
     pub(super) dev_login: Option<DevLogin>,
 }
@@ -45,6 +52,25 @@ impl AuthApi {
         }
     }
 
+    async fn own_sessions(
+        &self,
+        caller: &Found,
+        include_ended: bool,
+    ) -> Result<Vec<proto::SessionInfo>, Refusal> {
+        let store = &self.sessions.store;
+        let (now, idle) = (self.sessions.clock.wall(), self.sessions.lives.idle);
+        let newest = store.sessions(Some(caller.player.id), None, LOOKED_AT);
+        let wanted = newest
+            .await?
+            .into_iter()
+            .filter(|found| include_ended || found.standing(now, idle) == Standing::Live);
+        let listed = wanted.take(LISTED).map(|found| {
+            let gateways = self.registry.seats_of(found.session.id);
+            session_info(&found, now, idle, &gateways)
+        });
+        Ok(listed.collect())
+    }
+
     /// Revokes a session of the caller's player; whether it was still to be revoked.
     async fn revoke_own(&self, caller: &Found, asked: &str) -> Result<bool, Refusal> {
         let id = if asked.is_empty() {
@@ -61,8 +87,16 @@ impl AuthApi {
             return Err(Refusal::NoSuchSession);
         }
         let at = self.sessions.clock.wall();
+        if id == caller.session.id {
+            return self.sessions.log_out(caller, at).await;
+        }
         match self.sessions.store.revoke_session(id, at).await? {
             SessionRevocation::Ended(revision) => {
+                let player = caller.player.id;
+                self.sessions
+                    .explain
+                    .session_revoked(id, player, revision, at);
+                self.sessions.counters.revocations.count("session");
                 tracing::info!(session = %id, player = %caller.player.id, %revision, by = "player", "session revoked");
                 Ok(true)
             }
@@ -84,6 +118,7 @@ impl AuthService for AuthApi {
             is_new_player,
             token,
             expires_at,
+            refresh_token,
         } = self.prove(method).await?;
         Ok(Response::new(proto::LoginResponse {
             session_token: token,
@@ -92,7 +127,7 @@ impl AuthService for AuthApi {
             player_id: found.player.id.to_string(),
             is_new_player,
             session_ends_at_ms: found.session.ends_at.0,
-            refresh_token: String::new(),
+            refresh_token,
         }))
     }
 
@@ -101,33 +136,61 @@ impl AuthService for AuthApi {
         request: Request<proto::IssueConnectTokenRequest>,
     ) -> Result<Response<proto::ConnectTicket>, Status> {
         let caller = self.caller(request.metadata()).await?;
-        let proto::IssueConnectTokenRequest {
+        let proto::IssueConnectTokenRequest { target, client_key } = request.into_inner();
+        let wanted = Wanted {
             target,
-            client_key: _,
-        } = request.into_inner();
-        let life = self.sessions.lives.connect_token;
-        Ok(Response::new(self.mint.issue(&caller, target, life)?))
+            life: self.sessions.lives.connect_token,
+            client_key,
+        };
+        Ok(Response::new(self.mint.issue(&caller, wanted).await?))
     }
 
     async fn refresh(
         &self,
-        _request: Request<proto::RefreshRequest>,
+        request: Request<proto::RefreshRequest>,
     ) -> Result<Response<proto::RefreshResponse>, Status> {
-        Err(Status::unimplemented("placeholder"))
+        let proto::RefreshRequest { refresh_token } = request.into_inner();
+        let Renewed {
+            found,
+            role,
+            token,
+            expires_at,
+            refresh_token,
+        } = self.sessions.refresh(&refresh_token).await?;
+        Ok(Response::new(proto::RefreshResponse {
+            session_token: token,
+            expires_at_ms: expires_at.0,
+            refresh_token,
+            session_id: found.session.id.to_string(),
+            session_ends_at_ms: found.session.ends_at.0,
+            role,
+        }))
     }
 
     async fn logout(
         &self,
-        _request: Request<proto::LogoutRequest>,
+        request: Request<proto::LogoutRequest>,
     ) -> Result<Response<proto::LogoutResponse>, Status> {
-        Err(Status::unimplemented("placeholder"))
+        let (metadata, _, proto::LogoutRequest { refresh_token }) = request.into_parts();
+        let (sessions, at) = (&self.sessions, self.sessions.clock.wall());
+        // One that has ended is known too: asking again is harmless.
+        let found = if refresh_token.is_empty() {
+            sessions.known_of_bearer(bearer(&metadata)?, at).await?
+        } else {
+            sessions.known_of_refresh(&refresh_token, at).await?
+        };
+        let ended = sessions.log_out(&found, at).await?;
+        Ok(Response::new(proto::LogoutResponse { ended }))
     }
 
     async fn list_sessions(
         &self,
-        _request: Request<proto::ListOwnSessionsRequest>,
+        request: Request<proto::ListOwnSessionsRequest>,
     ) -> Result<Response<proto::ListOwnSessionsResponse>, Status> {
-        Err(Status::unimplemented("placeholder"))
+        let caller = self.caller(request.metadata()).await?;
+        let proto::ListOwnSessionsRequest { include_ended } = request.into_inner();
+        let sessions = self.own_sessions(&caller, include_ended).await?;
+        Ok(Response::new(proto::ListOwnSessionsResponse { sessions }))
     }
 
     async fn who_am_i(

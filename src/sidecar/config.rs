@@ -8,7 +8,9 @@ use crate::{
     clock::Clock,
     store::StoreLives,
     tls::Identity,
-    token::{MAX_CONNECT_LIFE, Purpose, SessionKey, TransportMasterKey, ensure_unshared},
+    token::{
+        MAX_CONNECT_LIFE, Purpose, RefreshKey, SessionKey, TransportMasterKey, ensure_unshared,
+    },
 };
 
 use super::StartError;
@@ -47,6 +49,10 @@ impl Default for SessionLives {
         }
     }
 }
+
+/// How many connect tokens a session may ask for in a minute, unless configured otherwise: a client that reconnects every second is
+/// still served.
+pub const DEFAULT_CONNECT_TOKENS_PER_MINUTE: u32 = 60;
 
 /// The shortest life of anything: below it, clocks and networks decide.
 pub(super) const SHORTEST_LIFE: Duration = Duration::from_secs(1);
@@ -87,12 +93,18 @@ pub struct SidecarConfig {
     pub session_key: SessionKey,
     /// Opens what was sealed before the last rotation.
     pub previous_session_key: Option<SessionKey>,
+    /// Seals refresh tokens.
+    pub refresh_key: RefreshKey,
+    /// Opens what was sealed before the last rotation; needed for as long as sessions live.
+    pub previous_refresh_key: Option<RefreshKey>,
     /// The keys of gateway processes derive from it.
     pub transport_key: MasterKey,
     /// Its predecessor: gateways go on accepting what was sealed before the last rotation.
     pub previous_transport_key: Option<MasterKey>,
     /// How long sessions and tokens live.
     pub lives: SessionLives,
+    /// How many connect tokens a player may ask for with one session in a minute, and at once. At least 1.
+    pub connect_tokens_per_minute: u32,
     /// Where sessions are kept.
     pub store: StoreChoice,
     /// The time.
@@ -109,6 +121,7 @@ impl fmt::Debug for SidecarConfig {
             .field("control_listen", &self.control_listen)
             .field("admin_listen", &self.admin_listen)
             .field("lives", &self.lives)
+            .field("connect_tokens_per_minute", &self.connect_tokens_per_minute)
             .field("store", &self.store)
             .field("dev_login", &self.dev_login)
             .field("plain_text", &self.plain_text)
@@ -124,14 +137,26 @@ impl SidecarConfig {
     /// Checks what must hold between the parts. Whether conveniences are allowed, if any is asked for.
     pub(super) fn check(&self) -> Result<Option<Convenient>, StartError> {
         self.lives.check()?;
+        if self.connect_tokens_per_minute == 0 {
+            return Err(StartError::Limit {
+                name: "connect tokens per minute",
+                allowed: "at least 1",
+            });
+        }
         let mut keys = vec![
             (Purpose::Session, self.session_key.id()),
+            (Purpose::Refresh, self.refresh_key.id()),
             (Purpose::Connect, self.transport_key.key.id()),
         ];
         keys.extend(
             self.previous_session_key
                 .iter()
                 .map(|key| (Purpose::Session, key.id())),
+        );
+        keys.extend(
+            self.previous_refresh_key
+                .iter()
+                .map(|key| (Purpose::Refresh, key.id())),
         );
         if let Some(previous) = &self.previous_transport_key {
             keys.push((Purpose::Connect, previous.key.id()));

@@ -1,29 +1,47 @@
 //! What the control channel asks of the sidecar, answered from registry and store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use crate::{
     clock::{Clock, Timestamp},
     control::{
-        AttachRefusal, AttachmentId, CarriedKey, GatewayDescription, LiveSeat, LogState, Orders,
-        RevocationRange, SeatReport, SidecarHost,
+        AttachRefusal, AttachmentId, CarriedKey, GatewayDescription, GatewayEvent, LiveSeat,
+        LogState, Orders, RevocationRange, SeatReport, SidecarHost,
     },
     id::{GatewayId, Incarnation, Revision, SessionId},
-    store::{Store, StoreError},
+    store::{Fencing, Store, StoreError},
 };
 
-use super::{mint::MasterKeys, registry::Registry};
+use super::{
+    explain::Explain,
+    metrics::Counters,
+    mint::MasterKeys,
+    registry::{Registry, Reported},
+};
+
+/// Sessions that the store is asked of at once: as many as one message names, so that others get their turn between two questions
+/// about a gateway with a million seats.
+const ASKED_AT_ONCE: usize = 4_096;
 
 /// The sidecar as the control channel sees it.
 pub(super) struct Host {
     pub(super) registry: Arc<Registry>,
     pub(super) store: Arc<dyn Store>,
     pub(super) keys: Arc<MasterKeys>,
+    pub(super) explain: Arc<Explain>,
+    pub(super) counters: Arc<Counters>,
     pub(super) idle: Duration,
     pub(super) clock: Clock,
+    /// Held from the store's word that a process is the newest until the registry knows it: or of two processes that attach at
+    /// once, the older could be registered last.
+    pub(super) attaching: Mutex<()>,
 }
 
 /// A gateway cannot mend a store: it tries again later.
@@ -34,6 +52,73 @@ pub(super) struct Host {
 fn not_ready(error: StoreError) -> AttachRefusal {
     tracing::error!(label = error.label(), %error, "the store failed under the control channel");
     AttachRefusal::NotReady
+}
+
+impl Host {
+    /// Which of these sessions were minted to the gateway.
+    async fn granted(
+        &self,
+        gateway: &GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        let mut granted = Vec::new();
+        for some in sessions.chunks(ASKED_AT_ONCE) {
+            let some = self.store.granted_among(gateway.clone(), some.to_vec());
+            granted.extend(some.await?);
+        }
+        Ok(granted)
+    }
+
+    /// Which of these sessions were not minted to the gateway. If the store cannot say, all: it could not take note of their
+    /// activity either.
+    async fn foreign(
+        &self,
+        gateway: &GatewayId,
+        mut strangers: HashSet<SessionId>,
+    ) -> HashSet<SessionId> {
+        if strangers.is_empty() {
+            return strangers;
+        }
+        match self
+            .granted(gateway, strangers.iter().copied().collect())
+            .await
+        {
+            Ok(granted) => {
+                for session in granted {
+                    strangers.remove(&session);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%gateway, label = error.label(), %error, "the store failed under a report");
+            }
+        }
+        strangers
+    }
+
+    /// Hands what a gateway saw to `explain`. What it says of a session that was never minted to it is nobody's.
+    async fn tell(
+        &self,
+        gateway: &GatewayId,
+        mut events: Vec<GatewayEvent>,
+        lost: u64,
+        foreign: &HashSet<SessionId>,
+    ) {
+        for event in &mut events {
+            event.session = event.session.filter(|session| !foreign.contains(session));
+        }
+        let unknown: BTreeSet<_> = events
+            .iter()
+            .filter_map(|event| event.session)
+            .filter(|session| self.explain.player_of(*session).is_none())
+            .collect();
+        for session in unknown {
+            // One that the store cannot find stays unknown, and nothing rests on it.
+            if let Ok(Some(found)) = self.store.session(session).await {
+                self.explain.introduce(session, found.player.id);
+            }
+        }
+        self.explain.gateway_events(gateway, events, lost);
+    }
 }
 
 #[tonic::async_trait]
@@ -51,7 +136,30 @@ impl SidecarHost for Host {
         gateway: &GatewayDescription,
         seats: &[LiveSeat],
     ) -> Result<AttachmentId, AttachRefusal> {
-        let attachment = self.registry.attach(gateway, seats)?;
+        let sessions = seats.iter().map(|seat| seat.session).collect();
+        let granted = self
+            .granted(&gateway.id, sessions)
+            .await
+            .map_err(not_ready)?;
+        let attaching = self.attaching.lock().await;
+        let fencing = self
+            .store
+            .attach_gateway(gateway.id.clone(), gateway.incarnation);
+        if fencing.await.map_err(not_ready)? == Fencing::Fenced {
+            tracing::warn!(
+                gateway = %gateway.id,
+                incarnation = %gateway.incarnation,
+                "attach refused: a newer process of this gateway has attached"
+            );
+            return Err(AttachRefusal::Fenced);
+        }
+        let attachment = self.registry.attach(gateway, &granted)?;
+        drop(attaching);
+        let rejected = seats.len() - granted.len();
+        if rejected > 0 {
+            self.counters.seats_rejected.add(rejected);
+            tracing::warn!(gateway = %gateway.id, rejected, "seats of sessions that were not minted to this gateway");
+        }
         tracing::info!(
             gateway = %gateway.id,
             incarnation = %gateway.incarnation,
@@ -102,10 +210,35 @@ impl SidecarHost for Host {
         self.store.watch_head()
     }
 
-    async fn report(&self, attachment: AttachmentId, report: SeatReport) {
-        let active = self.registry.report(attachment, report);
+    async fn report(&self, attachment: AttachmentId, mut report: SeatReport) {
+        let Some((gateway, strangers)) = self.registry.strangers(attachment, &report) else {
+            return;
+        };
+        // Most reports name only seats that are known, and cost no question to the store.
+        let foreign = self.foreign(&gateway, strangers).await;
+        let now = self.clock.wall();
+        let Reported {
+            active,
+            active_rejected,
+            seats_rejected,
+        } = self.registry.report(attachment, &report, &foreign, now);
         if !active.is_empty() {
-            self.store.note_activity(&active, self.clock.wall());
+            self.store.note_activity(&active, now);
+        }
+        if active_rejected + seats_rejected > 0 {
+            self.counters.activity_rejected.add(active_rejected);
+            self.counters.seats_rejected.add(seats_rejected);
+            tracing::warn!(
+                %gateway,
+                active_rejected,
+                seats_rejected,
+                "a report names sessions that were not minted to this gateway"
+            );
+        }
+        if !report.events.is_empty() || report.events_lost > 0 {
+            let events = std::mem::take(&mut report.events);
+            self.tell(&gateway, events, report.events_lost, &foreign)
+                .await;
         }
     }
 
@@ -121,11 +254,14 @@ impl SidecarHost for Host {
         self.registry.fenced(attachment).await;
     }
 
-    fn orders_ready(&self, _attachment: AttachmentId) -> Arc<Notify> {
-        Arc::default()
+    fn orders_ready(&self, attachment: AttachmentId) -> Arc<Notify> {
+        self.registry.orders_ready(attachment)
     }
 
-    fn take_orders(&self, _attachment: AttachmentId) -> Orders {
-        Orders::default()
+    fn take_orders(&self, attachment: AttachmentId) -> Orders {
+        self.registry.take_orders(attachment)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,18 +5,22 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     id::{ClientId, GatewayId, Incarnation},
     proto::{self, gateway_target},
-    store::{Found, StoreError},
+    store::{Found, Store, StoreError},
     token::{TransportKey, seal_connect},
 };
 
 use super::{
     MasterKey,
+    explain::Explain,
+    limit::Limit,
+    metrics::Counters,
     refusal::Refusal,
     registry::{NotFound, Registry, Target},
     sessions::connect_claims,
+    trace,
 };
 
 /// The master transport keys.
@@ -50,19 +54,53 @@ impl MasterKeys {
 /// Makes connect tokens.
 pub(super) struct Mint {
     pub(super) registry: Arc<Registry>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) keys: Arc<MasterKeys>,
+    pub(super) limit: Limit,
     pub(super) clock: Clock,
+    pub(super) explain: Arc<Explain>,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// A connect token as it is asked for.
+pub(super) struct Wanted {
+    /// Which gateway it shall open.
+    pub(super) target: Option<proto::GatewayTarget>,
+    /// How long it shall be good.
+    pub(super) life: Duration,
+    /// The Ed25519 public key whose holder alone may use it; empty for any bearer.
+    pub(super) client_key: Bytes,
 }
 
 impl Mint {
-    /// A single-use ticket for the session, to the gateway that `target` names.
-    pub(super) fn issue(
+    /// A single-use ticket for the session.
+    pub(super) async fn issue(
         &self,
         found: &Found,
-        target: Option<proto::GatewayTarget>,
-        life: Duration,
+        wanted: Wanted,
     ) -> Result<proto::ConnectTicket, Refusal> {
+        let issued = self.issue_uncounted(found, wanted).await;
+        let outcome = issued.as_ref().map_or_else(Refusal::label, |_| "minted");
+        self.counters.connect_tokens.count(outcome);
+        issued
+    }
+
+    async fn issue_uncounted(
+        &self,
+        found: &Found,
+        wanted: Wanted,
+    ) -> Result<proto::ConnectTicket, Refusal> {
+        let Wanted {
+            target,
+            life,
+            client_key,
+        } = wanted;
         let target = parse_target(target)?;
+        let client_key = parse_client_key(&client_key)?;
+        let session = found.session.id;
+        self.limit
+            .take(session, self.clock.now())
+            .map_err(|wait| Refusal::TooManyConnectTokens { wait })?;
         let gateway = self
             .registry
             .choose(&target)
@@ -70,12 +108,25 @@ impl Mint {
                 (NotFound::NotThat, Target::Gateway(id)) => Refusal::NoSuchGateway(id),
                 (NotFound::NotThat, Target::Address(_)) => Refusal::NoSuchAddress,
                 (NotFound::Away, _) => Refusal::GatewayAway,
+                (NotFound::Draining, _) => Refusal::GatewayDrains,
                 (NotFound::Nothing, _) | (NotFound::NotThat, Target::Any) => Refusal::NoGateway,
             })?;
+        trace::gateway(&gateway.id);
+        // Before the token is in the world, or the gateway could report activity that is not believed yet.
+        self.store.grant(session, gateway.id.clone()).await?;
         let now = self.clock.wall();
-        let claims = connect_claims(found, gateway.id.clone(), client_id()?, now, life);
-        let Timestamp(expires_at_ms) = claims.expires_at;
+        let id = gateway.id.clone();
+        let claims = connect_claims(found, id, client_id()?, client_key, now, life);
         let key = self.keys.sealing(&gateway.id, gateway.incarnation);
+        let token = seal_connect(&key, &claims);
+        self.explain.minted(
+            session,
+            claims.player,
+            &gateway.id,
+            sha256(&token),
+            claims.expires_at,
+            now,
+        );
         tracing::debug!(
             session = %claims.session,
             player = %claims.player,
@@ -85,8 +136,8 @@ impl Mint {
             "connect token minted"
         );
         Ok(proto::ConnectTicket {
-            token: seal_connect(&key, &claims),
-            expires_at_ms,
+            token,
+            expires_at_ms: claims.expires_at.0,
             gateway_id: gateway.id.to_string(),
             addresses: gateway
                 .addresses
@@ -131,6 +182,25 @@ fn parse_target(target: Option<proto::GatewayTarget>) -> Result<Target, Refusal>
             allowed: "a gateway_id, an address, or any = true",
         }),
     }
+}
+
+/// Only its length is judged: a key that is no point of the curve proves nothing later, to its owner's harm alone.
+fn parse_client_key(bytes: &[u8]) -> Result<Option<[u8; 32]>, Refusal> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    bytes.try_into().map(Some).map_err(|_| Refusal::Argument {
+        field: "client_key",
+        allowed: "empty, or the 32 bytes of an Ed25519 public key",
+    })
+}
+
+/// By which mint and refusal of a token are known to be of the same one, where the token itself must not be written down.
+fn sha256(token: &str) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
 }
 
 fn client_id() -> Result<ClientId, Refusal> {

@@ -9,9 +9,13 @@
 mod admin;
 mod auth;
 mod config;
+mod explain;
 mod host;
+mod limit;
 mod login;
+mod metrics;
 mod mint;
+mod refresh;
 mod refusal;
 mod registry;
 mod serve;
@@ -19,31 +23,41 @@ mod sessions;
 mod severed;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use rustls::pki_types::CertificateDer;
 use thiserror::Error;
+use tokio::sync::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::Clock,
     store::{EmbeddedStore, OpenError, Store, StoreError},
-    tls::TlsError,
-    token::{SessionKeyring, SharedKey},
+    tls::{Identity, TlsError},
+    token::{RefreshKeyring, SessionKeyring, SharedKey},
 };
 
 use self::{
     admin::AdminApi,
     auth::AuthApi,
+    explain::Explain,
     host::Host,
+    limit::Limit,
     login::dev::DevLogin,
+    metrics::{Counters, Sources},
     mint::{MasterKeys, Mint},
     registry::Registry,
-    serve::{Health, Listeners},
+    serve::{Certificates, Health, Listeners},
     sessions::Sessions,
 };
 
-pub use config::{Environment, MasterKey, SessionLives, SidecarConfig, StoreChoice};
+pub use config::{
+    DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, MasterKey, SessionLives, SidecarConfig,
+    StoreChoice,
+};
+pub use metrics::SidecarMetrics;
 
 /// How often sessions and events that are over are taken away; also how often the store's health is looked at.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -74,6 +88,14 @@ pub enum StartError {
     /// A life out of range.
     #[error("the {name} must be {allowed}")]
     Life {
+        /// Which one.
+        name: &'static str,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A limit out of range.
+    #[error("{name} must be {allowed}")]
+    Limit {
         /// Which one.
         name: &'static str,
         /// What is allowed.
@@ -110,6 +132,7 @@ impl StartError {
             Self::ConvenienceInProduction { .. } => "convenience_in_production",
             Self::ConvenienceExposed { .. } => "convenience_exposed",
             Self::Life { .. } => "life",
+            Self::Limit { .. } => "limit",
             Self::SharedKey(error) => error.label(),
             Self::SameEpoch(_) => "same_epoch",
             Self::Tls(error) => error.label(),
@@ -134,6 +157,8 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Sidecar {
     addresses: Addresses,
+    certificates: Certificates,
+    metrics: SidecarMetrics,
     running: Running,
 }
 
@@ -141,6 +166,7 @@ pub struct Sidecar {
 struct Running {
     store: Arc<dyn Store>,
     health: Health,
+    counters: Arc<Counters>,
     tasks: TaskTracker,
     /// Accept nothing more, and finish what is under way.
     stop: CancellationToken,
@@ -160,9 +186,12 @@ impl Sidecar {
         let SidecarConfig {
             session_key,
             previous_session_key,
+            refresh_key,
+            previous_refresh_key,
             transport_key,
             previous_transport_key,
             lives,
+            connect_tokens_per_minute,
             store,
             clock,
             dev_login,
@@ -182,21 +211,31 @@ impl Sidecar {
             current: transport_key,
             previous: previous_transport_key,
         });
+        let explain = Arc::new(Explain::new());
+        let running = Running::new(Arc::clone(&store));
+        let counters = &running.counters;
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
             keyring: SessionKeyring::new(session_key, previous_session_key),
+            refresh_keyring: RefreshKeyring::new(refresh_key, previous_refresh_key),
             lives,
             clock: clock.clone(),
+            explain: Arc::clone(&explain),
+            counters: Arc::clone(counters),
         });
         let mint = Arc::new(Mint {
             registry: Arc::clone(&registry),
+            store: Arc::clone(&store),
             keys: Arc::clone(&keys),
+            limit: Limit::per_minute(connect_tokens_per_minute),
             clock: clock.clone(),
+            explain: Arc::clone(&explain),
+            counters: Arc::clone(counters),
         });
-        let running = Running::new(Arc::clone(&store));
         let auth = AuthApi {
             sessions: Arc::clone(&sessions),
             mint: Arc::clone(&mint),
+            registry: Arc::clone(&registry),
             dev_login: convenient.filter(|_| dev_login).map(DevLogin::new),
         };
         let admin = AdminApi {
@@ -204,15 +243,25 @@ impl Sidecar {
             mint,
             registry: Arc::clone(&registry),
         };
+        let metrics = SidecarMetrics::new(Sources {
+            counters: Arc::clone(counters),
+            registry: Arc::clone(&registry),
+            head: store.watch_head(),
+            failed: store.watch_failed(),
+            serving: running.health.watch(),
+        });
         let host = Host {
             registry,
             store,
             keys,
+            explain,
+            counters: Arc::clone(counters),
             idle: lives.idle,
             clock: clock.clone(),
+            attaching: Mutex::default(),
         };
         running.health.serving(true).await;
-        listeners.serve(auth, host, admin, &running);
+        let certificates = listeners.serve(auth, host, admin, &running);
         running.tasks.spawn(purge(
             Arc::clone(&running.store),
             running.health.clone(),
@@ -225,12 +274,41 @@ impl Sidecar {
             admin,
         } = addresses;
         tracing::info!(%auth, %control, %admin, "sidecar is up");
-        Ok(Self { addresses, running })
+        Ok(Self {
+            addresses,
+            certificates,
+            metrics,
+            running,
+        })
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Its metrics and health, for [`admin::serve`](crate::admin::serve).
+    pub fn metrics(&self) -> SidecarMetrics {
+        self.metrics.clone()
+    }
+
+    /// Shows another certificate, and asks the certificates of gateways, backends and operators of these authorities, on every
+    /// connection that begins from now on. Those that there are go on: control streams live through it.
+    ///
+    /// # Errors
+    /// As at the start; then nothing changes.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "what was read from files is handed over"
+    )]
+    pub fn reload_tls(
+        &self,
+        identity: Identity,
+        client_ca: Vec<CertificateDer<'static>>,
+    ) -> Result<(), TlsError> {
+        self.certificates.replace(&identity, &client_ca)?;
+        tracing::info!("certificates replaced: new connections are shown them");
+        Ok(())
     }
 
     /// Stops: accepts no more calls, lets those under way finish for 2 s, cuts the rest, waits 2 s more at most, and closes the store.
@@ -266,6 +344,7 @@ impl Running {
         Self {
             store,
             health: Health::new(),
+            counters: Arc::new(Counters::new()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             sever: CancellationToken::new(),

@@ -1,5 +1,7 @@
 //! Why a call is refused, and what that is in gRPC: the one place where status codes are chosen.
 
+use std::time::Duration;
+
 use thiserror::Error;
 use tonic::Status;
 
@@ -24,10 +26,21 @@ pub(super) enum Refusal {
     BearerEnded(EndedBy),
     #[error("the session does not exist any more: log in again")]
     BearerUnknown,
+    // One text for all of them: whoever holds somebody else's token learns nothing of what became of it.
+    #[error(
+        "the refresh token is refused, expired or used before, or its session is over: log in again"
+    )]
+    Refresh(BadRefresh),
+    #[error(
+        "this session asks for connect tokens too often: the next one can be had in {} s", .wait.as_millis().div_ceil(1_000)
+    )]
+    TooManyConnectTokens { wait: Duration },
     #[error(
         "this needs a client certificate with the role tickgate://backend/<name> or tickgate://admin/<name>"
     )]
     Role,
+    #[error("this needs a client certificate with the role tickgate://admin/<name>")]
+    AdminRole,
     #[error(
         "{0} is switched off here: use another login method, or a development sidecar on loopback"
     )]
@@ -46,6 +59,8 @@ pub(super) enum Refusal {
     NoSuchSession,
     #[error("no such player")]
     NoSuchPlayer,
+    #[error("nothing is known of it; what happened long ago is forgotten")]
+    NothingKnown,
     #[error("the session is over ({}): create another one", .0.label())]
     SessionEnded(EndedBy),
     #[error("gateway {0} is not attached: see ListGateways for those that are")]
@@ -58,10 +73,34 @@ pub(super) enum Refusal {
         "that gateway is not attached now: try again when it has come back, or ask for another"
     )]
     GatewayAway,
+    #[error("that gateway drains, or every one does: ask for another, or try again later")]
+    GatewayDrains,
     #[error("no gateway is attached now: try again when one has started or come back")]
     NoGateway,
     #[error("the store cannot answer now: try again later")]
     Store(#[from] StoreError),
+}
+
+/// Why a refresh token is worth nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadRefresh {
+    /// It does not open.
+    Rejected(Rejection),
+    /// It had been used before, and has ended its session.
+    Reused,
+    /// Its session has ended, or is not known any more.
+    Ended(Option<EndedBy>),
+}
+
+impl BadRefresh {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Rejected(rejection) => rejection.label(),
+            Self::Reused => "refresh_reused",
+            Self::Ended(Some(by)) => by.label(),
+            Self::Ended(None) => "no_such_session",
+        }
+    }
 }
 
 impl Refusal {
@@ -73,12 +112,16 @@ impl Refusal {
             Self::BearerRejected(rejection) => rejection.label(),
             Self::BearerEnded(ended) | Self::SessionEnded(ended) => ended.label(),
             Self::BearerUnknown | Self::NoSuchSession => "no_such_session",
-            Self::Role => "role",
+            Self::Refresh(bad) => bad.label(),
+            Self::TooManyConnectTokens { .. } => "rate_limited",
+            Self::Role | Self::AdminRole => "role",
             Self::MethodOff(_) => "method_off",
             Self::Argument { .. } | Self::Id { .. } => "argument",
             Self::NoSuchPlayer => "no_such_player",
+            Self::NothingKnown => "nothing_known",
             Self::NoSuchGateway(_) | Self::NoSuchAddress => "no_such_gateway",
             Self::GatewayAway => "gateway_away",
+            Self::GatewayDrains => "gateway_drains",
             Self::NoGateway => "no_gateway",
             Self::Store(error) => error.label(),
         }
@@ -99,17 +142,23 @@ impl From<Refusal> for Status {
             | Refusal::BearerExpired
             | Refusal::BearerRejected(_)
             | Refusal::BearerEnded(_)
-            | Refusal::BearerUnknown => Self::unauthenticated(message),
-            Refusal::Role | Refusal::MethodOff(_) => Self::permission_denied(message),
+            | Refusal::BearerUnknown
+            | Refusal::Refresh(_) => Self::unauthenticated(message),
+            Refusal::Role | Refusal::AdminRole | Refusal::MethodOff(_) => {
+                Self::permission_denied(message)
+            }
             Refusal::Argument { .. } | Refusal::Id { .. } => Self::invalid_argument(message),
             Refusal::NoSuchSession
             | Refusal::NoSuchPlayer
+            | Refusal::NothingKnown
             | Refusal::NoSuchGateway(_)
             | Refusal::NoSuchAddress => Self::not_found(message),
+            Refusal::TooManyConnectTokens { .. } => Self::resource_exhausted(message),
             Refusal::SessionEnded(_) => Self::failed_precondition(message),
-            Refusal::GatewayAway | Refusal::NoGateway | Refusal::Store(_) => {
-                Self::unavailable(message)
-            }
+            Refusal::GatewayAway
+            | Refusal::GatewayDrains
+            | Refusal::NoGateway
+            | Refusal::Store(_) => Self::unavailable(message),
         }
     }
 }

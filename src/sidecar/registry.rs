@@ -1,63 +1,51 @@
-//! The gateways that are attached now: where they are, how full, what they have acknowledged.
+//! The gateways that are attached now: where they are, how full, who is on them, what they have acknowledged, and what they are to
+//! be told.
+//!
+//! Which process of a gateway is the newest, and which session was minted to which gateway, the store knows, for it outlives this
+//! process; here is what lasts as long as a stream.
+
+mod attached;
+mod choice;
+mod overview;
+mod seats;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, watch};
 
 use crate::{
-    clock::Clock,
-    control::{
-        AttachRefusal, AttachmentId, GatewayDescription, LiveSeat, SILENCE_LIMIT, SeatReport,
-    },
-    id::{GatewayId, Incarnation, Revision, SessionId},
+    clock::{Clock, Timestamp},
+    control::{AttachRefusal, AttachmentId, Drain, GatewayDescription, Orders, SeatReport},
+    id::{GatewayId, Revision, SessionId},
 };
 
-/// Gateways known at once, attached or remembered for fencing. They come with certificates, so this bounds a mistake rather than an
-/// attack.
+use self::{
+    attached::{Attached, MISSED, Ordered},
+    seats::Seats,
+};
+
+pub(super) use self::{
+    choice::{NotFound, Target},
+    overview::{Arrival, Listed, Totals},
+};
+
+/// Gateways known at once, attached or gone a while ago. They come with certificates, so this bounds a mistake rather than an attack.
 const MAX_GATEWAYS: usize = 1_024;
 
-/// Seats known in all: at some 20 bytes each, 20 MiB. Activity of further ones is not accepted, and their sessions may idle out.
-const KNOWN_SEATS: usize = 1 << 20;
-
-/// Earlier processes of a gateway that stay fenced off. An older one would have to come back after this many restarts.
-const REMEMBERED: usize = 8;
-
-/// How long a gateway that broke off with seats is still waited for: it is back within a second or two, if its network or its sidecar
-/// had a moment's trouble, and five are what either end takes to notice silence.
-const MISSED: Duration = SILENCE_LIMIT;
-
-/// Which gateway a connect token shall be for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
-    Gateway(GatewayId),
-    Address(SocketAddr),
-    /// The least loaded.
-    Any,
-}
-
-/// Why there is no gateway for a connect token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotFound {
-    /// None is attached at all.
-    Nothing,
-    /// The one asked for was attached, and is not now: it is restarting, cut off, or gone.
-    Away,
-    /// Not the one asked for.
-    NotThat,
-}
-
-/// An attached gateway as operators see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) description: GatewayDescription,
-    pub(super) seats: u32,
-    pub(super) revision: Revision,
+/// What a report came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Reported {
+    /// Sessions whose activity counts.
+    pub(super) active: Vec<SessionId>,
+    /// Sessions whose activity does not, since no token of theirs was minted for the gateway.
+    pub(super) active_rejected: usize,
+    /// Seats that are not known, for the same reason.
+    pub(super) seats_rejected: usize,
 }
 
 /// The attached gateways.
@@ -74,10 +62,10 @@ struct State {
     gateways: HashMap<GatewayId, Gateway>,
     by_attachment: HashMap<AttachmentId, GatewayId>,
     last_attachment: u64,
-    known_seats: usize,
+    seats: Seats,
 }
 
-/// A gateway by its id: the process that is attached, and those that may not attach again.
+/// A gateway by its id.
 #[derive(Debug, Default)]
 struct Gateway {
     attached: Option<Attached>,
@@ -85,35 +73,15 @@ struct Gateway {
     addresses: Vec<SocketAddr>,
     /// When its stream broke off while it had seats; none while it is attached.
     missed_since: Option<Instant>,
-    /// The newest process that attached, which alone may attach again; another one is newer still.
-    current: Option<Incarnation>,
-    fenced: VecDeque<Incarnation>,
+    /// What its process is to be told, and has not yet confirmed.
+    ordered: Option<Ordered>,
 }
 
-#[derive(Debug)]
-struct Attached {
-    id: AttachmentId,
-    description: GatewayDescription,
-    /// Sessions with a seat there, at most as many as the gateway has seats.
-    seats: HashSet<SessionId>,
-    /// Seats taken, by its own count.
-    reported: u32,
-    /// Tokens minted since that count: they will be seats soon, so a burst of logins is spread before the next count.
-    expected: u32,
-    revision: Revision,
-    replaced: CancellationToken,
-}
-
-impl Attached {
-    /// Seats taken and about to be.
-    fn load(&self) -> u64 {
-        u64::from(self.reported) + u64::from(self.expected)
-    }
-
-    /// Less loaded than `other`, in proportion to capacity: a/b < c/d without division.
-    fn is_less_loaded_than(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.description.capacity, other.description.capacity);
-        self.load().saturating_mul(theirs.into()) < other.load().saturating_mul(ours.into())
+impl Gateway {
+    /// Whether no tokens are to be minted for it. An order to admit again is not so before the gateway says so.
+    fn is_draining(&self) -> bool {
+        self.attached.as_ref().is_some_and(|a| a.draining)
+            || self.ordered.as_ref().is_some_and(Ordered::is_drain)
     }
 }
 
@@ -127,52 +95,34 @@ impl Registry {
         }
     }
 
-    /// Attaches a gateway process and detaches its predecessor: an older stream of the same process, or an older process, which is
-    /// fenced off for good.
+    /// Attaches a gateway process, which must be the newest of its gateway, and detaches what was attached before it: an older
+    /// stream of the same process, or an older process. `seats` are those of its seats whose sessions were minted to it.
     pub(super) fn attach(
         &self,
         description: &GatewayDescription,
-        seats: &[LiveSeat],
+        seats: &[SessionId],
     ) -> Result<AttachmentId, AttachRefusal> {
         let mut state = self.state();
         state.make_room_for(&description.id)?;
+        state.detach_current(&description.id);
         state.last_attachment += 1;
         let id = AttachmentId(state.last_attachment);
-        let gateway = state.gateways.entry(description.id.clone()).or_default();
-        let incarnation = description.incarnation;
-        if gateway.fenced.contains(&incarnation) {
-            return Err(AttachRefusal::Fenced);
-        }
-        if let Some(older) = gateway.current.replace(incarnation)
-            && older != incarnation
-        {
-            gateway.fenced.push_back(older);
-            if gateway.fenced.len() > REMEMBERED {
-                gateway.fenced.pop_front();
-            }
-            tracing::info!(gateway = %description.id, %older, newer = %incarnation, "older process fenced off");
-        }
-        state.detach_current(&description.id);
-        let mut attached = Attached {
-            id,
-            description: description.clone(),
-            seats: HashSet::new(),
-            reported: u32::try_from(seats.len()).unwrap_or(u32::MAX),
-            expected: 0,
-            revision: Revision(0),
-            replaced: CancellationToken::new(),
-        };
-        let room = attached.room_beside(state.known_seats);
-        attached
-            .seats
-            .extend(seats.iter().take(room).map(|seat| seat.session));
-        state.known_seats += attached.seats.len();
         state.by_attachment.insert(id, description.id.clone());
-        if let Some(gateway) = state.gateways.get_mut(&description.id) {
-            gateway.attached = Some(attached);
-            gateway.addresses.clone_from(&description.addresses);
-            gateway.missed_since = None;
+        let mut attached = Attached::new(id, description.clone());
+        attached.reported = u32::try_from(seats.len()).unwrap_or(u32::MAX);
+        for session in seats {
+            attached.open(*session, &mut state.seats);
         }
+        let gateway = state.gateways.entry(description.id.clone()).or_default();
+        gateway.ordered = gateway
+            .ordered
+            .and_then(|ordered| ordered.on_attach(description.incarnation));
+        if gateway.ordered.is_some() {
+            attached.orders.notify_one();
+        }
+        gateway.attached = Some(attached);
+        gateway.addresses.clone_from(&description.addresses);
+        gateway.missed_since = None;
         drop(state);
         self.changed();
         Ok(id)
@@ -182,9 +132,7 @@ impl Registry {
     pub(super) fn detach(&self, id: AttachmentId) {
         let mut state = self.state();
         if let Some(gateway) = state.by_attachment.get(&id).cloned() {
-            let had_seats = state
-                .attached(id)
-                .is_some_and(|attached| attached.reported > 0 || !attached.seats.is_empty());
+            let had_seats = state.attached(id).is_some_and(|a| a.has_seats());
             state.detach_current(&gateway);
             if let Some(gateway) = state.gateways.get_mut(&gateway) {
                 gateway.missed_since = had_seats.then(|| self.clock.now());
@@ -194,40 +142,75 @@ impl Registry {
         self.changed();
     }
 
-    /// Takes a report, and returns the sessions whose activity counts: those that have a seat there.
-    pub(super) fn report(&self, id: AttachmentId, report: SeatReport) -> Vec<SessionId> {
-        let SeatReport {
-            opened,
-            closed,
-            mut active,
-            seats,
-            ..
-        } = report;
+    /// Whose report it is, and the sessions in it of which no seat is known there: whether they were minted to the gateway is for
+    /// the store to say. None if the attachment has ended.
+    pub(super) fn strangers(
+        &self,
+        id: AttachmentId,
+        report: &SeatReport,
+    ) -> Option<(GatewayId, HashSet<SessionId>)> {
         let mut state = self.state();
-        let known_seats = state.known_seats;
-        let Some(attached) = state.attached(id) else {
-            return Vec::new();
+        let attached = state.attached(id)?;
+        let opened = report.opened.iter().map(|seat| seat.session);
+        let told = report.events.iter().filter_map(|event| event.session);
+        let strangers = opened
+            .chain(report.active.iter().copied())
+            .chain(told)
+            .filter(|session| !attached.has_seat(*session))
+            .collect();
+        Some((attached.description.id.clone(), strangers))
+    }
+
+    /// Takes a report at `at`: who came and went, and who was active, which other gateways hear of. `foreign` are those of
+    /// [`strangers`](Self::strangers) that were not minted to the gateway.
+    ///
+    /// Reports come one after the other, and a session stands in one list of each: so the last one that names a seat says how it
+    /// is, however a report was split into messages.
+    pub(super) fn report(
+        &self,
+        id: AttachmentId,
+        report: &SeatReport,
+        foreign: &HashSet<SessionId>,
+        at: Timestamp,
+    ) -> Reported {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(gateway) = state.by_attachment.get(&id) else {
+            return Reported::default();
         };
-        let before = attached.seats.len();
-        for session in &closed {
-            attached.seats.remove(session);
+        let Some(gateway) = state.gateways.get_mut(gateway) else {
+            return Reported::default();
+        };
+        let Some(attached) = gateway.attached.as_mut() else {
+            return Reported::default();
+        };
+        // What a seat did before it ended counts.
+        let mut active = report.active.clone();
+        active.retain(|session| !foreign.contains(session));
+        for session in &report.closed {
+            attached.close(*session, &mut state.seats);
         }
-        // A session that is in both lists left and came back.
-        let mut room = attached.room_beside(known_seats - before + attached.seats.len());
-        for seat in &opened {
-            if room > 0 && attached.seats.insert(seat.session) {
-                room -= 1;
+        let mut seats_rejected = 0;
+        for seat in &report.opened {
+            if foreign.contains(&seat.session) {
+                seats_rejected += 1;
+            } else {
+                attached.open(seat.session, &mut state.seats);
             }
         }
-        attached.reported = seats;
-        if opened.is_empty() && closed.is_empty() && active.is_empty() {
-            // A heartbeat, with a fresh count. What was minted in the last moments is not in it yet; that skew is gone by the next.
-            attached.expected = 0;
+        attached.hear(report);
+        gateway.ordered = gateway
+            .ordered
+            .filter(|ordered| ordered.is_outstanding(report.draining));
+        let elsewhere = state.moved_elsewhere(id, &active);
+        for (session, holder) in elsewhere {
+            state.push_activity(holder, session, at);
         }
-        active.retain(|session| attached.seats.contains(session));
-        let after = attached.seats.len();
-        state.known_seats = known_seats - before + after;
-        active
+        Reported {
+            active_rejected: report.active.len() - active.len(),
+            active,
+            seats_rejected,
+        }
     }
 
     /// A gateway has applied the log up to `revision`.
@@ -246,46 +229,48 @@ impl Registry {
         }
     }
 
-    /// The gateway to mint a connect token for; the token counts towards its load at once.
-    pub(super) fn choose(&self, target: &Target) -> Result<GatewayDescription, NotFound> {
+    /// Orders a gateway to drain, or to admit again; how many seats are taken there. From now on no tokens are minted for one that
+    /// is to drain.
+    pub(super) fn drain(&self, gateway: &GatewayId, drain: Drain) -> Result<u32, NotFound> {
         let mut state = self.state();
-        if state.gateways.values().all(|g| g.attached.is_none()) {
-            return Err(NotFound::Nothing);
-        }
-        let was_attached = state.knows(target);
-        let mut all = state
-            .gateways
-            .values_mut()
-            .filter_map(|g| g.attached.as_mut());
-        let chosen = match target {
-            Target::Gateway(id) => all.find(|a| a.description.id == *id),
-            Target::Address(address) => all
-                .filter(|a| a.description.addresses.contains(address))
-                .reduce(less_loaded),
-            Target::Any => all.reduce(less_loaded),
-        };
-        let chosen = chosen.ok_or(if was_attached {
-            NotFound::Away
-        } else {
-            NotFound::NotThat
-        })?;
-        chosen.expected = chosen.expected.saturating_add(1);
-        Ok(chosen.description.clone())
+        let known = state.gateways.get_mut(gateway).ok_or(NotFound::NotThat)?;
+        let attached = known.attached.as_ref().ok_or(NotFound::Away)?;
+        let process = attached.description.incarnation;
+        known.ordered = Some(Ordered::new(process, drain, self.clock.now()));
+        attached.orders.notify_one();
+        Ok(attached.reported)
     }
 
-    /// The attached gateways, by id.
-    pub(super) fn list(&self) -> Vec<Listed> {
-        let state = self.state();
-        let attached = state.gateways.values().filter_map(|g| g.attached.as_ref());
-        let mut listed: Vec<_> = attached
-            .map(|attached| Listed {
-                description: attached.description.clone(),
-                seats: attached.reported,
-                revision: attached.revision,
-            })
-            .collect();
-        listed.sort_by(|a, b| a.description.id.cmp(&b.description.id));
-        listed
+    /// Notified when there are orders for the attachment; never if it has ended.
+    pub(super) fn orders_ready(&self, id: AttachmentId) -> Arc<Notify> {
+        let orders = self.state().attached(id).map(|a| Arc::clone(&a.orders));
+        orders.unwrap_or_default()
+    }
+
+    /// Takes the orders for the attachment.
+    pub(super) fn take_orders(&self, id: AttachmentId) -> Orders {
+        let now = self.clock.now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(gateway) = state.by_attachment.get(&id) else {
+            return Orders::default();
+        };
+        let Some(gateway) = state.gateways.get_mut(gateway) else {
+            return Orders::default();
+        };
+        let moved = gateway
+            .attached
+            .as_mut()
+            .map(|a| std::mem::take(&mut a.idle_moved));
+        Orders {
+            // Master keys change with a restart, and then every gateway attaches anew.
+            keys: None,
+            idle_moved: moved.unwrap_or_default().into_iter().collect(),
+            drain: gateway
+                .ordered
+                .as_mut()
+                .and_then(|ordered| ordered.take(now)),
+        }
     }
 
     /// Waits until every gateway that is attached now, or broke off with seats within the last five seconds, has acknowledged
@@ -319,38 +304,33 @@ impl Registry {
     }
 }
 
-fn less_loaded<'a>(a: &'a mut Attached, b: &'a mut Attached) -> &'a mut Attached {
-    let tie = !a.is_less_loaded_than(b) && !b.is_less_loaded_than(a);
-    // Ties go by id, so that the same state gives the same answer.
-    let first = a.is_less_loaded_than(b) || (tie && a.description.id < b.description.id);
-    if first { a } else { b }
-}
-
-impl Attached {
-    /// How many more seats may be remembered, with `known` in all.
-    fn room_beside(&self, known: usize) -> usize {
-        let capacity = usize::try_from(self.description.capacity).unwrap_or(usize::MAX);
-        capacity
-            .saturating_sub(self.seats.len())
-            .min(KNOWN_SEATS.saturating_sub(known))
-    }
-}
-
 impl State {
     fn attached(&mut self, id: AttachmentId) -> Option<&mut Attached> {
         let gateway = self.by_attachment.get(&id)?;
         self.gateways.get_mut(gateway)?.attached.as_mut()
     }
 
-    /// Whether the gateway that `target` names is known, attached or not.
-    fn knows(&self, target: &Target) -> bool {
-        match target {
-            Target::Gateway(id) => self.gateways.contains_key(id),
-            Target::Address(address) => self
-                .gateways
-                .values()
-                .any(|g| g.addresses.contains(address)),
-            Target::Any => false,
+    /// The seats of these sessions at other attachments than `id`.
+    fn moved_elsewhere(
+        &self,
+        id: AttachmentId,
+        active: &[SessionId],
+    ) -> Vec<(SessionId, AttachmentId)> {
+        let of = |session: &SessionId| {
+            let session = *session;
+            let holders = self.seats.holders(session).iter();
+            holders.map(move |holder| (session, *holder))
+        };
+        let all = active.iter().flat_map(of);
+        all.filter(|(_, holder)| *holder != id).collect()
+    }
+
+    /// A gateway is to hear that a session with a seat there was active elsewhere.
+    fn push_activity(&mut self, holder: AttachmentId, session: SessionId, at: Timestamp) {
+        if let Some(attached) = self.attached(holder) {
+            let known = attached.idle_moved.entry(session).or_insert(at);
+            *known = at.max(*known);
+            attached.orders.notify_one();
         }
     }
 
@@ -372,7 +352,7 @@ impl State {
     }
 
     fn detach_current(&mut self, gateway: &GatewayId) {
-        let Some(old) = self
+        let Some(mut old) = self
             .gateways
             .get_mut(gateway)
             .and_then(|g| g.attached.take())
@@ -380,7 +360,7 @@ impl State {
             return;
         };
         self.by_attachment.remove(&old.id);
-        self.known_seats -= old.seats.len();
+        old.close_all(&mut self.seats);
         old.replaced.cancel();
     }
 

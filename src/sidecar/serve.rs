@@ -1,11 +1,17 @@
 //! The three listeners: what each serves, within which bounds.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{net::TcpListener, sync::Mutex};
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, watch},
+};
 use tokio_stream::StreamExt;
 use tonic::{
+    Code,
+    codegen::http,
     service::{Routes, RoutesBuilder},
     transport::Server,
 };
@@ -14,6 +20,7 @@ use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
+use tower::util::MapResponseLayer;
 
 use crate::{
     clock::Clock,
@@ -24,7 +31,8 @@ use crate::{
         auth_service_server::{self, AuthServiceServer},
         control_service_server,
     },
-    rpc, tls,
+    rpc,
+    tls::{self, Identity, TlsError},
 };
 
 use super::{
@@ -33,6 +41,7 @@ use super::{
     auth::AuthApi,
     host::Host,
     severed::Severable,
+    trace,
 };
 
 /// The longest request of auth and admin: the longest fields are a token in metadata, which is not part of it, and a subject of
@@ -56,6 +65,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub(super) struct Health {
     reporter: HealthReporter,
+    /// The same for whoever watches from within.
+    serving: Arc<watch::Sender<bool>>,
     /// Whether [`down`](Self::down) has been called; held while the status changes, so that nothing undoes it.
     is_down: Arc<Mutex<bool>>,
 }
@@ -64,6 +75,7 @@ impl Health {
     pub(super) fn new() -> Self {
         Self {
             reporter: HealthReporter::new(),
+            serving: Arc::new(watch::Sender::new(false)),
             is_down: Arc::default(),
         }
     }
@@ -81,7 +93,13 @@ impl Health {
         self.report(false).await;
     }
 
+    /// Watches whether the services are fit to be called.
+    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+        self.serving.subscribe()
+    }
+
     async fn report(&self, serving: bool) {
+        self.serving.send_replace(serving);
         let status = if serving {
             ServingStatus::Serving
         } else {
@@ -105,26 +123,72 @@ impl Health {
 
 type Tls = Arc<ArcSwap<rustls::ServerConfig>>;
 
+/// What the listeners show and whom they trust; it can be replaced while they listen.
+pub(super) struct Certificates {
+    /// None where `AuthService` speaks plain text.
+    auth: Option<Tls>,
+    /// Of the two that ask for certificates.
+    mutual: Tls,
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").finish_non_exhaustive()
+    }
+}
+
+impl Certificates {
+    fn new(config: &SidecarConfig) -> Result<Self, TlsError> {
+        let shared = |config| Arc::new(ArcSwap::from_pointee(config));
+        let Configs { auth, mutual } = Configs::new(&config.identity, &config.client_ca)?;
+        Ok(Self {
+            auth: (!config.plain_text).then(|| shared(auth)),
+            mutual: shared(mutual),
+        })
+    }
+
+    /// Shows `identity` on connections that begin from now on, and asks their certificates of `client_ca`. Nothing changes if either
+    /// is not usable.
+    pub(super) fn replace(
+        &self,
+        identity: &Identity,
+        client_ca: &[CertificateDer<'static>],
+    ) -> Result<(), TlsError> {
+        let Configs { auth, mutual } = Configs::new(identity, client_ca)?;
+        if let Some(tls) = &self.auth {
+            tls.store(Arc::new(auth));
+        }
+        self.mutual.store(Arc::new(mutual));
+        Ok(())
+    }
+}
+
+struct Configs {
+    auth: rustls::ServerConfig,
+    mutual: rustls::ServerConfig,
+}
+
+impl Configs {
+    fn new(identity: &Identity, client_ca: &[CertificateDer<'static>]) -> Result<Self, TlsError> {
+        Ok(Self {
+            auth: tls::rpc_server_config(identity, None)?,
+            mutual: tls::rpc_server_config(identity, Some(client_ca))?,
+        })
+    }
+}
+
 /// The listeners, bound, and not serving yet.
 pub(super) struct Listeners {
     pub(super) addresses: Addresses,
-    auth: (TcpListener, Option<Tls>),
-    control: (TcpListener, Tls),
-    admin: (TcpListener, Tls),
+    certificates: Certificates,
+    auth: TcpListener,
+    control: TcpListener,
+    admin: TcpListener,
 }
 
 impl Listeners {
     pub(super) async fn bind(config: &SidecarConfig) -> Result<Self, StartError> {
-        let with = |client_ca| {
-            let tls = tls::rpc_server_config(&config.identity, client_ca)?;
-            Ok::<_, StartError>(Arc::new(ArcSwap::from_pointee(tls)))
-        };
-        let auth_tls = if config.plain_text {
-            None
-        } else {
-            Some(with(None)?)
-        };
-        let mutual = with(Some(&config.client_ca))?;
+        let certificates = Certificates::new(config)?;
         let (auth, auth_address) = bind("AuthService", config.auth_listen).await?;
         let (control, control_address) = bind("ControlService", config.control_listen).await?;
         let (admin, admin_address) = bind("AdminService", config.admin_listen).await?;
@@ -134,18 +198,28 @@ impl Listeners {
                 control: control_address,
                 admin: admin_address,
             },
-            auth: (auth, auth_tls),
-            control: (control, Arc::clone(&mutual)),
-            admin: (admin, mutual),
+            certificates,
+            auth,
+            control,
+            admin,
         })
     }
 
-    /// Spawns the servers.
-    pub(super) fn serve(self, auth: AuthApi, host: Host, admin: AdminApi, running: &Running) {
+    /// Spawns the servers; what they show stays in the caller's hands.
+    pub(super) fn serve(
+        self,
+        auth: AuthApi,
+        host: Host,
+        admin: AdminApi,
+        running: &Running,
+    ) -> Certificates {
+        let certificates = self.certificates;
+        let mutual = Some(Arc::clone(&certificates.mutual));
+
         let mut routes = common(&running.health);
         routes.add_service(AuthServiceServer::new(auth).max_decoding_message_size(MAX_REQUEST));
-        let (listener, tls) = self.auth;
-        serve(listener, tls, routes.routes(), CALL_TIMEOUT, running);
+        let tls = certificates.auth.clone();
+        serve(self.auth, tls, routes.routes(), CALL_TIMEOUT, running);
 
         let mut routes = common(&running.health);
         // Heartbeats go by the system's clock, as tokio's timers do, even when a test moves the sidecar's time by hand.
@@ -154,14 +228,14 @@ impl Listeners {
             Clock::system(),
             running.stop.clone(),
         ));
-        let (listener, tls) = self.control;
-        serve(listener, Some(tls), routes.routes(), CALL_TIMEOUT, running);
+        let (tls, timeout) = (mutual.clone(), CALL_TIMEOUT);
+        serve(self.control, tls, routes.routes(), timeout, running);
 
         let mut routes = common(&running.health);
         routes.add_service(AdminServiceServer::new(admin).max_decoding_message_size(MAX_REQUEST));
-        let (listener, tls) = self.admin;
         let timeout = LONGEST_WAIT + CALL_TIMEOUT;
-        serve(listener, Some(tls), routes.routes(), timeout, running);
+        serve(self.admin, mutual, routes.routes(), timeout, running);
+        certificates
     }
 }
 
@@ -205,10 +279,16 @@ fn serve(
     running: &Running,
 ) {
     let sever = running.sever.clone();
+    let counters = Arc::clone(&running.counters);
     let incoming = rpc::listen(listener, tls)
         .map(move |stream| stream.map(|stream| Severable::new(stream, sever.clone())));
     let server = Server::builder()
         .timeout(timeout)
+        .trace_fn(trace::call)
+        .layer(MapResponseLayer::new(move |response| {
+            counters.calls.count(code_of(&response));
+            response
+        }))
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADERS)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
@@ -220,6 +300,33 @@ fn serve(
             tracing::error!(%error, "a listener has failed");
         }
     });
+}
+
+/// The gRPC status of an answer, by its name. A refusal has no body and says it in its header; an answer that has one says it after
+/// that, and has hardly a reason left to fail.
+fn code_of<B>(response: &http::Response<B>) -> &'static str {
+    match response.headers().get("grpc-status") {
+        Some(status) => match Code::from_bytes(status.as_bytes()) {
+            Code::Ok => "ok",
+            Code::Cancelled => "cancelled",
+            Code::Unknown => "unknown",
+            Code::InvalidArgument => "invalid_argument",
+            Code::DeadlineExceeded => "deadline_exceeded",
+            Code::NotFound => "not_found",
+            Code::AlreadyExists => "already_exists",
+            Code::PermissionDenied => "permission_denied",
+            Code::ResourceExhausted => "resource_exhausted",
+            Code::FailedPrecondition => "failed_precondition",
+            Code::Aborted => "aborted",
+            Code::OutOfRange => "out_of_range",
+            Code::Unimplemented => "unimplemented",
+            Code::Internal => "internal",
+            Code::Unavailable => "unavailable",
+            Code::DataLoss => "data_loss",
+            Code::Unauthenticated => "unauthenticated",
+        },
+        None => "ok",
+    }
 }
 
 #[cfg(test)]

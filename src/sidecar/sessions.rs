@@ -5,27 +5,36 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     clock::{Clock, Timestamp},
     id::{ClientId, GatewayId, SessionId},
+    proto,
     store::{Found, Identity, NewSession, Standing, Store},
-    token::{ConnectClaims, Nonce, Rejection, SessionClaims, SessionKeyring},
+    token::{
+        ConnectClaims, Nonce, RefreshClaims, RefreshKeyring, Rejection, SessionClaims,
+        SessionKeyring,
+    },
 };
 
-use super::{SessionLives, refusal::Refusal};
+use super::{SessionLives, explain::Explain, metrics::Counters, refusal::Refusal, trace};
 
 /// What every service does with sessions.
 pub(super) struct Sessions {
     pub(super) store: Arc<dyn Store>,
     pub(super) keyring: SessionKeyring,
+    pub(super) refresh_keyring: RefreshKeyring,
     pub(super) lives: SessionLives,
     pub(super) clock: Clock,
+    pub(super) explain: Arc<Explain>,
+    pub(super) counters: Arc<Counters>,
 }
 
-/// A session that was just made, with its first token.
+/// A session that was just made, with its first tokens.
 pub(super) struct LoggedIn {
     pub(super) found: Found,
     pub(super) is_new_player: bool,
     /// Secret.
     pub(super) token: String,
     pub(super) expires_at: Timestamp,
+    /// Secret.
+    pub(super) refresh_token: String,
 }
 
 impl Sessions {
@@ -44,6 +53,9 @@ impl Sessions {
         };
         let started = self.store.start_session(new).await?;
         let claims = session_claims(&started.found, at, self.lives.session_token);
+        self.explain.logged_in(claims.session, claims.player, at);
+        self.counters.logins.count(method);
+        trace::session(&started.found);
         tracing::info!(
             session = %claims.session,
             player = %claims.player,
@@ -54,6 +66,9 @@ impl Sessions {
         Ok(LoggedIn {
             token: self.keyring.seal(&claims),
             expires_at: claims.expires_at,
+            refresh_token: self
+                .refresh_keyring
+                .seal(&refresh_claims(&started.found, at)),
             found: started.found,
             is_new_player: started.is_new_player,
         })
@@ -62,6 +77,19 @@ impl Sessions {
     /// The live session that a bearer token speaks for.
     pub(super) async fn of_bearer(&self, token: &str) -> Result<Found, Refusal> {
         let now = self.clock.wall();
+        let found = self.known_of_bearer(token, now).await?;
+        match found.standing(now, self.lives.idle) {
+            Standing::Live => Ok(found),
+            Standing::Ended(by) => Err(Refusal::BearerEnded(by)),
+        }
+    }
+
+    /// The session that a bearer token speaks for, though it may have ended.
+    pub(super) async fn known_of_bearer(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Found, Refusal> {
         let claims = self.keyring.open(token, now).map_err(|rejection| {
             if rejection == Rejection::Expired {
                 Refusal::BearerExpired
@@ -74,20 +102,44 @@ impl Sessions {
         if found.player.id != claims.player {
             return Err(Refusal::BearerRejected(Rejection::BadClaims));
         }
-        match found.standing(now, self.lives.idle) {
-            Standing::Live => Ok(found),
-            Standing::Ended(by) => Err(Refusal::BearerEnded(by)),
-        }
+        trace::session(&found);
+        Ok(found)
     }
 
     /// A session by id, if it is live.
     pub(super) async fn live(&self, id: SessionId) -> Result<Found, Refusal> {
         let found = self.store.session(id).await?;
         let found = found.ok_or(Refusal::NoSuchSession)?;
+        trace::session(&found);
         match found.standing(self.clock.wall(), self.lives.idle) {
             Standing::Live => Ok(found),
             Standing::Ended(by) => Err(Refusal::SessionEnded(by)),
         }
+    }
+}
+
+/// What its owner and operators see of a session that has a seat on these gateways.
+pub(super) fn session_info(
+    found: &Found,
+    now: Timestamp,
+    idle: Duration,
+    gateways: &[GatewayId],
+) -> proto::SessionInfo {
+    let session = &found.session;
+    let state = match found.standing(now, idle) {
+        Standing::Live => "live",
+        Standing::Ended(by) => by.label(),
+    };
+    proto::SessionInfo {
+        session_id: session.id.to_string(),
+        player_id: found.player.id.to_string(),
+        method: session.method.clone(),
+        generation: session.generation,
+        state: state.to_owned(),
+        created_at_ms: session.created_at.0,
+        active_at_ms: session.active_at.0,
+        ends_at_ms: session.ends_at.0,
+        gateways: gateways.iter().map(GatewayId::to_string).collect(),
     }
 }
 
@@ -106,6 +158,18 @@ pub(super) fn session_claims(found: &Found, now: Timestamp, life: Duration) -> S
     }
 }
 
+/// What a refresh token says of a session's generation, made at `issued_at`. It lives as long as the session may.
+pub(super) fn refresh_claims(found: &Found, issued_at: Timestamp) -> RefreshClaims {
+    let session = &found.session;
+    RefreshClaims {
+        session: session.id,
+        generation: session.generation,
+        player_generation: session.player_generation,
+        issued_at,
+        expires_at: session.ends_at,
+    }
+}
+
 /// What a connect token says of a live session. It does not outlive the session.
 ///
 /// Its `rev` is the log's head as of the instant at which the session was seen alive, so no event up to it ends the session, and a
@@ -114,6 +178,7 @@ pub(super) fn connect_claims(
     found: &Found,
     gateway: GatewayId,
     client: ClientId,
+    client_key: Option<[u8; 32]>,
     now: Timestamp,
     life: Duration,
 ) -> ConnectClaims {
@@ -127,7 +192,7 @@ pub(super) fn connect_claims(
         gateway,
         revision: found.head,
         session_ends_at: session.ends_at,
-        client_key: None,
+        client_key,
         issued_at: now,
         expires_at: now.after(life).min(session.ends_at),
     }

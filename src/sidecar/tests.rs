@@ -2,40 +2,50 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{
     clock::{ManualTime, Timestamp},
     control::GatewayDescription,
     id::{Incarnation, Revision},
     proto::{self, gateway_target},
     store::{Identity, Store, memory::MemoryStore},
-    token::{ConnectKeyring, SessionKey, SessionKeyring, TransportMasterKey},
+    token::{
+        ConnectKeyring, RefreshKey, RefreshKeyring, SessionKey, SessionKeyring, TransportMasterKey,
+    },
 };
 
 use super::{
     MasterKey, SessionLives,
-    mint::{MasterKeys, Mint},
+    explain::Explain,
+    limit::Limit,
+    metrics::Counters,
+    mint::{MasterKeys, Mint, Wanted},
     refusal::Refusal,
     registry::Registry,
     sessions::{LoggedIn, Sessions},
 };
 
-const START: Timestamp = Timestamp(1_700_000_000_000);
+pub(super) const START: Timestamp = Timestamp(1_700_000_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
 
-struct World {
-    time: ManualTime,
-    store: Arc<MemoryStore>,
-    sessions: Sessions,
+pub(super) struct World {
+    pub(super) time: ManualTime,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) sessions: Sessions,
 }
 
-fn world(lives: SessionLives) -> World {
+pub(super) fn world(lives: SessionLives) -> World {
     let time = ManualTime::starting_at(START);
     let store = Arc::new(MemoryStore::new(lives.for_store()));
     let sessions = Sessions {
         store: Arc::clone(&store) as Arc<dyn Store>,
         keyring: SessionKeyring::new(SessionKey::generate(), None),
+        refresh_keyring: RefreshKeyring::new(RefreshKey::generate(), None),
         lives,
         clock: time.clock(),
+        explain: Arc::new(Explain::new()),
+        counters: Arc::new(Counters::new()),
     };
     World {
         time,
@@ -45,7 +55,7 @@ fn world(lives: SessionLives) -> World {
 }
 
 impl World {
-    async fn log_in(&self) -> LoggedIn {
+    pub(super) async fn log_in(&self) -> LoggedIn {
         let identity = Identity {
             provider: "dev".to_owned(),
             subject: "ada".to_owned(),
@@ -160,6 +170,10 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
     registry.attach(&gateway, &[]).unwrap();
     let mint = Mint {
         registry,
+        store: Arc::clone(&world.sessions.store),
+        limit: Limit::per_minute(60),
+        explain: Arc::clone(&world.sessions.explain),
+        counters: Arc::clone(&world.sessions.counters),
         keys: Arc::new(MasterKeys {
             current: MasterKey {
                 epoch: 3,
@@ -178,7 +192,12 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
             target: Some(gateway_target::Target::Any(yes)),
         })
     };
-    let ticket = mint.issue(&found, any(true), MINUTE).unwrap();
+    let wanted = |target| Wanted {
+        target,
+        life: MINUTE,
+        client_key: Bytes::new(),
+    };
+    let ticket = mint.issue(&found, wanted(any(true))).await.unwrap();
     assert_eq!(ticket.gateway_id, "eu");
     assert_eq!(ticket.addresses, ["192.0.2.1:7777"]);
     assert_eq!(ticket.certificate_sha256.len(), 2);
@@ -190,13 +209,17 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
     assert_eq!(claims.revision, Revision(1));
     assert_eq!(claims.session_ends_at, found.session.ends_at);
     assert!(another.open(&ticket.token, START).is_err());
+    // The gateway is believed from now on, in the store.
+    let eu = "eu".parse().unwrap();
+    let granted = world.store.granted_among(eu, vec![other, found.session.id]);
+    assert_eq!(granted.await.unwrap(), [found.session.id]);
 
-    let second = mint.issue(&found, any(true), MINUTE).unwrap();
+    let second = mint.issue(&found, wanted(any(true))).await.unwrap();
     let second = this_process.open(&second.token, START).unwrap();
     assert_ne!(second.nonce, claims.nonce);
     assert_ne!(second.client, claims.client);
     for unclear in [any(false), None, Some(proto::GatewayTarget::default())] {
-        let refused = mint.issue(&found, unclear, MINUTE);
+        let refused = mint.issue(&found, wanted(unclear)).await;
         assert!(matches!(refused, Err(Refusal::Argument { .. })));
     }
 }

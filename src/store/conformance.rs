@@ -1,5 +1,8 @@
 //! What every store must do: one suite, run against each of them.
 
+mod gateways;
+mod refresh;
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use crate::{
@@ -12,6 +15,8 @@ use super::{
     EndedBy, Found, Identity, NewSession, PlayerRevocation, Purged, SessionRevocation, Standing,
     Store, StoreError, StoreLives,
 };
+
+use self::{gateways::*, refresh::*};
 
 pub(super) const LIVES: StoreLives = StoreLives {
     idle: Duration::from_secs(3_600),
@@ -354,6 +359,18 @@ macro_rules! conformance {
             purging_takes_only_what_is_over
             a_large_purge_is_whole
             a_closed_store_says_so
+            each_refresh_makes_the_next_generation
+            a_thousand_refreshes_of_one_generation_make_one_successor
+            a_lost_answer_can_be_asked_for_again
+            a_successor_that_was_used_leaves_no_grace
+            reuse_revokes_the_session_once
+            what_has_ended_is_not_refreshed
+            sessions_are_listed_newest_first_in_pages
+            a_gateway_is_granted_what_was_minted_for_it
+            a_session_has_a_bounded_number_of_gateways
+            a_newer_process_fences_the_older_ones_off
+            a_bounded_number_of_old_processes_is_remembered
+            two_processes_that_attach_at_once_leave_one
         }
     };
 }

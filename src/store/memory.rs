@@ -11,12 +11,13 @@ use tokio::sync::watch;
 use crate::{
     clock::Timestamp,
     control::{LogState, Revocation, RevocationRange},
-    id::{Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
+    id::{GatewayId, Incarnation, Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
 };
 
 use super::{
-    Answer, Found, Identity, LEEWAY, NewSession, Player, PlayerRevocation, Purged, Session,
-    SessionRevocation, Standing, Started, Store, StoreError, StoreLives, draw,
+    Answer, EndedBy, Fencing, Found, Identity, LEEWAY, MAX_FENCED, MAX_GRANTS, NewSession, Player,
+    PlayerRevocation, Purged, REFRESH_GRACE, RefreshClaim, Refreshed, Session, SessionRevocation,
+    Standing, Started, Store, StoreError, StoreLives, Successor, draw,
 };
 
 /// A store without a disk.
@@ -36,6 +37,12 @@ struct Model {
     identities: HashMap<Identity, PlayerId>,
     players: HashMap<PlayerId, Player>,
     sessions: BTreeMap<SessionId, (PlayerId, Session)>,
+    /// When each generation but the first was made of its parent, and the role it carries.
+    rotations: HashMap<SessionId, Vec<(Timestamp, String)>>,
+    /// The gateways that a session has tokens for, the first one first.
+    grants: HashMap<SessionId, Vec<GatewayId>>,
+    /// Every process of a gateway that may not be forgotten, the newest last.
+    processes: HashMap<GatewayId, Vec<Incarnation>>,
     closed: bool,
 }
 
@@ -50,12 +57,21 @@ impl MemoryStore {
                 identities: HashMap::new(),
                 players: HashMap::new(),
                 sessions: BTreeMap::new(),
+                rotations: HashMap::new(),
+                grants: HashMap::new(),
+                processes: HashMap::new(),
                 closed: false,
             }),
             head: watch::Sender::new(Revision(0)),
             failed: watch::Sender::new(false),
             lives,
         }
+    }
+
+    /// Gives a player another role.
+    pub(crate) fn set_role(&self, id: PlayerId, role: &str) {
+        let mut model = self.model();
+        role.clone_into(&mut model.players.get_mut(&id).unwrap().role);
     }
 
     fn with<T: Send + 'static>(
@@ -89,6 +105,22 @@ impl Model {
             player: self.players.get(owner)?.clone(),
             head: self.head,
         })
+    }
+
+    /// The session with the generation that its last rotation made.
+    fn successor(&self, id: SessionId) -> Successor {
+        let (issued_at, role) = self.rotations[&id].last().unwrap().clone();
+        Successor {
+            found: self.found(id).unwrap(),
+            issued_at,
+            role,
+        }
+    }
+
+    fn revoke(&mut self, id: SessionId, at: Timestamp) -> Revision {
+        let revision = self.append(at, Revocation::Session(id));
+        self.sessions.get_mut(&id).unwrap().1.revoked = Some(revision);
+        revision
     }
 
     fn append(&mut self, at: Timestamp, event: Revocation) -> Revision {
@@ -140,6 +172,110 @@ impl Store for MemoryStore {
         self.with(|model| Ok(model.found(id)))
     }
 
+    fn refresh(&self, claim: RefreshClaim, at: Timestamp) -> Answer<'_, Refreshed> {
+        let idle = self.lives.idle;
+        self.with(|model| {
+            let id = claim.session;
+            let Some(Found {
+                session, player, ..
+            }) = model.found(id)
+            else {
+                return Ok(Refreshed::Ended(None));
+            };
+            if session.player_generation != claim.player_generation {
+                return Ok(Refreshed::Ended(None));
+            }
+            let standing = model.found(id).unwrap().standing(at, idle);
+            let rotations = model.rotations.entry(id).or_default();
+            let newest = rotations.len() as u32;
+            if claim.generation > newest {
+                return Ok(Refreshed::Ended(None));
+            }
+            let is_newest = claim.generation == newest;
+            let is_retry = claim.generation + 1 == newest
+                && rotations.last().unwrap().0.after(REFRESH_GRACE) > at;
+            match standing {
+                Standing::Ended(by) if is_newest || is_retry => Ok(Refreshed::Ended(Some(by))),
+                Standing::Live if is_newest => {
+                    rotations.push((at, player.role));
+                    model.sessions.get_mut(&id).unwrap().1.generation = newest + 1;
+                    Ok(Refreshed::Rotated(model.successor(id)))
+                }
+                Standing::Live if is_retry => Ok(Refreshed::Again(model.successor(id))),
+                Standing::Ended(EndedBy::Revocation) => {
+                    let revocation = model.found(id).unwrap().revocation();
+                    Ok(Refreshed::Reused(revocation.unwrap()))
+                }
+                Standing::Ended(EndedBy::AbsoluteEnd) => {
+                    Ok(Refreshed::Ended(Some(EndedBy::AbsoluteEnd)))
+                }
+                Standing::Live | Standing::Ended(EndedBy::Idleness) => {
+                    Ok(Refreshed::Reused(model.revoke(id, at)))
+                }
+            }
+        })
+    }
+
+    fn sessions(
+        &self,
+        player: Option<PlayerId>,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<Found>> {
+        self.with(|model| {
+            let wanted = model.sessions.iter().rev().filter(|(id, (owner, _))| {
+                player.is_none_or(|player| player == *owner)
+                    && before.is_none_or(|before| **id < before)
+            });
+            let listed = wanted.take(limit);
+            Ok(listed.map(|(id, _)| model.found(*id).unwrap()).collect())
+        })
+    }
+
+    fn grant(&self, session: SessionId, gateway: GatewayId) -> Answer<'_, ()> {
+        self.with(|model| {
+            let granted = model.grants.entry(session).or_default();
+            if !granted.contains(&gateway) {
+                granted.push(gateway);
+            }
+            if granted.len() > MAX_GRANTS {
+                granted.remove(0);
+            }
+            Ok(())
+        })
+    }
+
+    fn granted_among(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<SessionId>> {
+        self.with(|model| {
+            let is_granted = |id: &SessionId| {
+                model.sessions.contains_key(id)
+                    && model.grants.get(id).is_some_and(|g| g.contains(&gateway))
+            };
+            Ok(sessions.into_iter().filter(is_granted).collect())
+        })
+    }
+
+    fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
+        self.with(|model| {
+            let known = model.processes.entry(gateway).or_default();
+            match known.iter().position(|process| *process == incarnation) {
+                Some(at) if at + 1 == known.len() => Ok(Fencing::Newest),
+                Some(_) => Ok(Fencing::Fenced),
+                None => {
+                    known.push(incarnation);
+                    if known.len() > MAX_FENCED + 1 {
+                        known.remove(0);
+                    }
+                    Ok(Fencing::Newest)
+                }
+            }
+        })
+    }
+
     fn revoke_session(&self, id: SessionId, at: Timestamp) -> Answer<'_, SessionRevocation> {
         self.with(|model| {
             let Some(found) = model.found(id) else {
@@ -151,9 +287,7 @@ impl Store for MemoryStore {
             if at >= found.session.ends_at {
                 return Ok(SessionRevocation::AlreadyEnded(Revision(0)));
             }
-            let revision = model.append(at, Revocation::Session(id));
-            model.sessions.get_mut(&id).unwrap().1.revoked = Some(revision);
-            Ok(SessionRevocation::Ended(revision))
+            Ok(SessionRevocation::Ended(model.revoke(id, at)))
         })
     }
 

@@ -16,6 +16,7 @@ mod embedded;
 mod error;
 #[cfg(test)]
 pub(crate) mod memory;
+mod rotation;
 mod session;
 
 use std::time::Duration;
@@ -137,6 +138,12 @@ pub struct Successor {
 /// How long a parent may be presented again after its successor was made, in case the answer was lost.
 pub const REFRESH_GRACE: Duration = Duration::from_secs(10);
 
+/// Gateways that a session is known to have connect tokens for: more than a player visits while a seat anywhere still matters.
+pub const MAX_GRANTS: usize = 16;
+
+/// Former processes of a gateway that are remembered, so that they stay fenced off: 16 bytes each.
+pub const MAX_FENCED: usize = 64;
+
 /// Whether a gateway process may attach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fencing {
@@ -200,44 +207,32 @@ pub trait Store: Send + Sync + 'static {
     /// Rotates a session's tokens: one compare-and-swap on (session, generation). A live session whose generation is the claim's gets
     /// the next one; its parent presented again within [`REFRESH_GRACE`], while the successor has not been used, gets the same
     /// successor; any other reuse revokes the session in the same step. Neither activity nor the absolute end are touched.
-    fn refresh(&self, claim: RefreshClaim, at: Timestamp) -> Answer<'_, Refreshed> {
-        let _ = (claim, at);
-        Box::pin(async { Err(StoreError::Closed) })
-    }
+    fn refresh(&self, claim: RefreshClaim, at: Timestamp) -> Answer<'_, Refreshed>;
 
-    /// Sessions with an id below `before` (all, if none), newest first, of one player or of all.
+    /// Up to `limit` sessions with an id below `before` (all, if none), newest first, of one player or of all. What has ended is
+    /// there until it is purged.
     fn sessions(
         &self,
         player: Option<PlayerId>,
         before: Option<SessionId>,
         limit: usize,
-    ) -> Answer<'_, Vec<Found>> {
-        let _ = (player, before, limit);
-        Box::pin(async { Err(StoreError::Closed) })
-    }
+    ) -> Answer<'_, Vec<Found>>;
 
     /// Takes note that a connect token of the session is minted for the gateway, before it is handed out: from now on the gateway
-    /// may report the session's activity. Costs a write the first time alone.
-    fn grant(&self, session: SessionId, gateway: GatewayId) -> Answer<'_, ()> {
-        let _ = (session, gateway);
-        Box::pin(async { Ok(()) })
-    }
+    /// may report the session's activity. Costs a write the first time alone. Of more than [`MAX_GRANTS`] gateways the one that was
+    /// noted first is forgotten; a session that is unknown is no error.
+    fn grant(&self, session: SessionId, gateway: GatewayId) -> Answer<'_, ()>;
 
-    /// Which of these sessions a connect token was minted of for the gateway.
+    /// Which of these sessions a connect token was minted of for the gateway, in their order.
     fn granted_among(
         &self,
         gateway: GatewayId,
         sessions: Vec<SessionId>,
-    ) -> Answer<'_, Vec<SessionId>> {
-        let _ = gateway;
-        Box::pin(async { Ok(sessions) })
-    }
+    ) -> Answer<'_, Vec<SessionId>>;
 
-    /// A gateway process wants to attach: one that has not been seen before is the newest, and fences off the one before, for good.
-    fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
-        let _ = (gateway, incarnation);
-        Box::pin(async { Ok(Fencing::Newest) })
-    }
+    /// A gateway process wants to attach: one that has not been seen before is the newest, and fences off the one before, for good
+    /// (the last [`MAX_FENCED`] are remembered). Durable when it answers, so that a restart of the sidecar lets no old process back.
+    fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing>;
 
     /// Ends a session and appends the event to the log, in one step. Only the first call appends; an idle session is revoked
     /// like any other, since a gateway may know of activity that has not arrived here.

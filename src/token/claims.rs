@@ -32,6 +32,22 @@ pub struct SessionClaims {
     pub expires_at: Timestamp,
 }
 
+/// What a refresh token claims: which generation of which session it may be changed for the next one of. Neither the player nor the
+/// role: both are read anew when it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshClaims {
+    /// The session (`jti`).
+    pub session: SessionId,
+    /// Which token of the session this is: counts refreshes (`gen`).
+    pub generation: u32,
+    /// The player generation at login (`pgen`).
+    pub player_generation: PlayerGeneration,
+    /// When the token was made (`iat`).
+    pub issued_at: Timestamp,
+    /// The session's absolute end (`exp`).
+    pub expires_at: Timestamp,
+}
+
 /// The 24 random bytes by which a connect token is known to have been used (`nonce`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Nonce(pub [u8; 24]);
@@ -124,6 +140,48 @@ impl SessionClaims {
     }
 }
 
+impl RefreshClaims {
+    pub(super) fn to_json(self) -> String {
+        let Self {
+            session,
+            generation,
+            player_generation,
+            issued_at,
+            expires_at,
+        } = self;
+        write(&RefreshBody {
+            session,
+            generation,
+            player_generation: player_generation.0,
+            issued_at,
+            expires_at,
+        })
+    }
+
+    pub(super) fn from_json(text: &str) -> Result<Self, Rejection> {
+        let RefreshBody {
+            session,
+            generation,
+            player_generation,
+            issued_at,
+            expires_at,
+        } = read(text)?;
+        Ok(Self {
+            session,
+            generation,
+            player_generation: PlayerGeneration(player_generation),
+            issued_at,
+            expires_at,
+        })
+    }
+
+    /// Judges the times, `exp` last.
+    pub(super) fn check(self, now: Timestamp) -> Result<(), Rejection> {
+        check_issue(self.issued_at, self.expires_at, now)?;
+        check_expiry(self.expires_at, now)
+    }
+}
+
 impl ConnectClaims {
     pub(super) fn to_json(&self) -> String {
         let Self {
@@ -183,7 +241,7 @@ impl ConnectClaims {
         })
     }
 
-    /// Judges the times and the audience, `exp` last.
+    /// Judges the times and the audience, but for `exp`.
     pub(super) fn check(&self, gateway: &GatewayId, now: Timestamp) -> Result<(), Rejection> {
         check_issue(self.issued_at, self.expires_at, now)?;
         if self.expires_at.since(self.issued_at) > MAX_CONNECT_LIFE {
@@ -192,6 +250,14 @@ impl ConnectClaims {
         if self.gateway != *gateway {
             return Err(Rejection::WrongAudience);
         }
+        Ok(())
+    }
+
+    /// Whether the token's time has not passed at `now`, leeway granted.
+    ///
+    /// # Errors
+    /// [`Rejection::Expired`].
+    pub fn check_expiry(&self, now: Timestamp) -> Result<(), Rejection> {
         check_expiry(self.expires_at, now)
     }
 }
@@ -241,6 +307,21 @@ struct SessionBody {
     role: String,
     #[serde(rename = "amr")]
     method: String,
+    #[serde(rename = "iat", with = "as_text")]
+    issued_at: Timestamp,
+    #[serde(rename = "exp", with = "as_text")]
+    expires_at: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefreshBody {
+    #[serde(rename = "jti", with = "as_text")]
+    session: SessionId,
+    #[serde(rename = "gen")]
+    generation: u32,
+    #[serde(rename = "pgen")]
+    player_generation: u32,
     #[serde(rename = "iat", with = "as_text")]
     issued_at: Timestamp,
     #[serde(rename = "exp", with = "as_text")]

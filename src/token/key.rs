@@ -233,6 +233,11 @@ key_type!(
     Session
 );
 key_type!(
+    /// Seals and opens refresh tokens. Never leaves the sidecars.
+    RefreshKey,
+    Refresh
+);
+key_type!(
     /// What transport keys derive from. Never leaves the sidecars, and never seals a token itself.
     TransportMasterKey,
     Connect

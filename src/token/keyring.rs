@@ -1,8 +1,9 @@
 //! The keys that one party holds, and sealing and opening with them.
 
 use super::{
-    ConnectClaims, Rejection, SessionClaims, SessionKey, TransportKey, envelope,
-    purpose::{SESSION_ASSERTION, connect_assertion},
+    ConnectClaims, RefreshClaims, RefreshKey, Rejection, SessionClaims, SessionKey, TransportKey,
+    envelope,
+    purpose::{REFRESH_ASSERTION, SESSION_ASSERTION, connect_assertion},
 };
 use crate::{clock::Timestamp, id::GatewayId};
 
@@ -30,15 +31,57 @@ impl SessionKeyring {
     /// Why it is refused; [`Rejection::Expired`] only if nothing else is wrong with it. Never [`Rejection::WrongAudience`].
     pub fn open(&self, token: &str, now: Timestamp) -> Result<SessionClaims, Rejection> {
         let id = envelope::key_id(token)?;
-        let key = [Some(&self.current), self.previous.as_ref()]
-            .into_iter()
-            .flatten()
-            .find(|key| key.id() == id)
-            .ok_or(Rejection::UnknownKey)?;
+        let key = named(&self.current, self.previous.as_ref(), |key| key.id() == id)?;
         let claims = SessionClaims::from_json(&envelope::open(&key.0, token, SESSION_ASSERTION)?)?;
         claims.check(now)?;
         Ok(claims)
     }
+}
+
+/// A sidecar's refresh keys: the current one seals, and the previous one still opens while keys rotate.
+///
+/// Refresh tokens live as long as sessions do, so a rotated key has to be kept for the longest session life.
+#[derive(Debug)]
+pub struct RefreshKeyring {
+    current: RefreshKey,
+    previous: Option<RefreshKey>,
+}
+
+impl RefreshKeyring {
+    /// A keyring that seals with `current` and opens with both.
+    pub const fn new(current: RefreshKey, previous: Option<RefreshKey>) -> Self {
+        Self { current, previous }
+    }
+
+    /// Seals a refresh token.
+    pub fn seal(&self, claims: &RefreshClaims) -> String {
+        envelope::seal(&self.current.0, &claims.to_json(), REFRESH_ASSERTION)
+    }
+
+    /// Opens a refresh token at the time `now`. Whether its generation was used before is for the store to say.
+    ///
+    /// # Errors
+    /// Why it is refused; [`Rejection::Expired`] only if nothing else is wrong with it. Never [`Rejection::WrongAudience`].
+    pub fn open(&self, token: &str, now: Timestamp) -> Result<RefreshClaims, Rejection> {
+        let id = envelope::key_id(token)?;
+        let key = named(&self.current, self.previous.as_ref(), |key| key.id() == id)?;
+        let claims = RefreshClaims::from_json(&envelope::open(&key.0, token, REFRESH_ASSERTION)?)?;
+        claims.check(now)?;
+        Ok(claims)
+    }
+}
+
+/// The one of two keys that a token's footer names.
+fn named<'a, K>(
+    current: &'a K,
+    previous: Option<&'a K>,
+    is_named: impl Fn(&K) -> bool,
+) -> Result<&'a K, Rejection> {
+    [Some(current), previous]
+        .into_iter()
+        .flatten()
+        .find(|key| is_named(key))
+        .ok_or(Rejection::UnknownKey)
 }
 
 /// Seals a connect token under the key of the gateway process that shall open it.
@@ -80,6 +123,17 @@ impl ConnectKeyring {
     /// # Errors
     /// Why it is refused; [`Rejection::Expired`] only if nothing else is wrong with it.
     pub fn open(&self, token: &str, now: Timestamp) -> Result<ConnectClaims, Rejection> {
+        let claims = self.open_of_any_age(token, now)?;
+        claims.check_expiry(now)?;
+        Ok(claims)
+    }
+
+    /// As [`open`](Self::open), but for its end: the caller has more to check of it before, and calls
+    /// [`ConnectClaims::check_expiry`] then.
+    ///
+    /// # Errors
+    /// Why it is refused; never [`Rejection::Expired`].
+    pub fn open_of_any_age(&self, token: &str, now: Timestamp) -> Result<ConnectClaims, Rejection> {
         let id = envelope::key_id(token)?;
         let key = self
             .keys

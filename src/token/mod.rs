@@ -14,15 +14,17 @@
 
 mod claims;
 mod envelope;
+mod inspect;
 mod key;
 mod keyring;
 mod purpose;
 
 use std::{fmt, time::Duration};
 
-pub use claims::{ConnectClaims, Nonce, SessionClaims};
-pub use key::{InvalidKey, KeyId, SessionKey, TransportKey, TransportMasterKey};
-pub use keyring::{ConnectKeyring, SessionKeyring, seal_connect};
+pub use claims::{ConnectClaims, Nonce, RefreshClaims, SessionClaims};
+pub use inspect::{named_key, read_connect, read_refresh, read_session};
+pub use key::{InvalidKey, KeyId, RefreshKey, SessionKey, TransportKey, TransportMasterKey};
+pub use keyring::{ConnectKeyring, RefreshKeyring, SessionKeyring, seal_connect};
 pub use purpose::{Purpose, SharedKey, ensure_unshared};
 
 /// The longest token that is looked at, in bytes. The longest that we seal is of some 740.

@@ -10,6 +10,8 @@ use crate::id::GatewayId;
 pub enum Purpose {
     /// Bearer tokens for calls to the sidecar.
     Session,
+    /// Tokens that are changed for the next generation of a session's tokens, once each.
+    Refresh,
     /// Single-use tokens that admit to one gateway process; also the master key that their keys derive from.
     Connect,
 }
@@ -19,6 +21,7 @@ impl Purpose {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Session => "session",
+            Self::Refresh => "refresh",
             Self::Connect => "connect",
         }
     }
@@ -30,6 +33,9 @@ impl Purpose {
 
 /// The implicit assertion of session tokens.
 pub(super) const SESSION_ASSERTION: &str = "tickgate.v1.session";
+
+/// The implicit assertion of refresh tokens.
+pub(super) const REFRESH_ASSERTION: &str = "tickgate.v1.refresh";
 
 /// The implicit assertion of connect tokens for `gateway`.
 pub(super) fn connect_assertion(gateway: &GatewayId) -> String {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     envelope,
-    purpose::{SESSION_ASSERTION, connect_assertion},
+    purpose::{REFRESH_ASSERTION, SESSION_ASSERTION, connect_assertion},
     *,
 };
 use crate::{
@@ -30,6 +30,16 @@ fn session_claims() -> SessionClaims {
         method: "dev".into(),
         issued_at: NOW,
         expires_at: NOW.after(15 * MINUTE),
+    }
+}
+
+fn refresh_claims() -> RefreshClaims {
+    RefreshClaims {
+        session: SessionId(0x0192_5f6a_0000_1234_5678_9abc_def0_1234),
+        generation: 3,
+        player_generation: PlayerGeneration(2),
+        issued_at: NOW,
+        expires_at: NOW.after(24 * 60 * MINUTE),
     }
 }
 
@@ -63,6 +73,10 @@ fn session_keyring() -> SessionKeyring {
     SessionKeyring::new(SessionKey::from_bytes(&[9; 32]), None)
 }
 
+fn refresh_keyring() -> RefreshKeyring {
+    RefreshKeyring::new(RefreshKey::from_bytes(&[9; 32]), None)
+}
+
 /// Seals any payload as a connect token of our gateway.
 fn seal_payload(payload: &str) -> String {
     envelope::seal(&transport_key().0, payload, &connect_assertion(&gateway()))
@@ -74,6 +88,11 @@ fn claims_survive_their_token() {
     assert_eq!(
         keyring.open(&keyring.seal(&session_claims()), NOW),
         Ok(session_claims())
+    );
+    let keyring = refresh_keyring();
+    assert_eq!(
+        keyring.open(&keyring.seal(&refresh_claims()), NOW),
+        Ok(refresh_claims())
     );
     let keyring = connect_keyring();
     for client_key in [None, Some([0xee; 32])] {
@@ -118,6 +137,17 @@ fn claims_are_written_as_documented() {
             "exp": "2023-11-14T22:28:20.123Z",
         })
     );
+    let json: serde_json::Value = serde_json::from_str(&refresh_claims().to_json()).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({
+            "jti": "01J9FPM00028T5CY4TQKFF04HM",
+            "gen": 3,
+            "pgen": 2,
+            "iat": "2023-11-14T22:13:20.123Z",
+            "exp": "2023-11-15T22:13:20.123Z",
+        })
+    );
 }
 
 #[test]
@@ -146,22 +176,26 @@ fn the_longest_tokens_fit() {
 fn a_token_of_one_purpose_never_opens_as_another_even_under_the_same_key_bytes() {
     // The same 32 bytes everywhere.
     let session = session_keyring().seal(&session_claims());
+    let refresh = refresh_keyring().seal(&refresh_claims());
     let connect = seal_connect(&transport_key(), &connect_claims());
-    assert_eq!(
-        connect_keyring().open(&session, NOW),
-        Err(Rejection::BadMac)
-    );
-    assert_eq!(
-        session_keyring().open(&connect, NOW),
-        Err(Rejection::BadMac)
-    );
+    let bad_mac = Some(Rejection::BadMac);
+    for foreign in [&session, &refresh] {
+        assert_eq!(connect_keyring().open(foreign, NOW).err(), bad_mac);
+    }
+    for foreign in [&session, &connect] {
+        assert_eq!(refresh_keyring().open(foreign, NOW).err(), bad_mac);
+    }
+    for foreign in [&refresh, &connect] {
+        assert_eq!(session_keyring().open(foreign, NOW).err(), bad_mac);
+    }
     // Nor when the claims would fit: it is the assertion that tells them apart, not the shape of the payload.
     let key = SessionKey::from_bytes(&[9; 32]);
-    let disguised = envelope::seal(&key.0, &connect_claims().to_json(), SESSION_ASSERTION);
-    assert_eq!(
-        connect_keyring().open(&disguised, NOW),
-        Err(Rejection::BadMac)
-    );
+    for assertion in [SESSION_ASSERTION, REFRESH_ASSERTION] {
+        let disguised = envelope::seal(&key.0, &connect_claims().to_json(), assertion);
+        assert_eq!(connect_keyring().open(&disguised, NOW).err(), bad_mac);
+    }
+    let disguised = envelope::seal(&key.0, &refresh_claims().to_json(), SESSION_ASSERTION);
+    assert_eq!(refresh_keyring().open(&disguised, NOW).err(), bad_mac);
 }
 
 #[test]
@@ -224,6 +258,15 @@ fn keys_rotate() {
     );
     assert_eq!(done.open(&before, NOW), Err(Rejection::UnknownKey));
 
+    let (old, new) = (RefreshKey::generate(), RefreshKey::generate());
+    let before = RefreshKeyring::new(old.clone(), None).seal(&refresh_claims());
+    let rotated = RefreshKeyring::new(new.clone(), Some(old));
+    assert_eq!(rotated.open(&before, NOW), Ok(refresh_claims()));
+    let done = RefreshKeyring::new(new, None);
+    let after = rotated.seal(&refresh_claims());
+    assert_eq!(done.open(&after, NOW), Ok(refresh_claims()));
+    assert_eq!(done.open(&before, NOW), Err(Rejection::UnknownKey));
+
     let mut keyring = connect_keyring();
     let token = seal_connect(&transport_key(), &connect_claims());
     keyring.replace(vec![TransportKey::generate(), transport_key()]);
@@ -264,6 +307,15 @@ fn times_are_judged_with_leeway_and_expiry_last() {
     let keyring = session_keyring();
     let token = keyring.seal(&session_claims());
     let late = session_claims().expires_at.after(LEEWAY);
+    assert_eq!(keyring.open(&token, late), Err(Rejection::Expired));
+    assert_eq!(
+        keyring.open(&token, earliest.before(MS)),
+        Err(Rejection::NotYetValid)
+    );
+    let keyring = refresh_keyring();
+    let token = keyring.seal(&refresh_claims());
+    let late = refresh_claims().expires_at.after(LEEWAY);
+    assert!(keyring.open(&token, late.before(MS)).is_ok());
     assert_eq!(keyring.open(&token, late), Err(Rejection::Expired));
     assert_eq!(
         keyring.open(&token, earliest.before(MS)),
@@ -317,6 +369,29 @@ fn authentic_tokens_with_other_claims_are_refused() {
         assert_ne!(bad, good);
         assert_eq!(
             keyring.open(&seal_payload(&bad), NOW),
+            Err(Rejection::BadClaims),
+            "{bad}"
+        );
+    }
+
+    let good = refresh_claims().to_json();
+    let seal = |payload: &str| {
+        let key = RefreshKey::from_bytes(&[9; 32]);
+        envelope::seal(&key.0, payload, REFRESH_ASSERTION)
+    };
+    assert!(refresh_keyring().open(&seal(&good), NOW).is_ok());
+    for bad in [
+        "{}".into(),
+        session_claims().to_json(),
+        good.replace("\"gen\":3,", ""),
+        good.replace("\"gen\":3", "\"gen\":4294967296"),
+        good.replace("\"gen\":3", "\"gen\":3,\"more\":1"),
+        good.replace("\"gen\":3", "\"gen\":3,\"gen\":3"),
+        good.replace("2023-11-15T22:13:20.123Z", "2023-11-14T22:13:20.123Z"),
+    ] {
+        assert_ne!(bad, good);
+        assert_eq!(
+            refresh_keyring().open(&seal(&bad), NOW),
             Err(Rejection::BadClaims),
             "{bad}"
         );
@@ -380,6 +455,7 @@ proptest! {
     fn arbitrary_text_is_refused(text in any::<String>()) {
         prop_assert!(connect_keyring().open(&text, NOW).is_err());
         prop_assert!(session_keyring().open(&text, NOW).is_err());
+        prop_assert!(refresh_keyring().open(&text, NOW).is_err());
     }
 
     #[test]

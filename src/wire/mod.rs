@@ -3,6 +3,7 @@
 
 mod close;
 mod frame;
+mod proof;
 mod reader;
 
 pub use close::{Advice, CloseCode};
@@ -10,4 +11,5 @@ pub use frame::{
     Frame, FrameError, Hello, MAX_DATAGRAM, MAX_HELLO, MAX_MESSAGE, MAX_TOKEN, MAX_WELCOME,
     VERSION, Welcome, encode_message,
 };
+pub use proof::{PROOF_LABEL, PROOF_MESSAGE_LEN, proof_message};
 pub use reader::FrameReader;

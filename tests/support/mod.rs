@@ -1,5 +1,7 @@
 //! A whole stack inside a test: a sidecar, gateways with a game that echoes, their control channels, all real and on loopback.
 
+pub mod process;
+
 use std::{
     future::Future,
     net::SocketAddr,
@@ -19,9 +21,12 @@ use tickgate::{
     id::{GatewayId, SessionId},
     rpc,
     seat::{SeatChange, SeatTable},
-    sidecar::{Environment, MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice},
+    sidecar::{
+        DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, MasterKey, SessionLives, Sidecar,
+        SidecarConfig, StoreChoice,
+    },
     tls,
-    token::{SessionKey, TransportMasterKey},
+    token::{RefreshKey, SessionKey, TransportMasterKey},
     wire::CloseCode,
 };
 use tokio::sync::watch;
@@ -59,11 +64,17 @@ pub struct Stack {
 impl Stack {
     /// A sidecar that knows gateways "one" and "two"; its time stands still.
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same, with a sidecar that a test has changed.
+    pub async fn start_with(change: impl FnOnce(&mut SidecarConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ids = ["one".parse().unwrap(), "two".parse().unwrap()];
         let certs = DevCerts::generate(&ids).unwrap();
         let time = ManualTime::starting_at(START);
-        let config = sidecar_config(&certs, &folder.path().join("store.redb"), time.clock());
+        let mut config = sidecar_config(&certs, &folder.path().join("store.redb"), time.clock());
+        change(&mut config);
         let sidecar = Sidecar::start(config).await.unwrap();
         let ca = std::slice::from_ref(&certs.ca);
         let url = |address: SocketAddr| format!("https://{address}");
@@ -157,12 +168,15 @@ pub fn sidecar_config(certs: &DevCerts, store: &Path, clock: Clock) -> SidecarCo
         plain_text: false,
         session_key: SessionKey::generate(),
         previous_session_key: None,
+        refresh_key: RefreshKey::generate(),
+        previous_refresh_key: None,
         transport_key: MasterKey {
             epoch: 1,
             key: TransportMasterKey::generate(),
         },
         previous_transport_key: None,
         lives: SessionLives::default(),
+        connect_tokens_per_minute: DEFAULT_CONNECT_TOKENS_PER_MINUTE,
         store: StoreChoice::Embedded(store.to_owned()),
         clock,
         dev_login: true,

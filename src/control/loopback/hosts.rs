@@ -10,8 +10,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{
-    AttachRefusal, AttachmentId, CarriedKey, GatewayDescription, GatewayHost, LiveSeat, LogState,
-    Revocation, RevocationRange, SeatReport, SidecarHost,
+    AttachRefusal, AttachmentId, CarriedKey, Drain, GatewayDescription, GatewayHost, LiveSeat,
+    LogState, Orders, Revocation, RevocationRange, SeatReport, SidecarHost,
 };
 use crate::{
     clock::Timestamp,
@@ -28,6 +28,8 @@ pub(super) enum Told {
     Keys(Vec<CarriedKey>),
     Reset(Lineage, Revision, Vec<SessionId>),
     Applied(RevocationRange),
+    IdleMoved(Vec<(SessionId, Timestamp)>),
+    Drain(Drain),
 }
 
 /// How much a fake host notes for its test; a test that lets more pile up fails.
@@ -54,7 +56,7 @@ impl FakeGateway {
                 addresses: vec!["127.0.0.1:7777".parse().unwrap()],
                 server_name: "localhost".into(),
                 certificate_sha256: vec![[3; 32]],
-                capacity: 100,
+                capacity: 20_000,
             },
             seats,
             report: Mutex::default(),
@@ -99,9 +101,13 @@ impl GatewayHost for FakeGateway {
         self.note(Told::Applied(range.clone()));
     }
 
-    fn idle_moved(&self, _sessions: &[(SessionId, Timestamp)]) {}
+    fn idle_moved(&self, sessions: &[(SessionId, Timestamp)]) {
+        self.note(Told::IdleMoved(sessions.to_vec()));
+    }
 
-    fn drain(&self, _drain: crate::control::Drain) {}
+    fn drain(&self, drain: Drain) {
+        self.note(Told::Drain(drain));
+    }
 
     fn heartbeat(&self, _time: Timestamp, _head: Revision) {}
 
@@ -125,9 +131,11 @@ pub(super) enum Heard {
 
 pub(super) struct FakeSidecar {
     pub(super) log: Mutex<Vec<Revocation>>,
-    pub(super) dead: Vec<SessionId>,
+    pub(super) dead: Mutex<HashSet<SessionId>>,
     head: watch::Sender<Revision>,
     books: Mutex<Books>,
+    orders: Mutex<Orders>,
+    orders_ready: Arc<Notify>,
     heard: mpsc::Sender<Heard>,
 }
 
@@ -146,8 +154,10 @@ impl FakeSidecar {
         let sidecar = Self {
             head: watch::Sender::new(Revision(log.len() as u64)),
             log: Mutex::new(log),
-            dead: vec![SessionId(13)],
+            dead: Mutex::new(HashSet::from([SessionId(13)])),
             books: Mutex::default(),
+            orders: Mutex::default(),
+            orders_ready: Arc::default(),
             heard,
         };
         (Arc::new(sidecar), receiver)
@@ -157,6 +167,11 @@ impl FakeSidecar {
         let mut log = self.log.lock().unwrap();
         log.push(event);
         self.head.send_replace(Revision(log.len() as u64));
+    }
+
+    pub(super) fn order(&self, orders: Orders) {
+        *self.orders.lock().unwrap() = orders;
+        self.orders_ready.notify_one();
     }
 
     fn note(&self, heard: Heard) {
@@ -227,10 +242,9 @@ impl SidecarHost for FakeSidecar {
     }
 
     async fn dead_among(&self, seats: &[LiveSeat]) -> Result<Vec<SessionId>, AttachRefusal> {
+        let dead = self.dead.lock().unwrap();
         let sessions = seats.iter().map(|seat| seat.session);
-        Ok(sessions
-            .filter(|session| self.dead.contains(session))
-            .collect())
+        Ok(sessions.filter(|session| dead.contains(session)).collect())
     }
 
     fn watch_head(&self) -> watch::Receiver<Revision> {
@@ -251,11 +265,11 @@ impl SidecarHost for FakeSidecar {
     }
 
     fn orders_ready(&self, _attachment: AttachmentId) -> Arc<Notify> {
-        Arc::default()
+        Arc::clone(&self.orders_ready)
     }
 
-    fn take_orders(&self, _attachment: AttachmentId) -> crate::control::Orders {
-        crate::control::Orders::default()
+    fn take_orders(&self, _attachment: AttachmentId) -> Orders {
+        std::mem::take(&mut *self.orders.lock().unwrap())
     }
 
     async fn fenced(&self, attachment: AttachmentId) {

@@ -25,7 +25,8 @@ use tonic::{
 
 use self::hosts::{FakeGateway, FakeSidecar, Heard, LINEAGE, Told, key};
 use super::{
-    GatewayHost, LiveSeat, MAX_MESSAGE_BYTES, Revocation, RevocationRange, SeatReport, SidecarHost,
+    Drain, GatewayEvent, GatewayEventKind, GatewayHost, LiveSeat, MAX_MESSAGE_BYTES, Orders,
+    Revocation, RevocationRange, SeatReport, SidecarHost,
     codec::encode_gateway,
     gateway::Ended,
     message::{Attach, FromGateway},
@@ -234,6 +235,87 @@ async fn a_gateway_attaches_follows_the_log_and_reports() {
 }
 
 #[tokio::test]
+async fn many_seats_and_everything_beside_the_log_go_over_the_wire() {
+    let (sidecar, mut heard) = FakeSidecar::new(Vec::new());
+    let process = Process::start(sidecar.clone());
+    // Three portions there, and three of the dead back.
+    let seats: Vec<_> = (100..10_100).map(seat).collect();
+    let mut dead: Vec<_> = seats.iter().map(|seat| seat.session).collect();
+    sidecar.dead.lock().unwrap().extend(&dead);
+    let (gateway, mut told) = FakeGateway::new(1, seats.clone());
+    let event = GatewayEvent {
+        at: Timestamp(7),
+        kind: GatewayEventKind::Refused {
+            reason: "token_expired".into(),
+            code: 0x106,
+        },
+        session: None,
+        token_sha256: Some([8; 32]),
+        remote: Some("192.0.2.1:50000".parse().unwrap()),
+    };
+    *gateway.report.lock().unwrap() = SeatReport {
+        seats: 10_000,
+        draining: true,
+        events: vec![event.clone(); 1_000],
+        events_lost: 3,
+        ..SeatReport::default()
+    };
+    let (_cancel, _task) = process.run_gateway(&gateway);
+    let mut named = until(&mut heard, |event| match event {
+        Heard::Attached(_, seats) => Some(seats),
+        _ => None,
+    })
+    .await;
+    named.sort_unstable_by_key(|seat| seat.session);
+    assert_eq!(named, seats);
+    let mut ended = until(&mut told, |event| match event {
+        Told::Reset(_, _, dead) => Some(dead),
+        _ => None,
+    })
+    .await;
+    ended.sort_unstable();
+    dead.sort_unstable();
+    assert_eq!(ended, dead);
+    let mut events = Vec::new();
+    until(&mut heard, |heard| {
+        if let Heard::Report(report) = heard {
+            events.extend(report.events);
+        }
+        (events.len() == 1_000).then_some(())
+    })
+    .await;
+    assert_eq!(events[999], event);
+
+    *gateway.report.lock().unwrap() = SeatReport {
+        seats: 10_000,
+        certificate_sha256: Some(vec![[5; 32], [6; 32]]),
+        ..SeatReport::default()
+    };
+    gateway.report_ready.notify_one();
+    until(&mut heard, |heard| match heard {
+        Heard::Report(report) => report
+            .certificate_sha256
+            .map(|hashes| assert_eq!(hashes, [[5; 32], [6; 32]])),
+        _ => None,
+    })
+    .await;
+
+    let moved = vec![(SessionId(100), Timestamp(9))];
+    sidecar.order(Orders {
+        keys: Some(vec![key(), key()]),
+        idle_moved: moved.clone(),
+        drain: Some(Drain::Within(Duration::from_secs(30))),
+    });
+    for expected in [
+        Told::Keys(vec![key(), key()]),
+        Told::Drain(Drain::Within(Duration::from_secs(30))),
+        Told::IdleMoved(moved),
+    ] {
+        until(&mut told, |event| (event == expected).then_some(())).await;
+    }
+}
+
+#[tokio::test]
 async fn a_revocation_made_while_cut_off_is_applied_on_the_next_attach() {
     let first = Revocation::Session(SessionId(1));
     let missed = Revocation::Session(SessionId(2));
@@ -344,10 +426,16 @@ async fn what_does_not_belong_ends_the_stream_with_a_fixed_status() {
         encode_gateway(FromGateway::Attach(Box::new(Attach {
             gateway: description,
             position: None,
+            draining: false,
+            seat_count: 0,
             seats: Vec::new(),
+            more_seats: false,
         })))
     };
-    let heartbeat = encode_gateway(FromGateway::Heartbeat { seats: 0 });
+    let heartbeat = encode_gateway(FromGateway::Heartbeat {
+        seats: 0,
+        draining: false,
+    });
     let empty = proto::GatewayMessage { message: None };
     let long = encode_gateway(FromGateway::Activity(vec![
         SessionId(0);

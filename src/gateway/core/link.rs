@@ -5,8 +5,10 @@ use std::{collections::VecDeque, time::Instant};
 use bytes::Bytes;
 use quinn_proto::{Connection, StreamId};
 
+use super::parking::Parked;
 use crate::{
     gateway::transport::DATAGRAM_SEND_BUFFER,
+    id::SessionId,
     seat::{Connection as SeatConnection, Handle},
     wire::{FrameReader, encode_message},
 };
@@ -46,6 +48,8 @@ pub(super) enum Stage {
     Handshaking,
     /// The handshake is done, Hello is awaited.
     AwaitingHello,
+    /// Hello has come, with a token that is newer than what is known of the revocation log.
+    AwaitingLog,
     /// Admitted.
     Seated(Handle),
     /// Closed by either side; quinn-proto drains it.
@@ -61,6 +65,14 @@ pub(super) struct Link {
     pub(super) id: LinkId,
     pub(super) quic: Connection,
     pub(super) stage: Stage,
+    /// The handshake has been completed; it stays true when the connection closes.
+    pub(super) is_connected: bool,
+    /// SHA-256 of the leaf certificate that this connection was accepted with.
+    pub(super) leaf_sha256: [u8; 32],
+    /// What it said, in [`Stage::AwaitingLog`].
+    pub(super) parked: Option<Box<Parked>>,
+    /// Whose seat it serves, or served.
+    pub(super) session: Option<SessionId>,
     /// The session's stream: the client's first bidirectional one.
     pub(super) stream: Option<StreamId>,
     pub(super) reader: FrameReader,
@@ -79,11 +91,15 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, quic: Connection) -> Self {
+    pub(super) fn new(id: LinkId, quic: Connection, leaf_sha256: [u8; 32]) -> Self {
         Self {
             id,
             quic,
             stage: Stage::Handshaking,
+            is_connected: false,
+            leaf_sha256,
+            parked: None,
+            session: None,
             stream: None,
             reader: FrameReader::new(),
             backlog: VecDeque::new(),

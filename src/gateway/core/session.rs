@@ -1,62 +1,37 @@
 //! What a connection's events mean: handshake done, Hello, inputs, leaving.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{borrow::Cow, sync::atomic::Ordering, time::Instant};
 
 use bytes::Bytes;
 use quinn_proto::{ConnectionError, Dir, Event, StreamEvent};
-use tracing::debug;
+use tracing::{debug, debug_span, field::Empty};
 
 use super::{
     Core,
     link::{Link, LinkId, Stage},
+    parking::Parked,
 };
 use crate::{
-    gateway::admit::{Admission, admit},
-    seat::{EndReason, Handle},
+    control::{GatewayEvent, GatewayEventKind},
+    gateway::{
+        admit::{Admission, Applicant, Denied, Refusal, admit, token_sha256},
+        farewell::Farewell,
+    },
+    id::SessionId,
+    seat::{EndReason, Handle, Verdict},
     wire::{CloseCode, Frame, FrameError, Hello, MAX_DATAGRAM, MAX_HELLO, MAX_MESSAGE},
 };
 
 /// How much is read off a stream before its frames are looked at.
 const READ_AT_ONCE: usize = 2_048;
 
-/// What a connection is closed with: the code, and the reason phrase, which only a kick has.
-#[derive(Debug, Clone)]
-pub(super) struct Farewell {
-    pub(super) code: CloseCode,
-    pub(super) phrase: Bytes,
-}
-
-impl From<CloseCode> for Farewell {
-    fn from(code: CloseCode) -> Self {
-        Self {
-            code,
-            phrase: Bytes::new(),
-        }
-    }
-}
-
-impl From<EndReason> for Farewell {
-    /// What a client is told when its seat ends for this reason.
-    fn from(reason: EndReason) -> Self {
-        let code = match reason {
-            EndReason::Left => CloseCode::Left,
-            EndReason::SessionRevoked => CloseCode::SessionRevoked,
-            EndReason::Idle => CloseCode::SessionIdle,
-            EndReason::Expired => CloseCode::SessionExpired,
-            EndReason::Superseded => CloseCode::Superseded,
-            EndReason::Stale => CloseCode::GatewayNotReady,
-            EndReason::Drained => CloseCode::Drained,
-            EndReason::Misbehaved => CloseCode::ProtocolViolation,
-            EndReason::Lost | EndReason::Internal => CloseCode::InternalError,
-            EndReason::Kicked(own) => {
-                return Self {
-                    code: CloseCode::Kicked,
-                    phrase: Bytes::copy_from_slice(&own.to_be_bytes()),
-                };
-            }
-        };
-        code.into()
-    }
+/// What becomes of a Hello whose token is ahead of the revocation log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It may wait for the log.
+    Left,
+    /// It has waited.
+    Over,
 }
 
 /// Whether there may be more to read.
@@ -102,17 +77,11 @@ impl Core {
     }
 
     fn connected(&mut self, link: &mut Link, now: Instant) {
-        self.handshaking.leave(link.id);
-        link.stage = Stage::AwaitingHello;
-        self.awaiting_hello.enter(link.id, now);
+        self.await_hello(link, now);
         let most = link.quic.datagrams().max_size();
         if most.is_none_or(|most| most < MAX_DATAGRAM) {
             // A client that does not take datagrams, or only shorter ones than the game may send, cannot play.
             self.refuse_link(link, now, CloseCode::ProtocolViolation, "no_datagrams");
-        } else if self.awaiting_hello.len() > self.shared.limits.awaiting_hello
-            && let Some(oldest) = self.awaiting_hello.pop_oldest()
-        {
-            self.refuse(now, oldest, CloseCode::AdmissionTimeout, "hello_room_full");
         }
     }
 
@@ -134,7 +103,7 @@ impl Core {
 
     /// Reads the stream until it is dry, or until the seat has had its share of this tick.
     fn read(&mut self, link: &mut Link, now: Instant) {
-        while link.stage != Stage::Closed {
+        while !matches!(link.stage, Stage::Closed | Stage::AwaitingLog) {
             if let Stage::Seated(handle) = link.stage
                 && !self
                     .exchange
@@ -178,8 +147,10 @@ impl Core {
         }
     }
 
-    fn take_frames(&mut self, link: &mut Link, now: Instant) {
-        loop {
+    /// Takes the frames that are whole.
+    pub(super) fn take_frames(&mut self, link: &mut Link, now: Instant) {
+        // A parked client's further frames wait until it is in.
+        while link.stage != Stage::AwaitingLog {
             let limit = if link.stage == Stage::AwaitingHello {
                 MAX_HELLO
             } else {
@@ -191,7 +162,9 @@ impl Core {
                 Err(error) => return self.violated(link, now, error),
             };
             match (link.stage, frame) {
-                (Stage::AwaitingHello, Frame::Hello(hello)) => self.hello(link, now, &hello),
+                (Stage::AwaitingHello, Frame::Hello(hello)) => {
+                    self.judge(link, now, hello, Patience::Left);
+                }
                 (Stage::Seated(handle), Frame::Message(payload)) => self.message(handle, &payload),
                 (Stage::Closed, _) => return,
                 _ => return self.violated(link, now, FrameError::UnexpectedType),
@@ -206,25 +179,110 @@ impl Core {
             .push_message(&self.exchange.budget, handle, payload);
     }
 
-    fn hello(&mut self, link: &mut Link, now: Instant, hello: &Hello) {
+    /// Lets the client in, has it wait, or refuses it.
+    pub(super) fn judge(
+        &mut self,
+        link: &mut Link,
+        now: Instant,
+        hello: Hello,
+        patience: Patience,
+    ) {
+        let span = debug_span!(
+            "admission",
+            gateway = %self.shared.id,
+            remote = %link.quic.remote_address(),
+            session = Empty,
+            player = Empty,
+            handle = Empty,
+        );
+        let _entered = span.enter();
         let wall = self.shared.clock.wall();
-        let connection = link.id.connection(self.worker);
-        match admit(&self.shared, connection, hello, wall) {
-            Ok(Admission { handle, welcome }) => {
-                self.awaiting_hello.leave(link.id);
-                link.stage = Stage::Seated(handle);
-                self.serve(handle, link.id);
-                self.shared
-                    .counters
-                    .admitted
-                    .fetch_add(1, Ordering::Relaxed);
-                debug!(session = %welcome.session, %handle, resumed = welcome.resumed, "admitted");
-                let mut frame = Vec::new();
-                welcome.encode(&mut frame);
-                // The first bytes on the stream: they fit the backlog.
-                let _ = link.write(Bytes::from(frame), self.shared.limits.message_backlog);
+        let applicant = Applicant {
+            connection: link.id.connection(self.worker),
+            leaf_sha256: &link.leaf_sha256,
+            hello: &hello,
+        };
+        match admit(&self.shared, applicant, wall) {
+            Ok(admission) => {
+                span.record(
+                    "session",
+                    tracing::field::display(admission.welcome.session),
+                );
+                span.record("player", tracing::field::display(admission.player));
+                span.record("handle", tracing::field::display(admission.handle));
+                self.admitted(link, &hello, &admission);
             }
-            Err(refusal) => self.refuse_link(link, now, refusal.close_code(), refusal.label()),
+            Err(Denied::Behind { revision, session }) if patience == Patience::Left => {
+                span.record("session", tracing::field::display(session));
+                debug!(%revision, "waits for the revocation log");
+                let parked = Parked {
+                    hello,
+                    revision,
+                    session,
+                };
+                self.park(link, now, parked);
+            }
+            Err(Denied::Behind { session, .. }) => {
+                span.record("session", tracing::field::display(session));
+                let token = Some(hello.token.as_str());
+                self.refuse_hello(link, now, Refusal::LogBehind, Some(session), token);
+            }
+            Err(Denied::Refused { refusal, session }) => {
+                if let Some(session) = session {
+                    span.record("session", tracing::field::display(session));
+                }
+                let token = Some(hello.token.as_str());
+                self.refuse_hello(link, now, refusal, session, token);
+            }
+        }
+    }
+
+    fn admitted(&mut self, link: &mut Link, hello: &Hello, admission: &Admission) {
+        let Admission {
+            handle,
+            player: _,
+            welcome,
+        } = *admission;
+        self.leave_rooms(link);
+        link.stage = Stage::Seated(handle);
+        link.session = Some(welcome.session);
+        self.serve(handle, link.id);
+        self.shared
+            .counters
+            .admitted
+            .fetch_add(1, Ordering::Relaxed);
+        debug!(resumed = welcome.resumed, "admitted");
+        self.shared.events.record(GatewayEvent {
+            at: self.shared.clock.wall(),
+            kind: if welcome.resumed {
+                GatewayEventKind::Resumed
+            } else {
+                GatewayEventKind::Admitted
+            },
+            session: Some(welcome.session),
+            token_sha256: Some(token_sha256(&hello.token)),
+            remote: None,
+        });
+        let mut frame = Vec::new();
+        welcome.encode(&mut frame);
+        // The first bytes on the stream: they fit the backlog.
+        let _ = link.write(Bytes::from(frame), self.shared.limits.message_backlog);
+    }
+
+    /// Refuses a client that has said Hello with this token.
+    pub(super) fn refuse_hello(
+        &mut self,
+        link: &mut Link,
+        now: Instant,
+        refusal: Refusal,
+        session: Option<SessionId>,
+        token: Option<&str>,
+    ) {
+        let (code, label) = (refusal.close_code(), refusal.label());
+        self.close_refused(link, now, code, label, session, token);
+        // Who refused players are looked for is asked soon; who floods the door with nonsense can wait for the next heartbeat.
+        if session.is_some() {
+            self.shared.journal.ready().notify_one();
         }
     }
 
@@ -256,8 +314,31 @@ impl Core {
 
     /// Closes a connection that has no seat; the label is the true reason, the code is what the client is told.
     fn refuse_link(&mut self, link: &mut Link, now: Instant, code: CloseCode, label: &'static str) {
-        debug!(remote = %link.quic.remote_address(), code = code.label(), reason = label, "refused");
+        self.close_refused(link, now, code, label, None, None);
+    }
+
+    fn close_refused(
+        &mut self,
+        link: &mut Link,
+        now: Instant,
+        code: CloseCode,
+        label: &'static str,
+        session: Option<SessionId>,
+        token: Option<&str>,
+    ) {
+        let remote = link.quic.remote_address();
+        debug!(gateway = %self.shared.id, %remote, code = code.label(), reason = label, "refused");
         self.shared.counters.refused(code);
+        self.shared.events.record(GatewayEvent {
+            at: self.shared.clock.wall(),
+            kind: GatewayEventKind::Refused {
+                reason: Cow::Borrowed(label),
+                code: code as u16,
+            },
+            session,
+            token_sha256: token.map(token_sha256),
+            remote: Some(remote),
+        });
         self.close_link(link, now, code.into());
     }
 
@@ -286,13 +367,37 @@ impl Core {
         self.close(now, id, told);
     }
 
-    /// Ends the seat that the link serves, if it does.
-    pub(super) fn give_up_seat(&mut self, link: &Link, reason: EndReason) {
+    /// The client has left: the seat that the link serves ends, if it does serve one.
+    fn leave_seat(&mut self, link: &Link) {
         if let Stage::Seated(handle) = link.stage {
             let connection = link.id.connection(self.worker);
-            self.shared.seats.end_connection(handle, connection, reason);
+            self.shared
+                .seats
+                .end_connection(handle, connection, EndReason::Left);
             self.serve_no_more(handle, link.id);
         }
+    }
+
+    /// The connection is gone without a word: the seat that the link serves, if it does, waits for its session to come back.
+    pub(super) fn suspend_seat(&mut self, link: &Link) {
+        let Stage::Seated(handle) = link.stage else {
+            return;
+        };
+        let connection = link.id.connection(self.worker);
+        let wall = self.shared.clock.wall();
+        let seats = &self.shared.seats;
+        if seats.suspend(handle, connection, wall) && seats.verify(handle) == Verdict::Suspended {
+            let session = link.session.map(tracing::field::display);
+            debug!(gateway = %self.shared.id, session, %handle, "suspended");
+            self.shared.events.record(GatewayEvent {
+                at: wall,
+                kind: GatewayEventKind::Suspended,
+                session: link.session,
+                token_sha256: None,
+                remote: None,
+            });
+        }
+        self.serve_no_more(handle, link.id);
     }
 
     /// Takes the link out of the index of seats, unless another has the seat meanwhile.
@@ -304,22 +409,17 @@ impl Core {
         }
     }
 
-    /// The connection is gone: closed by the client, timed out, or broken.
+    /// The connection is gone: closed by the client, timed out, reset, or broken. Only a client that says so has left; any other may
+    /// be on its way back.
     fn lost(&mut self, link: &mut Link, reason: &ConnectionError) {
-        let left = match reason {
-            ConnectionError::ApplicationClosed(close) => {
-                close.error_code.into_inner() == CloseCode::Left.number()
+        match reason {
+            ConnectionError::ApplicationClosed(close)
+                if close.error_code.into_inner() == CloseCode::Left.number() =>
+            {
+                self.leave_seat(link);
             }
-            _ => false,
-        };
-        self.give_up_seat(
-            link,
-            if left {
-                EndReason::Left
-            } else {
-                EndReason::Lost
-            },
-        );
+            _ => self.suspend_seat(link),
+        }
         self.leave_rooms(link);
         link.stage = Stage::Closed;
     }

@@ -13,22 +13,67 @@ use quinn_proto::{
     crypto::rustls::QuicClientConfig,
 };
 
-use super::world::KICK;
+use ring::signature::Ed25519KeyPair;
+
+use super::game::KICK;
 use crate::{
-    gateway::transport::{Entropy, TransportKeys, endpoint_config},
+    gateway::{
+        admit::token_sha256,
+        transport::{Entropy, TransportKeys, endpoint_config},
+    },
+    id::SessionId,
     tls::pinned_quic_client_config,
-    wire::{CloseCode, Frame, FrameReader, Hello, MAX_MESSAGE, Welcome},
+    wire::{CloseCode, Frame, FrameReader, Hello, MAX_MESSAGE, Welcome, proof_message},
 };
 
-/// What a client does once connected.
+/// What a client says once connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Opening {
-    /// Presents this token.
-    Token(String),
+    /// Presents this token of this session.
+    Token(String, SessionId, Proof),
     /// Says nothing.
     Silence,
     /// Sends bytes that are no Hello.
     Garbage(Vec<u8>),
+}
+
+/// How a client proves that it holds its session's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    Absent,
+    Right,
+    /// Signed with another session's key, over another token, or over another gateway's certificate.
+    OtherKey,
+    OtherToken,
+    OtherLeaf,
+}
+
+impl Proof {
+    pub(super) const WRONG: [Self; 4] = [
+        Self::Absent,
+        Self::OtherKey,
+        Self::OtherToken,
+        Self::OtherLeaf,
+    ];
+
+    fn sign(self, session: SessionId, token: &str, leaf: [u8; 32]) -> Option<[u8; 64]> {
+        let (key, token, leaf) = match self {
+            Self::Absent => return None,
+            Self::Right => (client_key(session), token, leaf),
+            Self::OtherKey => (client_key(SessionId(0)), token, leaf),
+            Self::OtherToken => (client_key(session), "another", leaf),
+            Self::OtherLeaf => (client_key(session), token, [0; 32]),
+        };
+        let message = proof_message(&token_sha256(token), &leaf);
+        Some(key.sign(&message).as_ref().try_into().unwrap())
+    }
+}
+
+/// The key that a session's client holds.
+pub(super) fn client_key(session: SessionId) -> Ed25519KeyPair {
+    let mut seed = [7; 32];
+    seed[..16].copy_from_slice(&session.to_bytes());
+    Ed25519KeyPair::from_seed_unchecked(&seed).unwrap()
 }
 
 /// How a client's connection ended.
@@ -44,6 +89,10 @@ pub(super) enum End {
 
 pub(super) struct Client {
     pub(super) address: SocketAddr,
+    /// Which of the script's tokens it has.
+    pub(super) token: Option<usize>,
+    /// SHA-256 of the certificate that it expects of the gateway.
+    pin: [u8; 32],
     endpoint: Endpoint,
     handle: ConnectionHandle,
     quic: Connection,
@@ -68,7 +117,7 @@ fn client_config(pin: [u8; 32]) -> ClientConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(10_000))))
-        .keep_alive_interval(Some(Duration::from_secs(3)))
+        .keep_alive_interval(Some(Duration::from_millis(500)))
         .mtu_discovery_config(None);
     config.transport_config(Arc::new(transport));
     config
@@ -86,6 +135,7 @@ impl Client {
     ) -> Self {
         let keys = TransportKeys {
             reset: [1; 32],
+            connection_id: [3; 32],
             retry: [2; 32],
         };
         let config = endpoint_config(0, &keys, Arc::clone(&entropy), Some(seed));
@@ -101,6 +151,8 @@ impl Client {
             .unwrap();
         Self {
             address,
+            token: None,
+            pin,
             endpoint,
             handle,
             quic,
@@ -135,6 +187,16 @@ impl Client {
         if self.end.is_none() {
             self.quic.close(now, VarInt::from_u32(0), Bytes::new());
             self.end = Some(End::Left);
+            self.next_input = None;
+        }
+    }
+
+    /// Breaks the connection off, as a client that finds something wrong would.
+    pub(super) fn break_off(&mut self, now: Instant) {
+        if self.end.is_none() {
+            let code = VarInt::from_u64(CloseCode::InternalError.number()).unwrap();
+            self.quic.close(now, code, Bytes::new());
+            self.end = Some(End::Lost);
             self.next_input = None;
         }
     }
@@ -210,9 +272,14 @@ impl Client {
 
     fn open(&mut self) {
         let bytes = match self.opening.take() {
-            Some(Opening::Token(token)) => {
+            Some(Opening::Token(token, session, proof)) => {
                 let mut frame = Vec::new();
-                Hello::new(token).encode(&mut frame).unwrap();
+                let proof = proof.sign(session, &token, self.pin);
+                let hello = Hello {
+                    proof,
+                    ..Hello::new(token)
+                };
+                hello.encode(&mut frame).unwrap();
                 frame
             }
             Some(Opening::Garbage(bytes)) => bytes,

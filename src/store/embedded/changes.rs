@@ -255,7 +255,7 @@ impl Changes<'_, '_> {
         Revision(self.log.head)
     }
 
-    fn known_activity(&self) -> std::sync::MutexGuard<'_, Activity> {
+    pub(super) fn known_activity(&self) -> std::sync::MutexGuard<'_, Activity> {
         super::lock(self.activity)
     }
 }

@@ -1,7 +1,11 @@
 //! The embedded store: one redb file, written by one thread with group commit, read where the question is asked.
 
 mod changes;
+mod gateways;
 mod open;
+#[cfg(test)]
+mod properties;
+mod rotation;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -20,13 +24,13 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     clock::Timestamp,
     control::{LogState, RevocationRange},
-    id::{PlayerId, Revision, SessionId},
+    id::{GatewayId, Incarnation, PlayerId, Revision, SessionId},
 };
 
 use self::{changes::Changes, writer::Job};
 use super::{
-    Answer, Found, LEEWAY, NewSession, OpenError, PlayerRevocation, Purged, SessionRevocation,
-    Started, Store, StoreError, StoreLives, activity::Activity,
+    Answer, Fencing, Found, LEEWAY, NewSession, OpenError, PlayerRevocation, Purged, RefreshClaim,
+    Refreshed, SessionRevocation, Started, Store, StoreError, StoreLives, activity::Activity,
 };
 
 /// A store in a local file. One process at a time has it open.
@@ -158,6 +162,53 @@ impl Store for EmbeddedStore {
             }
             Ok(found)
         })
+    }
+
+    fn refresh(&self, claim: RefreshClaim, at: Timestamp) -> Answer<'_, Refreshed> {
+        self.change(move |changes| changes.refresh(claim, at))
+    }
+
+    fn sessions(
+        &self,
+        player: Option<PlayerId>,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<Found>> {
+        Box::pin(async move {
+            let read = self.scan(move |read| tables::read_sessions(read, player, before, limit));
+            let mut listed = read.await?;
+            let activity = lock(&self.shared.activity);
+            for Found { session, .. } in &mut listed {
+                session.active_at = activity.exact(session.id, session.active_at);
+            }
+            Ok(listed)
+        })
+    }
+
+    fn grant(&self, session: SessionId, gateway: GatewayId) -> Answer<'_, ()> {
+        Box::pin(async move {
+            // Almost every token of a session is for a gateway that it has been at before: no write then, and no wait for one.
+            let known = self
+                .shared
+                .read(|read| gateways::read_granted(read, &gateway, vec![session]))?;
+            if known.is_empty() {
+                self.change(move |changes| changes.grant(session, &gateway))
+                    .await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn granted_among(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<SessionId>> {
+        self.scan(move |read| gateways::read_granted(read, &gateway, sessions))
+    }
+
+    fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
+        self.change(move |changes| changes.attach_gateway(&gateway, incarnation))
     }
 
     fn revoke_session(&self, id: SessionId, at: Timestamp) -> Answer<'_, SessionRevocation> {

@@ -1,12 +1,14 @@
 //! The tables of the embedded store, and records to and from bytes.
 
+use std::ops::Bound;
+
 use prost::Message;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::{
     clock::Timestamp,
     control::{LogState, Revocation},
-    id::{Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
+    id::{GatewayId, Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
     proto,
     store::{Found, Player, Session, StoreError},
 };
@@ -24,6 +26,8 @@ const IDENTITIES: TableDefinition<'_, (&str, &str), u128> = TableDefinition::new
 const BY_PLAYER: TableDefinition<'_, (u128, u128), ()> = TableDefinition::new("sessions_by_player");
 /// Absolute end in milliseconds and JTI: what to purge first.
 const BY_END: TableDefinition<'_, (u64, u128), ()> = TableDefinition::new("sessions_by_end");
+/// Gateway id to GatewayRecord.
+const GATEWAYS: TableDefinition<'_, &str, Bytes> = TableDefinition::new("gateways");
 /// Revision to RevocationRecord.
 const LOG: TableDefinition<'_, u64, Bytes> = TableDefinition::new("revocations");
 /// "log" to LogRecord.
@@ -37,6 +41,7 @@ pub(super) struct Tables<'t> {
     pub(super) identities: Table<'t, (&'static str, &'static str), u128>,
     pub(super) by_player: Table<'t, (u128, u128), ()>,
     pub(super) by_end: Table<'t, (u64, u128), ()>,
+    gateways: Table<'t, &'static str, Bytes>,
     pub(super) log: Table<'t, u64, Bytes>,
     meta: Table<'t, &'static str, Bytes>,
 }
@@ -49,6 +54,7 @@ impl<'t> Tables<'t> {
             identities: transaction.open_table(IDENTITIES)?,
             by_player: transaction.open_table(BY_PLAYER)?,
             by_end: transaction.open_table(BY_END)?,
+            gateways: transaction.open_table(GATEWAYS)?,
             log: transaction.open_table(LOG)?,
             meta: transaction.open_table(META)?,
         })
@@ -95,6 +101,24 @@ impl<'t> Tables<'t> {
             .insert(id.0, record.encode_to_vec().as_slice())?;
         Ok(())
     }
+
+    pub(super) fn gateway(
+        &self,
+        id: &GatewayId,
+    ) -> Result<Option<proto::GatewayRecord>, StoreError> {
+        let bytes = self.gateways.get(id.as_str())?;
+        bytes.map(|b| decode(b.value(), "gateways")).transpose()
+    }
+
+    pub(super) fn put_gateway(
+        &mut self,
+        id: &GatewayId,
+        record: &proto::GatewayRecord,
+    ) -> Result<(), StoreError> {
+        self.gateways
+            .insert(id.as_str(), record.encode_to_vec().as_slice())?;
+        Ok(())
+    }
 }
 
 /// A session and its player.
@@ -106,6 +130,49 @@ pub(super) fn read_found(
     let players = transaction.open_table(PLAYERS)?;
     let head = read_log_state(transaction)?.head;
     find(&sessions, &players, head, id)
+}
+
+/// Up to `limit` sessions with an id below `before`, newest first, of one player or of all.
+pub(super) fn read_sessions(
+    transaction: &ReadTransaction,
+    player: Option<PlayerId>,
+    before: Option<SessionId>,
+    limit: usize,
+) -> Result<Vec<Found>, StoreError> {
+    let sessions = transaction.open_table(SESSIONS)?;
+    let players = transaction.open_table(PLAYERS)?;
+    let head = read_log_state(transaction)?.head;
+    let end = before.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0));
+    let mut ids = Vec::new();
+    match player {
+        Some(PlayerId(player)) => {
+            let start = Bound::Included((player, u128::MIN));
+            let end = match end {
+                Bound::Excluded(id) => Bound::Excluded((player, id)),
+                _ => Bound::Included((player, u128::MAX)),
+            };
+            let by_player = transaction.open_table(BY_PLAYER)?;
+            for entry in by_player.range((start, end))?.rev().take(limit) {
+                ids.push(SessionId(entry?.0.value().1));
+            }
+        }
+        None => {
+            for entry in sessions.range((Bound::Unbounded, end))?.rev().take(limit) {
+                ids.push(SessionId(entry?.0.value()));
+            }
+        }
+    }
+    ids.into_iter()
+        .map(|id| find(&sessions, &players, head, id)?.ok_or(StoreError::Record("sessions")))
+        .collect()
+}
+
+/// Looks sessions' records up, all as of one instant.
+pub(super) fn session_reader(
+    transaction: &ReadTransaction,
+) -> Result<impl Fn(SessionId) -> Result<Option<proto::SessionRecord>, StoreError>, StoreError> {
+    let sessions = transaction.open_table(SESSIONS)?;
+    Ok(move |id| session(&sessions, id))
 }
 
 /// Which of these sessions cannot have a live seat any more.

@@ -9,9 +9,10 @@ use std::{
 
 use crate::{
     control::LogState,
-    id::{Revision, SessionId},
+    id::{GatewayId, Incarnation, Revision, SessionId},
     store::{
-        EmbeddedStore, OpenError, SessionRevocation, Standing, Store, StoreError,
+        EmbeddedStore, Fencing, OpenError, RefreshClaim, Refreshed, SessionRevocation, Standing,
+        Store, StoreError,
         conformance::{LIVES, START, log_in},
     },
 };
@@ -50,6 +51,60 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(log_in(&store, "ada").await.player, ada.player);
     let next = store.revoke_session(ada.session.id, START).await.unwrap();
     assert_eq!(next, SessionRevocation::Ended(Revision(2)));
+}
+
+#[tokio::test]
+async fn successors_grants_and_fences_are_there_after_reopening() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let found = log_in(&store, "ada").await;
+    let id = found.session.id;
+    let claim = RefreshClaim {
+        session: id,
+        generation: 0,
+        player_generation: found.session.player_generation,
+    };
+    let Refreshed::Rotated(made) = store.refresh(claim, START).await.unwrap() else {
+        panic!("not rotated");
+    };
+    let gateway: GatewayId = "eu".parse().unwrap();
+    store.grant(id, gateway.clone()).await.unwrap();
+    for process in [1, 2] {
+        let attached = store.attach_gateway(gateway.clone(), Incarnation(process));
+        assert_eq!(attached.await.unwrap(), Fencing::Newest);
+    }
+    drop(store);
+
+    let store = open(&path);
+    // The role that the successor got, whatever the player's is by now.
+    let owner = found.player.id;
+    let changed = store.change(move |changes| {
+        let mut record = changes.tables.player(owner)?.unwrap();
+        record.role = "moderator".to_owned();
+        changes.tables.put_player(owner, &record)
+    });
+    changed.await.unwrap();
+    let Refreshed::Again(again) = store.refresh(claim, START).await.unwrap() else {
+        panic!("not the same");
+    };
+    assert_eq!(
+        (again.issued_at, &again.role, &again.found.session),
+        (made.issued_at, &made.role, &made.found.session)
+    );
+    let next = RefreshClaim {
+        generation: 1,
+        ..claim
+    };
+    let Refreshed::Rotated(next) = store.refresh(next, START).await.unwrap() else {
+        panic!("not rotated");
+    };
+    assert_eq!(next.role, "moderator", "read anew");
+    let granted = store.granted_among(gateway.clone(), vec![id]).await;
+    assert_eq!(granted.unwrap(), [id]);
+    for (process, expected) in [(1, Fencing::Fenced), (2, Fencing::Newest)] {
+        let attached = store.attach_gateway(gateway.clone(), Incarnation(process));
+        assert_eq!(attached.await.unwrap(), expected);
+    }
 }
 
 /// A gateway that has followed the log to revision 2 must not take the restored one, at revision 1 or beyond, for its continuation.
@@ -122,7 +177,15 @@ async fn child_that_revokes_until_it_is_killed() {
     };
     let store = open(Path::new(&path));
     for n in 0_u64.. {
-        let id = log_in(&store, &n.to_string()).await.session.id;
+        let session = log_in(&store, &n.to_string()).await.session;
+        let id = session.id;
+        let claim = RefreshClaim {
+            session: id,
+            generation: 0,
+            player_generation: session.player_generation,
+        };
+        let refreshed = store.refresh(claim, START).await.unwrap();
+        assert!(matches!(refreshed, Refreshed::Rotated(_)), "{refreshed:?}");
         let outcome = store.revoke_session(id, START).await.unwrap();
         let SessionRevocation::Ended(revision) = outcome else {
             panic!("{outcome:?}");
@@ -165,6 +228,8 @@ async fn a_killed_process_loses_nothing_acknowledged() {
     let store = open(&path);
     for (id, revision) in acknowledged {
         assert_eq!(revoked_by(&store, id).await, Some(revision));
+        let found = store.session(id).await.unwrap().unwrap();
+        assert_eq!(found.session.generation, 1, "rotated before it was revoked");
     }
     let state = store.log_state().await.unwrap();
     let range = store.log_after(Revision(0), usize::MAX).await.unwrap();

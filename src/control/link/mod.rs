@@ -3,18 +3,20 @@
 //! Its user feeds it what happened, with the time, then carries out [`Link::poll_effect`] until it is empty, sends what
 //! [`Link::poll_transmit`] gives whenever the stream takes a message, and calls [`Link::timer`] at [`Link::poll_timeout`].
 
+mod outgoing;
+mod reason;
+
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
-use thiserror::Error;
-
+use self::outgoing::Outgoing;
+pub use self::reason::DetachReason;
 use super::{
-    ATTACH_TIMEOUT, AttachRefusal, CarriedKey, GatewayDescription, HEARTBEAT_INTERVAL, LiveSeat,
+    ATTACH_TIMEOUT, CarriedKey, Drain, GatewayDescription, HEARTBEAT_INTERVAL, LiveSeat,
     RevocationRange, SILENCE_LIMIT, SeatReport,
-    codec::MAX_REPORTED,
-    message::{Attach, Attached, FromGateway, FromSidecar, LogPosition},
+    message::{Attached, FromGateway, FromSidecar, LogPosition, Portions, Snapshot},
 };
 use crate::{
     clock::Timestamp,
@@ -33,65 +35,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest wait before attaching again: a tenth of the 30 s for which a gateway admits without its sidecar.
 const RETRY_LAST: Duration = Duration::from_secs(3);
-
-/// Why a stream ended, or could not be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum DetachReason {
-    /// The sidecar could not be reached, or the connection broke.
-    #[error("the sidecar cannot be reached")]
-    Unreachable,
-    /// The sidecar ended the stream.
-    #[error("the sidecar has closed the stream")]
-    Closed,
-    /// The sidecar would not have this gateway.
-    #[error("refused: {0}")]
-    Refused(AttachRefusal),
-    /// No answer to Attach in time.
-    #[error("no answer to the attach")]
-    AttachTimeout,
-    /// Nothing heard for [`SILENCE_LIMIT`].
-    #[error("no heartbeat from the sidecar")]
-    Silent,
-    /// A range of the log started beyond what is applied: events between are missing.
-    #[error("a gap in the revocation log")]
-    Gap,
-    /// The log's head was told, and the events up to it did not follow within [`BEHIND_LIMIT`].
-    #[error("the revocation log does not follow its head")]
-    Behind,
-    /// The sidecar broke the protocol.
-    #[error("the sidecar broke the protocol")]
-    Violation,
-}
-
-impl DetachReason {
-    /// Its name in logs and metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Closed => "closed",
-            Self::Refused(refusal) => refusal.label(),
-            Self::AttachTimeout => "attach_timeout",
-            Self::Silent => "silent",
-            Self::Gap => "gap",
-            Self::Behind => "behind",
-            Self::Violation => "violation",
-        }
-    }
-
-    /// Whether trying again soon is pointless: somebody has to change something first.
-    const fn lasts(self) -> bool {
-        matches!(
-            self,
-            Self::Refused(AttachRefusal::WrongIdentity | AttachRefusal::Malformed)
-        )
-    }
-
-    /// Whether trying again would do harm. A sidecar knows only since its own start which process is the newer one: to one that has
-    /// just restarted, a process that was fenced off looks new, and the one that players are sent to looks old.
-    const fn is_final(self) -> bool {
-        matches!(self, Self::Refused(AttachRefusal::Fenced))
-    }
-}
 
 /// What the user of a [`Link`] has to do, in order.
 #[derive(Debug, PartialEq, Eq)]
@@ -134,7 +77,11 @@ pub enum Effect {
         /// The head of the log.
         head: Revision,
     },
-    /// Take a report of seats and activity, and call [`Link::report`] with it.
+    /// These sessions were active on another gateway, at these times.
+    IdleMoved(Vec<(SessionId, Timestamp)>),
+    /// Admit nobody any more, or again.
+    Drain(Drain),
+    /// Take a report, and call [`Link::report`] with it.
     TakeReport,
 }
 
@@ -142,8 +89,14 @@ pub enum Effect {
 enum State {
     /// Until it is time to try again.
     Waiting { retry_at: Instant },
-    /// A stream is being opened, or Attach awaits its answer.
+    /// A stream is being opened, or the gateway presents itself, or that awaits its answer.
     Connecting { give_up_at: Instant },
+    /// The sidecar has answered with a snapshot, of which a part is to come.
+    Gathering {
+        give_up_at: Instant,
+        answer: Box<Attached>,
+        named: HashSet<SessionId>,
+    },
     /// The sidecar has answered.
     Attached(Liveness),
     /// Another process of this gateway has taken its place.
@@ -160,6 +113,18 @@ struct Liveness {
     behind: Option<(Revision, Instant)>,
 }
 
+/// A bug to plant, so that the model test can show that it would be found.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Ranges are applied whether or not they continue the log.
+    NoGapCheck,
+    /// Messages go out while effects still wait.
+    EarlyAck,
+    /// A snapshot moves the position and does not reset the log.
+    NoReset,
+}
+
 /// The gateway's end of the control channel.
 #[derive(Debug)]
 pub struct Link {
@@ -172,33 +137,34 @@ pub struct Link {
     /// At most a handful: each input adds a fixed number, and the user empties it before the next.
     effects: VecDeque<Effect>,
     outgoing: Outgoing,
+    /// Seats named on the present stream's attach: more than these cannot be dead.
+    named: u32,
     report_wanted: bool,
     report_at: Instant,
-    seats: u32,
-}
-
-/// What is to be sent, as state: whatever is newer replaces what has not gone out yet.
-#[derive(Debug, Default)]
-struct Outgoing {
-    attach: Option<Box<Attach>>,
-    heartbeat: bool,
-    ack: Option<Revision>,
-    report: SeatReport,
+    #[cfg(test)]
+    pub(super) fault: Option<Fault>,
 }
 
 impl Link {
     /// A link that connects at the first [`timer`](Self::timer). `seed` spreads the retries of many gateways that lose one sidecar.
     pub fn new(now: Instant, seed: u64) -> Self {
+        Self::with_portions(now, seed, Portions::STANDARD)
+    }
+
+    /// The same with messages of another size.
+    pub(super) fn with_portions(now: Instant, seed: u64, portions: Portions) -> Self {
         Self {
             state: State::Waiting { retry_at: now },
             position: None,
             failures: 0,
             jitter: Jitter(seed),
             effects: VecDeque::new(),
-            outgoing: Outgoing::default(),
+            outgoing: Outgoing::new(portions),
+            named: 0,
             report_wanted: false,
             report_at: now,
-            seats: 0,
+            #[cfg(test)]
+            fault: None,
         }
     }
 
@@ -212,28 +178,20 @@ impl Link {
         matches!(self.state, State::Attached(_))
     }
 
-    /// A stream is there (or on its way): Attach goes out first.
+    /// A stream is there (or on its way): Attach goes out first, with as many AttachSeats as it takes.
     ///
     /// `seats` must be read after any report that was handed over before, since what is left of that report is now out of date.
     pub fn connected(&mut self, gateway: GatewayDescription, seats: Vec<LiveSeat>) {
-        if !matches!(self.state, State::Connecting { .. }) {
-            return;
+        if matches!(self.state, State::Connecting { .. }) {
+            self.named = self.outgoing.attach(gateway, self.position, seats);
         }
-        self.seats = u32::try_from(seats.len()).unwrap_or(u32::MAX);
-        self.outgoing.report.opened.clear();
-        self.outgoing.report.closed.clear();
-        self.outgoing.attach = Some(Box::new(Attach {
-            gateway,
-            position: self.position,
-            seats,
-        }));
     }
 
     /// The stream has ended, or could not be opened.
     pub fn disconnected(&mut self, now: Instant, reason: DetachReason) {
         let was_attached = match self.state {
             State::Waiting { .. } | State::Over => return,
-            State::Connecting { .. } => false,
+            State::Connecting { .. } | State::Gathering { .. } => false,
             State::Attached(_) => true,
         };
         self.failures = self.failures.saturating_add(1);
@@ -244,9 +202,7 @@ impl Link {
             },
             None => State::Over,
         };
-        self.outgoing.attach = None;
-        self.outgoing.ack = None;
-        self.outgoing.heartbeat = false;
+        self.outgoing.detach();
         self.effects.push_back(Effect::Disconnect {
             reason,
             was_attached,
@@ -258,11 +214,13 @@ impl Link {
     pub fn received(&mut self, now: Instant, message: FromSidecar) {
         match (&mut self.state, message) {
             (State::Waiting { .. } | State::Over, _) => {}
-            (State::Connecting { .. }, FromSidecar::Attached(attached)) => {
-                self.answered(now, attached);
+            (&mut State::Connecting { give_up_at }, FromSidecar::Attached(attached))
+                if !self.outgoing.is_attaching() =>
+            {
+                self.answered(now, give_up_at, attached);
             }
-            (State::Connecting { .. }, _) | (State::Attached(_), FromSidecar::Attached(_)) => {
-                self.disconnected(now, DetachReason::Violation);
+            (State::Gathering { .. }, FromSidecar::SnapshotDead { dead, more_dead }) => {
+                self.gather(now, dead, more_dead);
             }
             (State::Attached(liveness), message) => {
                 liveness.silent_at = now + SILENCE_LIMIT;
@@ -270,6 +228,9 @@ impl Link {
                     self.failures = 0;
                 }
                 self.follow(now, message);
+            }
+            (State::Connecting { .. } | State::Gathering { .. }, _) => {
+                self.disconnected(now, DetachReason::Violation);
             }
         }
     }
@@ -281,9 +242,11 @@ impl Link {
     }
 
     /// What was taken at [`Effect::TakeReport`].
+    ///
+    /// Seats, activity and certificates are told before the next report is taken. Events go last and wait longer: of more than 4,096
+    /// the oldest are dropped and counted, and those that were on their way when a stream broke are lost uncounted.
     pub fn report(&mut self, report: SeatReport) {
-        self.seats = report.seats;
-        self.outgoing.report = report;
+        self.outgoing.report(report);
     }
 
     /// Time has come to [`poll_timeout`](Self::poll_timeout), or passed it.
@@ -294,10 +257,14 @@ impl Link {
                     self.state = State::Connecting {
                         give_up_at: now + ATTACH_TIMEOUT,
                     };
+                    // Attach says whether the gateway drains now.
+                    if !self.outgoing.has_report() {
+                        self.effects.push_back(Effect::TakeReport);
+                    }
                     self.effects.push_back(Effect::Connect);
                 }
             }
-            State::Connecting { give_up_at } => {
+            State::Connecting { give_up_at } | State::Gathering { give_up_at, .. } => {
                 if now >= *give_up_at {
                     self.disconnected(now, DetachReason::AttachTimeout);
                 }
@@ -313,7 +280,7 @@ impl Link {
                 if now >= liveness.heartbeat_at {
                     // From now on and not from when it was due: a gateway that slept does not owe the beats it slept through.
                     liveness.heartbeat_at = now + HEARTBEAT_INTERVAL;
-                    self.outgoing.heartbeat = true;
+                    self.outgoing.heartbeat_due();
                     self.report_wanted = true;
                 }
                 self.ask_for_report(now);
@@ -326,7 +293,7 @@ impl Link {
     pub fn poll_timeout(&self) -> Option<Instant> {
         Some(match &self.state {
             State::Waiting { retry_at } => *retry_at,
-            State::Connecting { give_up_at } => *give_up_at,
+            State::Connecting { give_up_at } | State::Gathering { give_up_at, .. } => *give_up_at,
             State::Over => return None,
             State::Attached(liveness) => {
                 let behind = liveness.behind.map(|(_, broken_at)| broken_at);
@@ -346,50 +313,77 @@ impl Link {
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has something.
     pub fn wants_transmit(&self) -> bool {
-        let Outgoing {
-            attach,
-            heartbeat,
-            ack,
-            report,
-        } = &self.outgoing;
+        let held_back = !self.effects.is_empty();
+        #[cfg(test)]
+        let held_back = held_back && self.fault != Some(Fault::EarlyAck);
         match self.state {
-            _ if !self.effects.is_empty() => false,
-            State::Waiting { .. } | State::Over => false,
-            State::Connecting { .. } => attach.is_some(),
-            State::Attached(_) => *heartbeat || ack.is_some() || !is_empty(report),
+            _ if held_back => false,
+            State::Waiting { .. } | State::Gathering { .. } | State::Over => false,
+            State::Connecting { .. } => self.outgoing.is_attaching(),
+            State::Attached(_) => self.outgoing.has_news(),
         }
     }
 
     /// The next message to send on the present stream; none while effects are waiting, so that nothing is acknowledged before it is
     /// applied.
     pub fn poll_transmit(&mut self) -> Option<FromGateway> {
-        if !self.wants_transmit() {
-            return None;
+        match self.state {
+            _ if !self.wants_transmit() => None,
+            State::Attached(_) => self.outgoing.next_of_news(),
+            _ => self.outgoing.next_of_attach(),
         }
-        let Outgoing {
-            attach,
-            heartbeat,
-            ack,
-            report,
-        } = &mut self.outgoing;
-        if let Some(attach) = attach.take() {
-            return Some(FromGateway::Attach(attach));
-        }
-        if std::mem::take(heartbeat) {
-            return Some(FromGateway::Heartbeat { seats: self.seats });
-        }
-        if let Some(revision) = ack.take() {
-            return Some(FromGateway::Ack(revision));
-        }
-        let opened = split_last(&mut report.opened);
-        let closed = split_last(&mut report.closed);
-        if !opened.is_empty() || !closed.is_empty() {
-            return Some(FromGateway::Seats { opened, closed });
-        }
-        Some(FromGateway::Activity(split_last(&mut report.active)))
     }
 
-    fn answered(&mut self, now: Instant, attached: Attached) {
+    /// What waits to be sent, in list entries and in events: what a test holds against their bounds.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        self.outgoing.waiting()
+    }
+
+    fn answered(&mut self, now: Instant, give_up_at: Instant, attached: Attached) {
+        let follows = self.position.is_some_and(|p| p.lineage == attached.lineage);
+        match &attached.snapshot {
+            Some(snapshot) if snapshot.dead_count > self.named || !is_sound(snapshot) => {
+                self.disconnected(now, DetachReason::Violation);
+            }
+            None if !follows => self.disconnected(now, DetachReason::Violation),
+            Some(snapshot) if snapshot.more_dead => {
+                self.state = State::Gathering {
+                    give_up_at,
+                    named: snapshot.dead.iter().copied().collect(),
+                    answer: Box::new(attached),
+                };
+            }
+            Some(_) | None => self.begin(now, attached),
+        }
+    }
+
+    /// Adds a portion of the snapshot's dead seats, and begins once it is whole. A seat that is named twice stands for one that is
+    /// not named.
+    fn gather(&mut self, now: Instant, dead: Vec<SessionId>, more_dead: bool) {
+        let State::Gathering { answer, named, .. } = &mut self.state else {
+            return;
+        };
+        let news = !dead.is_empty() && dead.iter().all(|session| named.insert(*session));
+        let Some(snapshot) = answer.snapshot.as_mut().filter(|_| news) else {
+            return self.disconnected(now, DetachReason::Violation);
+        };
+        snapshot.dead.extend(dead);
+        snapshot.more_dead = more_dead;
+        if !is_sound(snapshot) {
+            return self.disconnected(now, DetachReason::Violation);
+        }
+        if !more_dead {
+            let attached = Attached {
+                keys: std::mem::take(&mut answer.keys),
+                snapshot: answer.snapshot.take(),
+                ..**answer
+            };
+            self.begin(now, attached);
+        }
+    }
+
+    fn begin(&mut self, now: Instant, attached: Attached) {
         let Attached {
             keys,
             time,
@@ -397,21 +391,20 @@ impl Link {
             lineage,
             snapshot,
         } = attached;
-        let follows = self.position.is_some_and(|p| p.lineage == lineage);
-        if snapshot.is_none() && !follows {
-            return self.disconnected(now, DetachReason::Violation);
-        }
         self.effects.push_back(Effect::InstallKeys(keys));
-        if let Some(snapshot) = snapshot {
-            self.position = Some(LogPosition {
-                lineage,
-                revision: snapshot.revision,
-            });
-            self.effects.push_back(Effect::ResetLog {
-                lineage,
-                revision: snapshot.revision,
-                dead: snapshot.dead,
-            });
+        if let Some(Snapshot { revision, dead, .. }) = snapshot {
+            self.position = Some(LogPosition { lineage, revision });
+            #[cfg(test)]
+            let planted = self.fault == Some(Fault::NoReset);
+            #[cfg(not(test))]
+            let planted = false;
+            if !planted {
+                self.effects.push_back(Effect::ResetLog {
+                    lineage,
+                    revision,
+                    dead,
+                });
+            }
         }
         // Also when nothing is new: the last acknowledgement may have been lost with its stream, and somebody may be waiting for it.
         self.outgoing.ack = self.position.map(|p| p.revision);
@@ -428,14 +421,19 @@ impl Link {
 
     fn follow(&mut self, now: Instant, message: FromSidecar) {
         match message {
-            // Its own arm in `received`.
-            FromSidecar::Attached(_) => {}
+            FromSidecar::Attached(_) | FromSidecar::SnapshotDead { .. } => {
+                self.disconnected(now, DetachReason::Violation);
+            }
             FromSidecar::Keys(keys) => self.effects.push_back(Effect::InstallKeys(keys)),
             FromSidecar::Revocations(range) => self.apply(now, range),
             FromSidecar::Heartbeat { time, head } => {
                 self.note_head(now, head);
                 self.effects.push_back(Effect::Heartbeat { time, head });
             }
+            FromSidecar::IdleMoved(sessions) => {
+                self.effects.push_back(Effect::IdleMoved(sessions));
+            }
+            FromSidecar::Drain(drain) => self.effects.push_back(Effect::Drain(drain)),
         }
     }
 
@@ -445,7 +443,10 @@ impl Link {
         let Some(position) = &mut self.position else {
             return self.disconnected(now, DetachReason::Violation);
         };
-        if range.from > position.revision {
+        let gap = range.from > position.revision;
+        #[cfg(test)]
+        let gap = gap && self.fault != Some(Fault::NoGapCheck);
+        if gap {
             return self.disconnected(now, DetachReason::Gap);
         }
         if range.to > position.revision {
@@ -471,7 +472,7 @@ impl Link {
     }
 
     fn can_take_report(&self) -> bool {
-        self.report_wanted && self.is_attached() && is_empty(&self.outgoing.report)
+        self.report_wanted && self.is_attached() && !self.outgoing.has_report()
     }
 
     fn ask_for_report(&mut self, now: Instant) {
@@ -493,13 +494,14 @@ impl Link {
     }
 }
 
-fn is_empty(report: &SeatReport) -> bool {
-    report.opened.is_empty() && report.closed.is_empty() && report.active.is_empty()
-}
-
-/// Takes as much as one message carries from the end of `list`; order does not matter, since a session stands in it once.
-fn split_last<T>(list: &mut Vec<T>) -> Vec<T> {
-    list.split_off(list.len().saturating_sub(MAX_REPORTED))
+/// Whether no more dead seats have come than were counted, and, at the end, all of them.
+fn is_sound(snapshot: &Snapshot) -> bool {
+    let come = u32::try_from(snapshot.dead.len()).unwrap_or(u32::MAX);
+    if snapshot.more_dead {
+        come < snapshot.dead_count
+    } else {
+        come == snapshot.dead_count
+    }
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): enough to spread retries, and the same for the same seed.

@@ -5,16 +5,16 @@
 //! [`Attachment::poll_timeout`]. It ends with [`Action::End`], once.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
 use thiserror::Error;
 
 use super::{
-    ATTACH_TIMEOUT, AttachRefusal, CarriedKey, HEARTBEAT_INTERVAL, LogState, RevocationRange,
-    SILENCE_LIMIT, SeatReport,
-    message::{Attach, Attached, FromGateway, FromSidecar, LogPosition, Snapshot},
+    ATTACH_TIMEOUT, AttachRefusal, CarriedKey, HEARTBEAT_INTERVAL, LiveSeat, LogState, Orders,
+    RevocationRange, SILENCE_LIMIT, SeatReport,
+    message::{Attach, Attached, FromGateway, FromSidecar, LogPosition, Portions, Snapshot},
 };
 use crate::{
     clock::Timestamp,
@@ -31,10 +31,13 @@ pub enum EndReason {
     /// The gateway closed it, or the connection broke.
     #[error("the gateway has left")]
     Left,
-    /// The attach was refused, or the stream was fenced off, or the store failed.
+    /// The attach was refused, or the store failed.
     #[error("{0}")]
     Refused(AttachRefusal),
-    /// No Attach in time.
+    /// A newer process of the gateway has attached, or a newer stream of this one. Which of the two, an attach tells.
+    #[error("a newer attachment of this gateway has taken its place")]
+    Replaced,
+    /// No Attach in time, with all its seats.
     #[error("no attach in time")]
     AttachTimeout,
     /// Nothing heard for [`SILENCE_LIMIT`].
@@ -57,6 +60,7 @@ impl EndReason {
         match self {
             Self::Left => "left",
             Self::Refused(refusal) => refusal.label(),
+            Self::Replaced => "replaced",
             Self::AttachTimeout => "attach_timeout",
             Self::Silent => "silent",
             Self::Malformed => "malformed",
@@ -77,6 +81,8 @@ pub enum Action {
     ReadLog(Revision),
     /// Take note of a report, and call [`Attachment::reported`]. Read no further message before that.
     Report(SeatReport),
+    /// Take the orders for this gateway, and call [`Attachment::ordered`].
+    TakeOrders,
     /// The gateway has applied the log up to here.
     Acknowledged(Revision),
     /// End the stream. The last action.
@@ -99,6 +105,12 @@ enum State {
     AwaitingAttach {
         give_up_at: Instant,
     },
+    /// A part of the gateway's seats is to come.
+    Gathering {
+        attach: Box<Attach>,
+        named: HashSet<SessionId>,
+        give_up_at: Instant,
+    },
     Registering(Box<Attach>),
     FindingDead(Box<Attach>, Registered),
     Streaming {
@@ -118,14 +130,23 @@ pub struct Attachment {
     actions: VecDeque<Action>,
     /// Seats taken, by the gateway's last word.
     seats: u32,
+    /// Whether the gateway drains, by its last word.
+    draining: bool,
     /// The newest revision of the log that is known.
     head: Revision,
     /// Everything up to here has been read for this stream.
     position: Revision,
     reading: Reading,
     attached: Option<Unsent>,
+    /// Dead seats of the snapshot that go into further messages.
+    dead: Vec<SessionId>,
     range: Option<RevocationRange>,
     heartbeat: bool,
+    /// What the gateway is to be told beside the log. It is taken from the host only when nothing is left of what was taken before, so
+    /// that what a slow gateway waits in is the host's newest state.
+    orders: Orders,
+    orders_wanted: bool,
+    portions: Portions,
 }
 
 /// The log as this stream reads it: one piece at a time.
@@ -141,12 +162,18 @@ enum Reading {
 #[derive(Debug)]
 struct Unsent {
     registered: Registered,
-    snapshot: Option<Snapshot>,
+    /// Where the log starts afresh.
+    snapshot: Option<Revision>,
 }
 
 impl Attachment {
     /// The machine of a stream whose peer has shown the certificate of `certificate`.
     pub fn new(now: Instant, certificate: GatewayId) -> Self {
+        Self::with_portions(now, certificate, Portions::STANDARD)
+    }
+
+    /// The same with messages of another size.
+    pub(super) fn with_portions(now: Instant, certificate: GatewayId, portions: Portions) -> Self {
         Self {
             certificate,
             state: State::AwaitingAttach {
@@ -154,12 +181,17 @@ impl Attachment {
             },
             actions: VecDeque::new(),
             seats: 0,
+            draining: false,
             head: Revision::default(),
             position: Revision::default(),
             reading: Reading::Idle,
             attached: None,
+            dead: Vec::new(),
             range: None,
             heartbeat: false,
+            orders: Orders::default(),
+            orders_wanted: false,
+            portions,
         }
     }
 
@@ -167,7 +199,10 @@ impl Attachment {
     pub fn presented(&self) -> Option<&Attach> {
         match &self.state {
             State::Registering(attach) | State::FindingDead(attach, _) => Some(attach),
-            State::AwaitingAttach { .. } | State::Streaming { .. } | State::Ended => None,
+            State::AwaitingAttach { .. }
+            | State::Gathering { .. }
+            | State::Streaming { .. }
+            | State::Ended => None,
         }
     }
 
@@ -180,14 +215,13 @@ impl Attachment {
     pub fn received(&mut self, now: Instant, message: FromGateway) {
         match (&mut self.state, message) {
             (State::Ended, _) => {}
-            (State::AwaitingAttach { .. }, FromGateway::Attach(attach)) => self.presents(attach),
-            (
-                State::Streaming { silent_at, .. },
-                message @ (FromGateway::Activity(_)
-                | FromGateway::Seats { .. }
-                | FromGateway::Ack(_)
-                | FromGateway::Heartbeat { .. }),
-            ) => {
+            (&mut State::AwaitingAttach { give_up_at }, FromGateway::Attach(attach)) => {
+                self.presents(attach, give_up_at);
+            }
+            (State::Gathering { .. }, FromGateway::AttachSeats { seats, more_seats }) => {
+                self.gather(seats, more_seats);
+            }
+            (State::Streaming { silent_at, .. }, message) => {
                 *silent_at = now + SILENCE_LIMIT;
                 self.hears(message);
             }
@@ -195,10 +229,12 @@ impl Attachment {
         }
     }
 
-    /// What has arrived is no message.
+    /// What has arrived is no message, or one out of place.
     pub fn malformed(&mut self) {
         match self.state {
-            State::AwaitingAttach { .. } => self.refused(AttachRefusal::Malformed),
+            State::AwaitingAttach { .. } | State::Gathering { .. } => {
+                self.refused(AttachRefusal::Malformed);
+            }
             _ => self.end(EndReason::Malformed),
         }
     }
@@ -240,8 +276,8 @@ impl Attachment {
     pub fn dead_found(&mut self, now: Instant, dead: Vec<SessionId>) {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::FindingDead(_, registered) => {
-                let revision = self.position;
-                self.start(now, registered, Some(Snapshot { revision, dead }));
+                self.dead = dead;
+                self.start(now, registered, Some(self.position));
             }
             other => self.state = other,
         }
@@ -282,9 +318,27 @@ impl Attachment {
         self.read_on();
     }
 
+    /// There are orders for the gateway.
+    pub fn orders_ready(&mut self) {
+        self.orders_wanted = true;
+        self.ask_for_orders();
+    }
+
+    /// Answers [`Action::TakeOrders`]. What is newer replaces what has not gone out yet.
+    pub fn ordered(&mut self, orders: Orders) {
+        let Orders {
+            keys,
+            idle_moved,
+            drain,
+        } = orders;
+        self.orders.keys = keys.or(self.orders.keys.take());
+        self.orders.drain = drain.or(self.orders.drain.take());
+        self.orders.idle_moved.extend(idle_moved);
+    }
+
     /// A newer process of this gateway, or a newer stream of this one, has attached.
-    pub fn fenced(&mut self) {
-        self.end(EndReason::Refused(AttachRefusal::Fenced));
+    pub fn replaced(&mut self) {
+        self.end(EndReason::Replaced);
     }
 
     /// The gateway has closed the stream, or the connection broke.
@@ -300,7 +354,7 @@ impl Attachment {
     /// Time has come to [`poll_timeout`](Self::poll_timeout), or passed it.
     pub fn timer(&mut self, now: Instant) {
         match &mut self.state {
-            State::AwaitingAttach { give_up_at } => {
+            State::AwaitingAttach { give_up_at } | State::Gathering { give_up_at, .. } => {
                 if now >= *give_up_at {
                     self.end(EndReason::AttachTimeout);
                 }
@@ -326,7 +380,9 @@ impl Attachment {
     /// When [`timer`](Self::timer) is to be called next, if ever: what the host is asked meanwhile has its own limits.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::AwaitingAttach { give_up_at } => Some(*give_up_at),
+            State::AwaitingAttach { give_up_at } | State::Gathering { give_up_at, .. } => {
+                Some(*give_up_at)
+            }
             State::Streaming {
                 silent_at,
                 heartbeat_at,
@@ -342,7 +398,12 @@ impl Attachment {
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has something.
     pub fn wants_transmit(&self) -> bool {
-        self.is_streaming() && (self.attached.is_some() || self.heartbeat || self.range.is_some())
+        self.is_streaming()
+            && (self.attached.is_some()
+                || !self.dead.is_empty()
+                || self.heartbeat
+                || self.range.is_some()
+                || self.has_orders())
     }
 
     /// The next message to send; `time` is the sidecar's.
@@ -350,18 +411,13 @@ impl Attachment {
         if !self.is_streaming() {
             return None;
         }
-        if let Some(Unsent {
-            registered,
-            snapshot,
-        }) = self.attached.take()
-        {
-            return Some(FromSidecar::Attached(Attached {
-                keys: registered.keys,
-                time,
-                idle_timeout: registered.idle_timeout,
-                lineage: registered.log.lineage,
-                snapshot,
-            }));
+        if let Some(unsent) = self.attached.take() {
+            return Some(FromSidecar::Attached(self.answer(unsent, time)));
+        }
+        let dead = self.portions.cut(&mut self.dead);
+        if !dead.is_empty() {
+            let more_dead = !self.dead.is_empty();
+            return Some(FromSidecar::SnapshotDead { dead, more_dead });
         }
         if std::mem::take(&mut self.heartbeat) {
             return Some(FromSidecar::Heartbeat {
@@ -369,36 +425,120 @@ impl Attachment {
                 head: self.head,
             });
         }
-        let range = self.range.take()?;
-        self.read_on();
-        Some(FromSidecar::Revocations(range))
+        if let Some(keys) = self.orders.keys.take() {
+            self.ask_for_orders();
+            return Some(FromSidecar::Keys(keys));
+        }
+        if let Some(drain) = self.orders.drain.take() {
+            self.ask_for_orders();
+            return Some(FromSidecar::Drain(drain));
+        }
+        if let Some(range) = self.range.take() {
+            self.read_on();
+            return Some(FromSidecar::Revocations(range));
+        }
+        let moved = self.portions.cut(&mut self.orders.idle_moved);
+        self.ask_for_orders();
+        (!moved.is_empty()).then_some(FromSidecar::IdleMoved(moved))
     }
 
-    fn presents(&mut self, attach: Box<Attach>) {
+    /// What waits to be sent, in list entries: what a test holds against its bounds.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        let range = self.range.as_ref().map_or(0, |range| range.events.len());
+        self.dead.len() + self.orders.idle_moved.len() + range + self.actions.len()
+    }
+
+    fn answer(&mut self, unsent: Unsent, time: Timestamp) -> Attached {
+        let Unsent {
+            registered,
+            snapshot,
+        } = unsent;
+        let snapshot = snapshot.map(|revision| Snapshot {
+            revision,
+            dead_count: u32::try_from(self.dead.len()).unwrap_or(u32::MAX),
+            dead: self.portions.cut(&mut self.dead),
+            more_dead: !self.dead.is_empty(),
+        });
+        Attached {
+            keys: registered.keys,
+            time,
+            idle_timeout: registered.idle_timeout,
+            lineage: registered.log.lineage,
+            snapshot,
+        }
+    }
+
+    fn presents(&mut self, mut attach: Box<Attach>, give_up_at: Instant) {
         if attach.gateway.id != self.certificate {
             return self.refused(AttachRefusal::WrongIdentity);
         }
-        self.seats = u32::try_from(attach.seats.len()).unwrap_or(u32::MAX);
-        self.state = State::Registering(attach);
-        self.actions.push_back(Action::Register);
+        if attach.seat_count > attach.gateway.capacity {
+            return self.malformed();
+        }
+        let seats = std::mem::take(&mut attach.seats);
+        let more_seats = attach.more_seats;
+        self.state = State::Gathering {
+            attach,
+            named: HashSet::new(),
+            give_up_at,
+        };
+        self.add(seats, more_seats);
+    }
+
+    fn gather(&mut self, seats: Vec<LiveSeat>, more_seats: bool) {
+        if seats.is_empty() {
+            return self.malformed();
+        }
+        self.add(seats, more_seats);
+    }
+
+    /// Adds a portion of the gateway's seats, and registers it once it is whole: with as many as it has counted, none of them twice.
+    fn add(&mut self, seats: Vec<LiveSeat>, more_seats: bool) {
+        let State::Gathering { attach, named, .. } = &mut self.state else {
+            return;
+        };
+        let count = u32::try_from(attach.seats.len().saturating_add(seats.len()));
+        let sound = match count {
+            Ok(count) if more_seats => count < attach.seat_count,
+            Ok(count) => count == attach.seat_count,
+            Err(_) => false,
+        };
+        if !sound || !seats.iter().all(|seat| named.insert(seat.session)) {
+            return self.malformed();
+        }
+        attach.seats.extend(seats);
+        attach.more_seats = more_seats;
+        if more_seats {
+            return;
+        }
+        if let State::Gathering { attach, .. } = std::mem::replace(&mut self.state, State::Ended) {
+            self.seats = attach.seat_count;
+            self.draining = attach.draining;
+            self.state = State::Registering(attach);
+            self.actions.push_back(Action::Register);
+        }
     }
 
     fn hears(&mut self, message: FromGateway) {
-        let mut report = SeatReport {
-            seats: self.seats,
-            ..SeatReport::default()
-        };
+        let mut report = SeatReport::default();
         match message {
-            // Its own arm in `received`.
-            FromGateway::Attach(_) => return,
+            FromGateway::Attach(_) | FromGateway::AttachSeats { .. } => return self.malformed(),
             FromGateway::Activity(active) => report.active = active,
             FromGateway::Seats { opened, closed } => {
                 report.opened = opened;
                 report.closed = closed;
             }
-            FromGateway::Heartbeat { seats } => {
+            FromGateway::Heartbeat { seats, draining } => {
                 self.seats = seats;
-                report.seats = seats;
+                self.draining = draining;
+            }
+            FromGateway::Certificates(certificates) => {
+                report.certificate_sha256 = Some(certificates);
+            }
+            FromGateway::Events { events, lost } => {
+                report.events = events;
+                report.events_lost = lost;
             }
             FromGateway::Ack(revision) if revision > self.position => {
                 return self.end(EndReason::Malformed);
@@ -407,21 +547,55 @@ impl Attachment {
                 return self.actions.push_back(Action::Acknowledged(revision));
             }
         }
-        self.actions.push_back(Action::Report(report));
+        self.pass_on(report);
     }
 
-    fn start(&mut self, now: Instant, registered: Registered, snapshot: Option<Snapshot>) {
+    /// Passes a report on, with what the gateway has last said of itself.
+    fn pass_on(&mut self, report: SeatReport) {
+        self.actions.push_back(Action::Report(SeatReport {
+            seats: self.seats,
+            draining: self.draining,
+            ..report
+        }));
+    }
+
+    fn start(&mut self, now: Instant, registered: Registered, snapshot: Option<Revision>) {
         self.attached = Some(Unsent {
             registered,
             snapshot,
         });
         // The first heartbeat follows at once, so that the gateway knows from the start how far behind it is.
         self.heartbeat = true;
+        // A gateway is silent until it has the whole of the answer, and waits for that as long as for an answer.
+        let patience = match self.dead.len() {
+            0 => SILENCE_LIMIT,
+            _ => ATTACH_TIMEOUT,
+        };
         self.state = State::Streaming {
-            silent_at: now + SILENCE_LIMIT,
+            silent_at: now + patience,
             heartbeat_at: now + HEARTBEAT_INTERVAL,
         };
+        if self.draining {
+            self.pass_on(SeatReport::default());
+        }
+        self.orders_ready();
         self.read_on();
+    }
+
+    fn has_orders(&self) -> bool {
+        let Orders {
+            keys,
+            idle_moved,
+            drain,
+        } = &self.orders;
+        keys.is_some() || !idle_moved.is_empty() || drain.is_some()
+    }
+
+    fn ask_for_orders(&mut self) {
+        if self.orders_wanted && self.is_streaming() && !self.has_orders() {
+            self.orders_wanted = false;
+            self.actions.push_back(Action::TakeOrders);
+        }
     }
 
     /// Reads the next piece of the log once the last one is on its way: that, and not a queue, is what a slow gateway waits in.

@@ -1,0 +1,78 @@
+//! Refreshing a session's tokens within the write transaction: the compare and the swap.
+
+use crate::{
+    clock::Timestamp,
+    id::Revision,
+    proto,
+    store::{
+        Found, RefreshClaim, Refreshed, SessionRevocation, StoreError, Successor,
+        rotation::{Worth, judge},
+    },
+};
+
+use super::{
+    changes::Changes,
+    tables::{found, player_of},
+};
+
+impl Changes<'_, '_> {
+    /// Nothing can come between the look and the change: there is one writer, and this is one of its steps.
+    pub(super) fn refresh(
+        &mut self,
+        claim: RefreshClaim,
+        at: Timestamp,
+    ) -> Result<Refreshed, StoreError> {
+        let Some(mut record) = self.tables.session(claim.session)? else {
+            return Ok(Refreshed::Ended(None));
+        };
+        let found = self.found_now(claim, &record)?;
+        let rotated_at = Timestamp(record.rotated_at_ms);
+        match judge(&found, rotated_at, claim, at, self.idle) {
+            Worth::Next => {
+                record.generation = record
+                    .generation
+                    .checked_add(1)
+                    .ok_or(StoreError::Record("sessions"))?;
+                record.rotated_at_ms = at.0;
+                record.rotated_role.clone_from(&found.player.role);
+                self.tables.put_session(claim.session, &record)?;
+                Ok(Refreshed::Rotated(successor(found, record)))
+            }
+            Worth::Again => Ok(Refreshed::Again(successor(found, record))),
+            Worth::Reused(Some(earlier)) => Ok(Refreshed::Reused(earlier)),
+            Worth::Reused(None) => {
+                let revision = match self.revoke_session(claim.session, at)? {
+                    SessionRevocation::Ended(revision)
+                    | SessionRevocation::AlreadyEnded(revision) => revision,
+                    SessionRevocation::Unknown => Revision(0),
+                };
+                Ok(Refreshed::Reused(revision))
+            }
+            Worth::Nothing(by) => Ok(Refreshed::Ended(by)),
+        }
+    }
+
+    /// The session as it is in this very transaction, with its exact activity.
+    fn found_now(
+        &self,
+        claim: RefreshClaim,
+        record: &proto::SessionRecord,
+    ) -> Result<Found, StoreError> {
+        let owner = player_of(record)?;
+        let player = self.tables.player(owner)?;
+        let player = player.ok_or(StoreError::Record("players"))?;
+        let mut found = found(claim.session, record.clone(), owner, player, self.head());
+        let on_disk = found.session.active_at;
+        found.session.active_at = self.known_activity().exact(claim.session, on_disk);
+        Ok(found)
+    }
+}
+
+fn successor(mut found: Found, record: proto::SessionRecord) -> Successor {
+    found.session.generation = record.generation;
+    Successor {
+        found,
+        issued_at: Timestamp(record.rotated_at_ms),
+        role: record.rotated_role,
+    }
+}

@@ -1,0 +1,234 @@
+//! How a sidecar starts, stops, and starts again.
+
+use std::{path::Path, time::Duration};
+
+use tickgate::sidecar::StartError;
+
+use super::fixture::*;
+
+#[tokio::test]
+async fn a_restart_keeps_sessions_and_revocations() {
+    let stage = Stage::up().await;
+    let kept = stage.login("ada").await;
+    let revoked = stage.login("bob").await;
+    let mut admin = stage.admin.clone();
+    let first = admin.revoke_session(revoke(&revoked.session_id)).await;
+    assert_eq!(first.unwrap().into_inner().sessions_ended, 1);
+
+    let stage = stage.restarted().await;
+    let found = stage.who_am_i(&kept.session_token).await.unwrap();
+    assert_eq!(found.session_id, kept.session_id);
+    let over = stage.who_am_i(&revoked.session_token).await;
+    assert_eq!(code(over), Code::Unauthenticated);
+    let mut admin = stage.admin.clone();
+    let again = admin.revoke_session(revoke(&revoked.session_id)).await;
+    let expected = proto::RevokeResponse {
+        sessions_ended: 0,
+        revision: 1,
+        acknowledged: false,
+    };
+    assert_eq!(again.unwrap().into_inner(), expected);
+    // A refresh token outlives a restart, and so does what is known of it.
+    let fresh = stage.refresh(&kept.refresh_token).await.unwrap();
+    let stage = stage.restarted().await;
+    let again = stage.refresh(&kept.refresh_token).await.unwrap();
+    assert_eq!(again.expires_at_ms, fresh.expires_at_ms);
+    assert!(stage.refresh(&fresh.refresh_token).await.is_ok());
+
+    // Dropped instead of shut down: what was acknowledged is safe all the same.
+    let mut admin = stage.admin.clone();
+    let last = admin.revoke_session(revoke(&kept.session_id)).await;
+    last.unwrap();
+    let Stage { world, sidecar, .. } = stage;
+    drop(sidecar);
+    let store = world.folder.path().join("store.redb");
+    let copy = World {
+        folder: tempfile::tempdir().unwrap(),
+        ..world
+    };
+    std::fs::copy(store, copy.folder.path().join("store.redb")).unwrap();
+    let stage = copy.start().await;
+    let over = stage.who_am_i(&kept.session_token).await;
+    assert_eq!(code(over), Code::Unauthenticated);
+    stage.down().await;
+}
+
+#[tokio::test]
+async fn a_stalled_call_does_not_hold_up_shutdown() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    let stage = Stage::up().await;
+    let _gateway = stage.attach().await;
+    let channel = stage.world.channel(stage.sidecar.addresses().auth, None);
+    // A health watch has no end of its own.
+    let watch = HealthClient::new(channel)
+        .watch(HealthCheckRequest::default())
+        .await;
+    let mut watch = watch.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    let shutdown = tokio::time::timeout(20 * SECOND, stage.down());
+    shutdown.await.unwrap();
+}
+
+#[tokio::test]
+async fn health_and_reflection_answer_on_each_listener() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let stage = Stage::up().await;
+    let addresses = stage.sidecar.addresses();
+    let backend = Some(&stage.world.certs.backend);
+    for (address, identity, service) in [
+        (addresses.auth, None, "tickgate.v1.AuthService"),
+        (addresses.control, backend, "tickgate.v1.ControlService"),
+        (addresses.admin, backend, "tickgate.v1.AdminService"),
+    ] {
+        let channel = stage.world.channel(address, identity);
+        for name in ["", service] {
+            let request = HealthCheckRequest {
+                service: name.to_owned(),
+            };
+            let health = HealthClient::new(channel.clone()).check(request).await;
+            assert_eq!(health.unwrap().into_inner().status, 1, "{service}: SERVING");
+        }
+        let list = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let stream = tokio_stream::once(list);
+        let answers = ServerReflectionClient::new(channel)
+            .server_reflection_info(stream)
+            .await;
+        let answer = answers
+            .unwrap()
+            .into_inner()
+            .message()
+            .await
+            .unwrap()
+            .unwrap();
+        let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+            panic!("{answer:?}");
+        };
+        assert!(
+            services.service.iter().any(|s| s.name == service),
+            "{services:?}"
+        );
+    }
+    stage.down().await;
+}
+
+#[tokio::test]
+async fn conveniences_are_for_development_on_loopback() {
+    let world = World::new();
+    let refused = |config| async { Sidecar::start(config).await.unwrap_err() };
+    let production = || SidecarConfig {
+        environment: Environment::Production,
+        ..world.config()
+    };
+    assert_eq!(
+        refused(production()).await.label(),
+        "convenience_in_production"
+    );
+    let plain = SidecarConfig {
+        dev_login: false,
+        plain_text: true,
+        ..production()
+    };
+    assert_eq!(refused(plain).await.label(), "convenience_in_production");
+    let exposed = SidecarConfig {
+        admin_listen: "0.0.0.0:0".parse().unwrap(),
+        ..world.config()
+    };
+    let error = refused(exposed).await;
+    assert_eq!(error.label(), "convenience_exposed");
+    assert!(error.to_string().contains("0.0.0.0:0"), "{error}");
+
+    let without = SidecarConfig {
+        dev_login: false,
+        ..production()
+    };
+    let stage = world.start_with(without).await;
+    let login = stage.auth.clone().login(dev("ada")).await;
+    assert_eq!(code(login), Code::PermissionDenied);
+    let world = stage.down().await;
+
+    let plain = SidecarConfig {
+        plain_text: true,
+        ..world.config()
+    };
+    let stage = world.start_with(plain).await;
+    let url = format!("http://{}", stage.sidecar.addresses().auth);
+    let channel = rpc::connect(&url, None, None).unwrap();
+    assert!(
+        AuthServiceClient::new(channel)
+            .login(dev("ada"))
+            .await
+            .is_ok()
+    );
+    stage.down().await;
+}
+
+#[tokio::test]
+async fn a_bad_configuration_does_not_start() {
+    let world = World::new();
+    let refused = |config| async { Sidecar::start(config).await.unwrap_err() };
+    let shared = SidecarConfig {
+        session_key: SessionKey::from_bytes(&world.transport_key),
+        ..world.config()
+    };
+    assert!(matches!(refused(shared).await, StartError::SharedKey(_)));
+    let shared = SidecarConfig {
+        refresh_key: RefreshKey::from_bytes(&world.session_key),
+        ..world.config()
+    };
+    assert!(matches!(refused(shared).await, StartError::SharedKey(_)));
+    let shared = SidecarConfig {
+        previous_refresh_key: Some(RefreshKey::from_bytes(&world.transport_key)),
+        ..world.config()
+    };
+    assert!(matches!(refused(shared).await, StartError::SharedKey(_)));
+    let none = SidecarConfig {
+        connect_tokens_per_minute: 0,
+        ..world.config()
+    };
+    assert_eq!(
+        refused(none).await.to_string(),
+        "connect tokens per minute must be at least 1"
+    );
+    let epochs = SidecarConfig {
+        previous_transport_key: Some(MasterKey {
+            epoch: 1,
+            key: TransportMasterKey::generate(),
+        }),
+        ..world.config()
+    };
+    assert!(matches!(refused(epochs).await, StartError::SameEpoch(1)));
+    let lives = SidecarConfig {
+        lives: SessionLives {
+            connect_token: Duration::from_secs(301),
+            ..SessionLives::default()
+        },
+        ..world.config()
+    };
+    let error = refused(lives).await;
+    assert_eq!(
+        error.to_string(),
+        "the connect token life must be at most 5 min"
+    );
+    let taken = std::net::TcpListener::bind(LOOPBACK).unwrap();
+    let taken = SidecarConfig {
+        control_listen: taken.local_addr().unwrap(),
+        ..world.config()
+    };
+    assert_eq!(
+        refused(taken).await.label(),
+        "bind",
+        "the listener above is dropped only here"
+    );
+    let nowhere = SidecarConfig {
+        store: StoreChoice::Embedded(Path::new("/nowhere/store.redb").to_owned()),
+        ..world.config()
+    };
+    assert_eq!(refused(nowhere).await.label(), "store_inaccessible");
+}
