@@ -160,7 +160,7 @@ impl Outgoing {
             return Some(FromGateway::Attach(attach));
         }
         let seats = self.portions.cut(&mut self.attach_seats);
-        (!seats.is_empty()).then(|| FromGateway::AttachSeats {
+        (!seats.is_empty()).then_some(FromGateway::AttachSeats {
             seats,
             more_seats: !self.attach_seats.is_empty(),
         })
