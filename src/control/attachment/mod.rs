@@ -4,13 +4,14 @@
 //! [`Attachment::poll_transmit`] gives whenever the stream takes a message, and calls [`Attachment::timer`] at
 //! [`Attachment::poll_timeout`]. It ends with [`Action::End`], once.
 
+mod reason;
+
 use std::{
     collections::{HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
-use thiserror::Error;
-
+pub use self::reason::EndReason;
 use super::{
     ATTACH_TIMEOUT, AttachRefusal, CarriedKey, HEARTBEAT_INTERVAL, LiveSeat, LogState, Orders,
     RevocationRange, SILENCE_LIMIT, SeatReport,
@@ -24,51 +25,6 @@ use crate::{
 /// How many events one range carries: 512 of at most 30 bytes are 15 KB, and a log of 100,000 events is read in 200 steps, between
 /// which heartbeats and other work get their turn.
 pub const RANGE_EVENTS: usize = 512;
-
-/// Why a stream ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum EndReason {
-    /// The gateway closed it, or the connection broke.
-    #[error("the gateway has left")]
-    Left,
-    /// The attach was refused, or the store failed.
-    #[error("{0}")]
-    Refused(AttachRefusal),
-    /// A newer process of the gateway has attached, or a newer stream of this one. Which of the two, an attach tells.
-    #[error("a newer attachment of this gateway has taken its place")]
-    Replaced,
-    /// No Attach in time, with all its seats.
-    #[error("no attach in time")]
-    AttachTimeout,
-    /// Nothing heard for [`SILENCE_LIMIT`].
-    #[error("no heartbeat from the gateway")]
-    Silent,
-    /// A message that does not parse, or that does not belong there.
-    #[error("malformed message")]
-    Malformed,
-    /// The log no longer holds what the gateway needs next; attaching again brings a snapshot.
-    #[error("the log no longer holds this position")]
-    LogLost,
-    /// The sidecar is shutting down.
-    #[error("the sidecar is shutting down")]
-    ShuttingDown,
-}
-
-impl EndReason {
-    /// Its name in logs and metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Left => "left",
-            Self::Refused(refusal) => refusal.label(),
-            Self::Replaced => "replaced",
-            Self::AttachTimeout => "attach_timeout",
-            Self::Silent => "silent",
-            Self::Malformed => "malformed",
-            Self::LogLost => "log_lost",
-            Self::ShuttingDown => "shutting_down",
-        }
-    }
-}
 
 /// What the user of an [`Attachment`] has to do, in order.
 #[derive(Debug, PartialEq, Eq)]

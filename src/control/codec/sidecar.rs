@@ -91,7 +91,11 @@ fn decode_attached(attached: proto::Attached) -> Result<Attached, Malformed> {
         time: Timestamp(attached.time_ms),
         idle_timeout: Duration::from_millis(attached.idle_timeout_ms),
         lineage: Lineage::from_bytes(id_bytes(&attached.lineage, "attached.lineage")?),
-        snapshot: attached.snapshot.map(decode_snapshot).transpose()?,
+        snapshot: attached
+            .snapshot
+            .as_ref()
+            .map(decode_snapshot)
+            .transpose()?,
     })
 }
 
@@ -110,7 +114,7 @@ fn encode_snapshot(snapshot: Snapshot) -> proto::Snapshot {
     }
 }
 
-fn decode_snapshot(snapshot: proto::Snapshot) -> Result<Snapshot, Malformed> {
+fn decode_snapshot(snapshot: &proto::Snapshot) -> Result<Snapshot, Malformed> {
     const FIELD: &str = "attached.snapshot.dead_session_ids";
     Ok(Snapshot {
         revision: Revision(snapshot.revision),

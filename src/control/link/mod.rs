@@ -257,10 +257,8 @@ impl Link {
                     self.state = State::Connecting {
                         give_up_at: now + ATTACH_TIMEOUT,
                     };
-                    // Attach says whether the gateway drains now.
-                    if !self.outgoing.has_report() {
-                        self.effects.push_back(Effect::TakeReport);
-                    }
+                    // Attach says whether the gateway drains now, and not as of some report before.
+                    self.effects.push_back(Effect::TakeReport);
                     self.effects.push_back(Effect::Connect);
                 }
             }

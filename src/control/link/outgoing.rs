@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 
 use crate::{
     control::{
-        GatewayDescription, GatewayEvent, LiveSeat, SeatReport,
+        GatewayDescription, GatewayEvent, LiveSeat, MAX_SEATS, SeatReport,
         message::{Attach, FromGateway, LogPosition, Portions},
     },
     id::{Revision, SessionId},
 };
+
+/// Sessions whose activity is kept while there is no stream to tell it on: as many as there may be seats.
+const MAX_ACTIVE: usize = MAX_SEATS as usize;
 
 /// What is to be sent. Whatever is newer replaces what has not gone out yet, but for three lists: the seats of an attach and the report
 /// in hand go out before there is a next one, and of events the oldest are dropped and counted.
@@ -94,7 +97,8 @@ impl Outgoing {
         self.heartbeat = true;
     }
 
-    /// A report: nothing may be left of the last one ([`has_report`](Self::has_report)) but events.
+    /// A report. What is left of the last one is out of date but for events and activity: there is a next one only when that has gone
+    /// out ([`has_report`](Self::has_report)), or before an attach, which tells the seats afresh.
     pub(super) fn report(&mut self, report: SeatReport) {
         let SeatReport {
             opened,
@@ -108,7 +112,15 @@ impl Outgoing {
         } = report;
         self.opened = opened;
         self.closed = closed;
-        self.active = active;
+        if self.active.is_empty() {
+            self.active = active;
+        } else {
+            self.active.extend(active);
+            self.active.sort_unstable();
+            self.active.dedup();
+            // Some 16 MB. Those who play on are active again within a second.
+            self.active.truncate(MAX_ACTIVE);
+        }
         self.seats = seats;
         // The sidecar should not go on minting for as long as until the next heartbeat.
         self.heartbeat |= draining != self.draining;
@@ -148,7 +160,7 @@ impl Outgoing {
             return Some(FromGateway::Attach(attach));
         }
         let seats = self.portions.cut(&mut self.attach_seats);
-        (!seats.is_empty()).then(|| FromGateway::AttachSeats {
+        (!seats.is_empty()).then_some(FromGateway::AttachSeats {
             seats,
             more_seats: !self.attach_seats.is_empty(),
         })

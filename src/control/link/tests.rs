@@ -641,6 +641,39 @@ fn draining_is_told_at_once_and_on_attach() {
     assert_eq!(sent(&mut link), [FromGateway::Ack(Revision(10))]);
 }
 
+/// Once, an attach told what an older report had said, because a newer one was not taken while something of that was left.
+#[test]
+fn an_attach_tells_whether_the_gateway_drains_now() {
+    let now = crate::clock::Clock::system().now();
+    let mut link = attached_link(now);
+    link.report(SeatReport {
+        active: vec![SessionId(1), SessionId(2)],
+        ..SeatReport::default()
+    });
+    link.disconnected(now, DetachReason::Unreachable);
+    effects(&mut link);
+    link.timer(link.poll_timeout().unwrap());
+    assert_eq!(effects(&mut link), [Effect::TakeReport, Effect::Connect]);
+    link.report(SeatReport {
+        active: vec![SessionId(2), SessionId(3)],
+        draining: true,
+        ..SeatReport::default()
+    });
+    link.connected(description(), Vec::new());
+    let messages = sent(&mut link);
+    assert!(matches!(&messages[..], [FromGateway::Attach(attach)] if attach.draining));
+    link.received(now, attached(None));
+    effects(&mut link);
+    let active = [1, 2, 3].map(SessionId).to_vec();
+    assert_eq!(
+        sent(&mut link),
+        [
+            FromGateway::Ack(Revision(10)),
+            FromGateway::Activity(active)
+        ]
+    );
+}
+
 #[test]
 fn events_wait_for_everything_else_and_the_oldest_are_dropped_and_counted() {
     let now = crate::clock::Clock::system().now();
