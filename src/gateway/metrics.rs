@@ -329,7 +329,8 @@ mod tests {
         let seats = SeatTable::new(SeatConfig::default());
         let id = "one".parse().unwrap();
         let shared = Shared::new(id, Limits::default(), time.clock(), seats, None);
-        (GatewayMetrics::new(Arc::new(shared), Arc::new([])), time)
+        let metrics = GatewayMetrics::new(Arc::new(shared), Arc::new([]), KernelDrops::default());
+        (metrics, time)
     }
 
     #[test]
