@@ -320,12 +320,9 @@ async fn a_token_ahead_of_the_log_waits_for_it_a_moment() {
         ..own.claims()
     };
     let begun = Instant::now();
-    let in_vain = says(
-        &one,
-        &own.ticket,
-        &Hello::new(own.ticket(&ahead).token.expose()),
-    );
-    assert_eq!(in_vain.await.err(), Some(CloseCode::GatewayNotReady));
+    let hello = Hello::new(own.ticket(&ahead).token.expose());
+    let in_vain = says(&one, &own.ticket, &hello).await;
+    assert_eq!(in_vain.err(), Some(CloseCode::GatewayNotReady));
     let waited = begun.elapsed();
     assert!(waited >= Duration::from_millis(490), "{waited:?}");
 

@@ -297,7 +297,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::{ManualTime, Timestamp},
-        gateway::Limits,
+        gateway::{Limits, socket::GameSocket},
         seat::{SeatConfig, SeatTable},
     };
 
@@ -329,8 +329,12 @@ mod tests {
         let seats = SeatTable::new(SeatConfig::default());
         let id = "one".parse().unwrap();
         let shared = Shared::new(id, Limits::default(), time.clock(), seats, None);
-        let metrics = GatewayMetrics::new(Arc::new(shared), Arc::new([]), KernelDrops::default());
-        (metrics, time)
+        let socket = GameSocket::bind("127.0.0.1:0".parse().unwrap(), 4_096).unwrap();
+        let drops = socket.kernel_drops();
+        (
+            GatewayMetrics::new(Arc::new(shared), Arc::new([]), drops),
+            time,
+        )
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! Each rule of admission, alone and in its place, without a connection.
+
 use std::time::Duration;
 
 use ring::signature::{Ed25519KeyPair, KeyPair};
