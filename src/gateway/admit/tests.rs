@@ -1,4 +1,4 @@
-//! Each rule of admission, in its place among the others.
+//! Each rule of admission, alone and in its place, without a connection.
 
 use std::time::Duration;
 
