@@ -1,4 +1,4 @@
-//! Refreshing a session's tokens within the write transaction: the compare and the swap.
+//! Refreshing a session's tokens: the compare and the swap.
 
 use crate::{
     clock::Timestamp,
@@ -11,9 +11,34 @@ use crate::{
 };
 
 use super::{
+    Shared,
     changes::Changes,
-    tables::{found, player_of},
+    lock,
+    tables::{self, found, player_of},
 };
+
+/// The answer that needs no change, as of the last commit: a lost one asked for again, or that the session is over. None if the writer
+/// has to decide. So whoever sends a dead token over and over again costs no commit.
+pub(super) fn read_settled(
+    shared: &Shared,
+    claim: RefreshClaim,
+    at: Timestamp,
+) -> Result<Option<Refreshed>, StoreError> {
+    let read = shared.read(|read| tables::read_record(read, claim.session))?;
+    let Some((mut found, record)) = read else {
+        return Ok(Some(Refreshed::Ended(None)));
+    };
+    let on_disk = found.session.active_at;
+    found.session.active_at = lock(&shared.activity).exact(claim.session, on_disk);
+    let rotated_at = Timestamp(record.rotated_at_ms);
+    let worth = judge(&found, rotated_at, claim, at, shared.lives.idle);
+    Ok(match worth {
+        Worth::Next | Worth::Reused(None) => None,
+        Worth::Again => Some(Refreshed::Again(successor(found, record))),
+        Worth::Reused(Some(earlier)) => Some(Refreshed::Reused(earlier)),
+        Worth::Nothing(by) => Some(Refreshed::Ended(by)),
+    })
+}
 
 impl Changes<'_, '_> {
     /// Nothing can come between the look and the change: there is one writer, and this is one of its steps.

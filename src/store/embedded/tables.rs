@@ -132,6 +132,22 @@ pub(super) fn read_found(
     find(&sessions, &players, head, id)
 }
 
+/// A session and its player, and the session's record for what the rest of the program does not see.
+pub(super) fn read_record(
+    transaction: &ReadTransaction,
+    id: SessionId,
+) -> Result<Option<(Found, proto::SessionRecord)>, StoreError> {
+    let Some(record) = session(&transaction.open_table(SESSIONS)?, id)? else {
+        return Ok(None);
+    };
+    let owner = player_of(&record)?;
+    let player = player(&transaction.open_table(PLAYERS)?, owner)?;
+    let player = player.ok_or(StoreError::Record("players"))?;
+    let head = read_log_state(transaction)?.head;
+    let found = found(id, record.clone(), owner, player, head);
+    Ok(Some((found, record)))
+}
+
 /// Up to `limit` sessions with an id below `before`, newest first, of one player or of all.
 pub(super) fn read_sessions(
     transaction: &ReadTransaction,
