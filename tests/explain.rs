@@ -82,7 +82,7 @@ async fn the_true_reason_is_told_where_the_client_hears_only_a_refusal() {
     let (admin, endpoint) = (operator(&stack), endpoint());
 
     // Stolen: presented a second time.
-    let (ann, _) = stack.join("ann", "one", &endpoint).await;
+    let (ann, _playing) = stack.join("ann", "one", &endpoint).await;
     let told = explained(&admin, about(&ann), "ann's admission", |told| {
         told.summary.starts_with("in play on one since") && !told.sessions[0].gateways.is_empty()
     });
@@ -97,7 +97,7 @@ async fn the_true_reason_is_told_where_the_client_hears_only_a_refusal() {
     let connection = connect(&endpoint, &ticket).await.unwrap();
     assert_eq!(refused(&endpoint, &ticket).await, CloseCode::TokenUsed);
     let told = explained(&admin, about(&bob), "a used token", |told| {
-        find(told, "refused", "one").is_some()
+        told.summary.contains("last refused at one: token_used")
     });
     let told = told.await;
     let refusal = find(&told, "refused", "one").unwrap();
@@ -107,12 +107,12 @@ async fn the_true_reason_is_told_where_the_client_hears_only_a_refusal() {
         refusal.remote, None,
         "a player's address is nobody's business"
     );
-    assert!(
-        told.summary.contains("last refused at one: token_used"),
-        "{}",
-        told.summary
-    );
-    drop(connection);
+    connection.close();
+    let told = explained(&admin, about(&bob), "leaving", |told| {
+        find(told, "ended", "one").is_some() && told.sessions[0].gateways.is_empty()
+    });
+    let told = told.await;
+    assert!(told.summary.starts_with("left one at"), "{}", told.summary);
 
     // Misdirected: the gateway could not open it, and the client is not told why.
     let cid = stack.login("cid").await;

@@ -140,13 +140,16 @@ fn of_last(now: Timestamp, last: &Event, events: &[Event]) -> String {
                 close_code(*code)
             )
         }
-        Kind::Ended { reason, .. } => {
-            let cause = match &**reason {
-                "session_revoked" => cause(events),
-                _ => String::new(),
-            };
-            format!("removed from {place}: {reason}, at {at}{cause}")
-        }
+        Kind::Ended { reason, .. } => match &**reason {
+            "left" => format!("left {place} at {at}"),
+            "lost" => {
+                format!("lost the connection to {place} and did not come back: seat ended at {at}")
+            }
+            "session_revoked" => {
+                format!("removed from {place}: {reason}, at {at}{}", cause(events))
+            }
+            _ => format!("removed from {place}: {reason}, at {at}"),
+        },
         Kind::Minted { expires_at } if now <= *expires_at => format!(
             "holds a connect token for {place} that was not presented yet and expires at {expires_at}"
         ),

@@ -15,6 +15,10 @@ pub(super) const KNOWN_SEATS: usize = 1 << 20;
 #[derive(Debug)]
 enum Holders {
     One(AttachmentId),
+    #[allow(
+        clippy::box_collection,
+        reason = "few sessions have several seats, and every session's place is a third smaller for it"
+    )]
     Several(Box<Vec<AttachmentId>>),
 }
 

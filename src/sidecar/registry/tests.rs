@@ -20,6 +20,10 @@ const NOW: Timestamp = Timestamp(1_000);
 
 impl Registry {
     /// A report in which nothing is foreign.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "tests hand over what they made"
+    )]
     fn hear(&self, id: AttachmentId, report: SeatReport) -> Vec<SessionId> {
         self.report(id, &report, &HashSet::new(), NOW).active
     }
@@ -138,9 +142,11 @@ fn never_more_seats_are_known_than_a_gateway_has() {
     let (_, strangers) = registry.strangers(eu, &activity(&[2, 4])).unwrap();
     assert_eq!(strangers, HashSet::from([SessionId(4)]));
     // One that is in both lists left and came back.
-    let mut report = SeatReport::default();
-    report.closed = vec![SessionId(2)];
-    report.opened = vec![seat(2)];
+    let report = SeatReport {
+        closed: vec![SessionId(2)],
+        opened: vec![seat(2)],
+        ..SeatReport::default()
+    };
     registry.hear(eu, report);
     assert_eq!(registry.seats_of(SessionId(2)).len(), 1);
     assert_eq!(registry.known_seats(), 2);
@@ -177,8 +183,10 @@ fn activity_moves_the_idle_deadline_on_every_other_gateway() {
     assert_eq!(registry.take_orders(asia).idle_moved, [(SessionId(3), NOW)]);
     // A seat that has gone is not told about.
     registry.hear(eu, activity(&[2]));
-    let mut left = SeatReport::default();
-    left.closed = vec![SessionId(2)];
+    let left = SeatReport {
+        closed: vec![SessionId(2)],
+        ..SeatReport::default()
+    };
     registry.hear(us, left);
     assert_eq!(registry.take_orders(us).idle_moved, []);
     assert_eq!(registry.take_orders(eu).idle_moved, []);
