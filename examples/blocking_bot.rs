@@ -9,12 +9,13 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
+use serde::Deserialize;
 use tickgate::{
     client::{
         Event, SendError, Target,
@@ -68,26 +69,31 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What this program needs of dev.json.
+#[derive(Deserialize)]
+struct Stack {
+    auth_url: String,
+    ca: PathBuf,
+    gateways: Vec<Gateway>,
+}
+
+#[derive(Deserialize)]
+struct Gateway {
+    id: String,
+    demo: bool,
+}
+
 /// Where to play, from what a development stack says of itself.
 fn settings(path: &Path) -> anyhow::Result<Settings> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read {}: is `tickgate dev` running?", path.display()))?;
-    let stack: serde_json::Value = serde_json::from_str(&text)?;
-    let url = stack["auth_url"]
-        .as_str()
-        .context("no auth_url in dev.json")?;
-    let ca = stack["ca"].as_str().context("no ca in dev.json")?;
-    let gateways = stack["gateways"]
-        .as_array()
-        .context("no gateways in dev.json")?;
-    let demo = gateways.iter().find(|gateway| gateway["demo"] == true);
-    let id = demo.and_then(|gateway| gateway["id"].as_str());
-    let target = Target::Gateway(id.context("no gateway plays the demo world")?.parse()?);
-    let player = Player::Dev(format!("bot-{}", std::process::id()));
+    let stack: Stack = serde_json::from_str(&text)?;
+    let demo = stack.gateways.iter().find(|gateway| gateway.demo);
+    let demo = demo.context("no gateway of this stack plays the demo world")?;
     Ok(Settings::new(
-        url,
-        tls::load_certificates(Path::new(ca))?,
-        player,
-        target,
+        stack.auth_url,
+        tls::load_certificates(&stack.ca)?,
+        Player::Dev(format!("bot-{}", std::process::id())),
+        Target::Gateway(demo.id.parse()?),
     ))
 }

@@ -107,7 +107,7 @@ async fn play(game: &Play, mut events: Events) -> anyhow::Result<()> {
             Some(event) = events.next() => {
                 show(&event);
                 match event {
-                    Event::Joined { resumed: false, .. } => greet(game).await?,
+                    Event::Joined { resumed: false, .. } => unless_away(game.send_message(b"hello, world").await)?,
                     Event::Ended { reason, .. } => return Err(reason.into()),
                     _ => {}
                 }
@@ -115,12 +115,12 @@ async fn play(game: &Play, mut events: Events) -> anyhow::Result<()> {
             _ = inputs.tick() => {
                 let (right, up) = heading(sequence + 1);
                 let input = Input { sequence: sequence + 1, right, up }.encode();
-                match game.send_datagram(input.to_vec().into()) {
-                    Ok(()) => sequence += 1,
-                    // On its way, in or back: the event says so.
-                    Err(SendError::Away | SendError::Closed(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                unless_away(game.send_datagram(input.to_vec().into()))?;
+                sequence += 1;
+            }
+            // The world sends messages back as they are.
+            message = game.recv_message() => {
+                println!("the world says: {}", String::from_utf8_lossy(&message?));
             }
             datagram = game.recv_datagram() => {
                 snapshots += 1;
@@ -154,12 +154,12 @@ fn show(event: &Event) {
     }
 }
 
-/// The world sends messages back as they are.
-async fn greet(game: &Play) -> anyhow::Result<()> {
-    game.send_message(b"hello, world").await?;
-    let echo = game.recv_message().await?;
-    println!("the world says: {}", String::from_utf8_lossy(&echo));
-    Ok(())
+/// What cannot be sent because the client is on its way is just not sent: an event says so already.
+fn unless_away(sent: Result<(), SendError>) -> Result<(), SendError> {
+    match sent {
+        Err(SendError::Away | SendError::Closed(_)) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Once around in three seconds.

@@ -1,7 +1,7 @@
 //! A UDP relay between clients and a gateway, which can swallow everything: the tunnel that a phone goes through.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::{
         Arc,
@@ -50,20 +50,30 @@ async fn forward(front: Arc<UdpSocket>, gateway: SocketAddr, passes: Arc<AtomicB
         if !passes.load(Ordering::SeqCst) {
             continue;
         }
-        if !backs.contains_key(&client) {
-            let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-            back.connect(gateway).await.unwrap();
-            backs.insert(client, Arc::clone(&back));
-            let (front, passes) = (Arc::clone(&front), Arc::clone(&passes));
-            answers.spawn(async move {
-                let mut packet = [0; 2_048];
-                while let Ok(length) = back.recv(&mut packet).await {
-                    if passes.load(Ordering::SeqCst) {
-                        let _ = front.send_to(&packet[..length], client).await;
-                    }
-                }
-            });
+        let back = match backs.entry(client) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                back.connect(gateway).await.unwrap();
+                let (front, passes) = (Arc::clone(&front), Arc::clone(&passes));
+                answers.spawn(answer(Arc::clone(&back), front, client, passes));
+                new.insert(back)
+            }
+        };
+        let _ = back.send(&packet[..length]).await;
+    }
+}
+
+async fn answer(
+    back: Arc<UdpSocket>,
+    front: Arc<UdpSocket>,
+    client: SocketAddr,
+    passes: Arc<AtomicBool>,
+) {
+    let mut packet = [0; 2_048];
+    while let Ok(length) = back.recv(&mut packet).await {
+        if passes.load(Ordering::SeqCst) {
+            let _ = front.send_to(&packet[..length], client).await;
         }
-        let _ = backs[&client].send(&packet[..length]).await;
     }
 }
