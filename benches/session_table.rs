@@ -177,6 +177,17 @@ fn measure(criterion: &mut Criterion, samples: &Samples) {
         };
         bench(&mut group, samples, "tick", size, || pass(false));
         bench(&mut group, samples, "touch+tick", size, || pass(true));
+        // The same question of seats whose connection is lost, everybody's at once.
+        for handle in &handles {
+            if let Some(connection) = table.connection(*handle) {
+                table.suspend(*handle, connection, START);
+            }
+        }
+        bench(&mut group, samples, "suspended", size, || {
+            for handle in &handles {
+                let _ = black_box(table.verify(black_box(*handle)));
+            }
+        });
     }
     group.finish();
 }
@@ -197,7 +208,7 @@ fn main() {
     );
     for size in SIZES {
         let reference = samples.median("reference", size);
-        for what in ["reference", "verify", "tick", "touch+tick"] {
+        for what in ["reference", "verify", "suspended", "tick", "touch+tick"] {
             if let (Some(reference), Some(ns)) = (reference, samples.median(what, size)) {
                 println!("{size:>8}  {what:<11} {ns:>12.2}  {:>12.1}", reference / ns);
             }

@@ -1,4 +1,5 @@
-//! A player for a development stack: logs in, connects, flies in circles for ten seconds, and tells what it sees.
+//! A player for a development stack: logs in, flies in circles for ten seconds, and tells what it sees. It stays in the game: restart
+//! the stack's gateway under it, or let its session be refreshed, and it plays on.
 //!
 //! ```text
 //! cargo run --release -- dev                          in one terminal: says where its dev.json is
@@ -16,7 +17,9 @@ use std::{
 use anyhow::Context as _;
 use serde::Deserialize;
 use tickgate::{
-    client::{Account, Connection, Endpoint, Patience, Target, join},
+    client::{
+        Account, Endpoint, Event, Events, Play, PlayOptions, SendError, SessionKeeper, Target,
+    },
     demo::protocol::{Input, Snapshot, WORLD_SIZE},
     id::GatewayId,
     tls,
@@ -82,23 +85,16 @@ async fn main() -> anyhow::Result<()> {
     );
 
     let endpoint = Endpoint::bind(([0, 0, 0, 0], 0).into())?;
-    let ticket = || account.issue_connect_token(&session, target.clone());
-    let connection = join(&endpoint, Patience::default(), ticket).await?;
-    let client = connection.welcome().client;
-    println!("in at {} as client {client}", connection.remote_address());
-
-    connection.send_message(b"hello, world").await?;
-    let echo = connection.recv_message().await?;
-    println!("the world says: {}", String::from_utf8_lossy(&echo));
-
-    play(&connection).await?;
-    connection.close();
+    let keeper = SessionKeeper::new(account, session);
+    let (game, events) = Play::start(endpoint.clone(), keeper, target, PlayOptions::default());
+    let outcome = play(&game, events).await;
+    game.leave().await;
     endpoint.shutdown().await;
-    Ok(())
+    outcome
 }
 
-/// Steers, and tells once a second what it sees.
-async fn play(connection: &Connection) -> anyhow::Result<()> {
+/// Steers, and tells what happens, and once a second what it sees.
+async fn play(game: &Play, mut events: Events) -> anyhow::Result<()> {
     let end = sleep_until(Instant::now() + PLAYS_FOR);
     tokio::pin!(end);
     let mut inputs = interval(Duration::from_millis(1_000 / HZ));
@@ -108,24 +104,62 @@ async fn play(connection: &Connection) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             () = &mut end => return Ok(()),
-            _ = inputs.tick() => {
-                sequence += 1;
-                let (right, up) = heading(sequence);
-                let input = Input { sequence, right, up }.encode();
-                connection.send_datagram(input.to_vec().into())?;
+            Some(event) = events.next() => {
+                show(&event);
+                match event {
+                    Event::Joined { resumed: false, .. } => greet(game).await?,
+                    Event::Ended { reason, .. } => return Err(reason.into()),
+                    _ => {}
+                }
             }
-            datagram = connection.recv_datagram() => {
-                let datagram = datagram.map_err(|closed| {
-                    let advice = closed.advice().label();
-                    anyhow::Error::new(closed).context(format!("thrown out (advice: {advice})"))
-                })?;
+            _ = inputs.tick() => {
+                let (right, up) = heading(sequence + 1);
+                let input = Input { sequence: sequence + 1, right, up }.encode();
+                match game.send_datagram(input.to_vec().into()) {
+                    Ok(()) => sequence += 1,
+                    // On its way, in or back: the event says so.
+                    Err(SendError::Away | SendError::Closed(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            datagram = game.recv_datagram() => {
                 snapshots += 1;
+                let snapshot = Snapshot::decode(&datagram?)?;
                 if snapshots % HZ == 0 {
-                    tell(&Snapshot::decode(&datagram)?, sequence);
+                    tell(&snapshot, sequence);
                 }
             }
         }
     }
+}
+
+/// What a game would show to its player.
+fn show(event: &Event) {
+    match event {
+        Event::Connecting { attempt } => println!("connecting (attempt {attempt})"),
+        Event::Joined {
+            client,
+            gateway,
+            resumed,
+        } => {
+            let how = if *resumed { "back in" } else { "in" };
+            println!("{how} at {gateway} as client {client}");
+        }
+        Event::Lost { reason, retry_in } => println!("{reason}; again in {retry_in:.1?}"),
+        Event::Waiting { reason, retry_in } => {
+            println!("not in: {reason}; again in {retry_in:.1?}")
+        }
+        Event::Ended { reason, advice } => println!("over: {reason} (advice: {})", advice.label()),
+        other => println!("{}", other.label()),
+    }
+}
+
+/// The world sends messages back as they are.
+async fn greet(game: &Play) -> anyhow::Result<()> {
+    game.send_message(b"hello, world").await?;
+    let echo = game.recv_message().await?;
+    println!("the world says: {}", String::from_utf8_lossy(&echo));
+    Ok(())
 }
 
 /// Once around in three seconds.

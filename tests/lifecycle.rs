@@ -111,13 +111,13 @@ async fn the_next_certificate_is_announced_first_and_served_alone_later() {
     let announced = || gateway.gateway.host().describe().certificate_sha256;
     assert_eq!(announced(), [first]);
 
+    let session = stack.login("bob").await;
+    let ticket = stack.ticket(&session, "one").await;
+    let old = pinned_to(&ticket, &[first]);
     let next = quic_identity(DEV_SERVER_NAME).unwrap();
     let second = next.fingerprint();
     gateway.gateway.rotate_certificate(next).unwrap();
     assert_eq!(announced(), [first, second]);
-    let session = stack.login("bob").await;
-    let ticket = stack.ticket(&session, "one").await;
-    let old = pinned_to(&ticket, &[first]);
     soon("the first still serves", endpoint.handshake(&old))
         .await
         .unwrap();

@@ -235,7 +235,7 @@ async fn plays_and_is_cut_off(ticket: Ticket) -> Welcome {
             plays(&connection).await;
             (endpoint, connection)
         });
-        let welcome = connection.welcome();
+        let welcome = *connection.welcome();
         // What would send the farewell of connection and endpoint is gone before them.
         runtime.shutdown_timeout(Duration::from_secs(5));
         drop((connection, endpoint));

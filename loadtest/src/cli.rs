@@ -83,7 +83,9 @@ pub(crate) struct RunArgs {
     /// How many UDP sockets the clients share, at least 16 [default: 16 to 64, by clients]
     ///
     /// With fewer, the kernel sees too few address pairs to spread them over a server's workers; with one per client, receive
-    /// buffers take 3 MB each.
+    /// buffers take 3 MB each. Against a target on loopback (IPv4) each socket has an address of its own from 127.64.0.0/12, so that
+    /// the gateway sees as many networks and its limits per network apply as they would to players; against a remote target
+    /// all share this machine's address, and the gateway's limits for one network apply to them all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(16..=1_024))]
     pub(crate) endpoints: Option<u16>,
 

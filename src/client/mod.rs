@@ -1,25 +1,34 @@
 //! The game client library: log in, get a connect token, connect, play, and know why it ended.
 //!
-//! [`Account`] is a player's own line to the sidecar, [`Backend`] that of a game's backend; either yields a [`Ticket`], and an
-//! [`Endpoint`] turns it into a [`Connection`]. [`join`] does the last two steps again and again for as long as that is sensible.
+//! [`Play`] is all a game needs as a rule: it gets tickets through a [`SessionKeeper`], which keeps the session's tokens fresh, connects
+//! over an [`Endpoint`], comes back by itself when the connection is lost, and tells the game what happens ([`Event`]). Games without
+//! async have [`blocking::Client`].
 //!
 //! ```no_run
-//! use tickgate::client::{Account, Endpoint, Patience, Target, join};
+//! use tickgate::client::{Account, Endpoint, Event, Play, PlayOptions, SessionKeeper, Target};
 //!
 //! # async fn play(ca: Vec<rustls::pki_types::CertificateDer<'static>>) -> Result<(), Box<dyn std::error::Error>> {
 //! let account = Account::connect("https://127.0.0.1:7443", &ca)?;
 //! let session = account.login_dev("ada").await?;
+//! let keeper = SessionKeeper::new(account, session);
 //! let endpoint = Endpoint::bind("0.0.0.0:0".parse()?)?;
-//! let ticket = || account.issue_connect_token(&session, Target::Any);
-//! let connection = join(&endpoint, Patience::default(), ticket).await?;
-//! connection.send_datagram("jump".into())?;
-//! match connection.recv_datagram().await {
-//!     Ok(datagram) => println!("{} bytes", datagram.len()),
-//!     Err(closed) => println!("{closed}: {}", closed.advice().label()),
+//! let (game, mut events) = Play::start(endpoint, keeper, Target::Any, PlayOptions::default());
+//! loop {
+//!     tokio::select! {
+//!         datagram = game.recv_datagram() => println!("{} bytes", datagram?.len()),
+//!         event = events.next() => match event {
+//!             Some(Event::Joined { .. }) => game.send_datagram("jump".into())?,
+//!             Some(event) => println!("{}", event.label()),
+//!             None => return Ok(()),
+//!         },
+//!     }
 //! }
-//! # Ok(())
 //! # }
 //! ```
+//!
+//! Below that, each step can be had alone. [`Account`] is a player's own line to the sidecar, [`Backend`] that of a game's backend,
+//! [`Admin`] an operator's; the first two yield a [`Ticket`], and an [`Endpoint`] turns it into a [`Connection`]. [`join`] does the last
+//! two steps again and again for as long as that is sensible.
 
 mod account;
 mod admin;

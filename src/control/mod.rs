@@ -29,6 +29,8 @@ mod status;
 #[cfg(test)]
 #[cfg(all(feature = "gateway", feature = "sidecar"))]
 mod loopback;
+#[cfg(test)]
+mod simulation;
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 

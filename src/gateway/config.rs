@@ -30,7 +30,7 @@ pub struct GatewayConfig {
     pub seats: SeatConfig,
     /// Limits on what peers may take.
     pub limits: Limits,
-    /// The simulation's time between two ticks, to tell ticks that come too late. None: they are not told.
+    /// The simulation's time between two ticks, to count those that take longer. None: they are not counted.
     pub tick_interval: Option<Duration>,
     /// Bytes of receive and send buffer to ask the kernel for.
     pub socket_buffer: usize,
@@ -69,19 +69,25 @@ pub const NEXT_CERTIFICATE_LEAD: Duration = Duration::from_secs(300);
 /// What peers may take of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Handshakes in flight; at the cap the oldest unfinished one is dropped. Default 1,024: at 250 µs of work each, a quarter of a
-    /// second of one core; about 20 KiB of memory each, 20 MiB.
+    /// Handshakes in flight; at the cap the oldest unfinished one is dropped, and no proven prefix holds more than an eighth. Default
+    /// 1,024: about 20 KiB of memory each, 20 MiB. An honest handshake of 150 ms keeps its place as long as fewer than 1,024 begin
+    /// in that time: 6,800 a second, where a core can do 4,000 (250 µs each).
     pub handshakes: usize,
     /// Handshakes in flight above which an address that has not proved itself is asked to (Retry, RFC 9000, section 8.1.2). Default
-    /// 256. Under it nobody pays the extra round trip.
+    /// 256, a quarter of the cap: all that forged addresses can hold. At 100 ms a handshake, up to 2,560 clients a second come in
+    /// without the round trip more that a Retry costs them. 0 asks everybody.
     pub retry_above: usize,
-    /// From a client's first packet to the end of its handshake; then it is forgotten without a word. Default 5 s.
+    /// From a client's first packet to the end of its handshake; then it is forgotten without a word. Default 5 s: a client sends
+    /// anew after 1 s and 2 s more (RFC 9002, section 6.2), so two losses in a row leave two seconds.
     pub handshake_timeout: Duration,
-    /// Handshakes a second that one proven prefix (IPv4 /32, IPv6 /64) may begin in the long run. Default 50.
+    /// Handshakes a second that one proven prefix (IPv4 /32, IPv6 /64) may begin in the long run. Default 50: 1.25 % of a core.
+    /// Only prefixes that were asked to prove themselves are charged, so below [`retry_above`](Self::retry_above) nobody is.
     pub prefix_rate: u32,
-    /// Handshakes that one proven prefix may begin at once. Default 200.
+    /// Handshakes that one proven prefix may begin at once. Default 200: a tournament's hall, or a carrier's NAT after an outage, and
+    /// 50 ms of a core.
     pub prefix_burst: u32,
-    /// Connections that have not said Hello yet; at the cap the oldest is closed. Default 1,024.
+    /// Connections that have not said Hello yet; at the cap the oldest is closed, and no prefix holds more than an eighth. Default
+    /// 1,024: 30 KiB each, 30 MiB. An honest client says Hello with the end of its handshake and is here for an instant.
     pub awaiting_hello: usize,
     /// From the handshake's end to Hello. Default 3 s.
     pub hello_timeout: Duration,
@@ -92,7 +98,8 @@ pub struct Limits {
     pub single_use: usize,
     /// How long new clients are admitted after the last heartbeat of the sidecar. Default 30 s.
     pub admit_while_stale: Duration,
-    /// How long seats go on after the last heartbeat of the sidecar; then they end. Default none: for ever.
+    /// How long seats go on after the last heartbeat of the sidecar; then they end. Default none: for ever. Looked at once a second, by
+    /// the tick: while the simulation stands still nobody plays anyway.
     pub max_stale: Option<Duration>,
     /// How long new clients are admitted after the last tick of the simulation. Default 2 s.
     pub tick_stall: Duration,

@@ -18,6 +18,8 @@ use crate::{
 /// that the tick never has to: every seat of a full table of the default size ending at once, or 4 s of refusals at 1,000 a second.
 const CAPACITY: usize = 4_096;
 
+const _: () = assert!(size_of::<GatewayEvent>() <= 144, "the arithmetic above");
+
 /// Events that go into one report: what one message of the control channel carries.
 const REPORTED: usize = 512;
 

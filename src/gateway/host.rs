@@ -155,11 +155,11 @@ impl GatewayHost for Host {
         }
     }
 
-    fn heartbeat(&self, time: Timestamp, _head: Revision) {
+    fn heartbeat(&self, time: Timestamp, head: Revision) {
         self.shared.clock.observe(time);
         let now = self.shared.clock.wall();
         self.shared.heard_of_sidecar(now);
-        self.shared.purge_revocations(now);
+        self.shared.note_log_head(head, now);
     }
 
     fn take_report(&self, report: &mut SeatReport) {

@@ -295,6 +295,11 @@ impl TickTimes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        clock::{ManualTime, Timestamp},
+        gateway::{Limits, socket::GameSocket},
+        seat::{SeatConfig, SeatTable},
+    };
 
     #[test]
     fn ticks_fall_into_the_first_bucket_that_holds_them() {
@@ -316,5 +321,81 @@ mod tests {
             ]
         );
         assert_eq!(times.overruns(), 2);
+    }
+
+    /// A gateway that has just started, and its time.
+    fn metrics() -> (GatewayMetrics, ManualTime) {
+        let time = ManualTime::starting_at(Timestamp(1_700_000_000_000));
+        let seats = SeatTable::new(SeatConfig::default());
+        let id = "one".parse().unwrap();
+        let shared = Shared::new(id, Limits::default(), time.clock(), seats, None);
+        let socket = GameSocket::bind("127.0.0.1:0".parse().unwrap(), 4_096).unwrap();
+        let drops = socket.kernel_drops();
+        (
+            GatewayMetrics::new(Arc::new(shared), Arc::new([]), drops),
+            time,
+        )
+    }
+
+    #[test]
+    fn every_metric_is_told_from_the_start() {
+        let (metrics, _) = metrics();
+        metrics.shared.counters.refused(CloseCode::TokenUsed);
+        metrics.shared.ticks.record(Duration::from_millis(1));
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        for line in [
+            "admissions_total{outcome=\"joined\"} 0",
+            "admissions_total{outcome=\"resumed\"} 0",
+            "refusals_total{code=\"token_used\"} 1",
+            "refusals_total{code=\"drained\"} 0",
+            "seats{state=\"live\"} 0",
+            "seats{state=\"suspended\"} 0",
+            "seat_ends_total{reason=\"lost\"} 0",
+            "tick_duration_seconds_count 1",
+            "tick_duration_seconds_bucket{le=\"0.001\"} 1",
+            "tick_duration_seconds_bucket{le=\"+Inf\"} 1",
+            "tick_overruns_total 0",
+            "verifies_total 0",
+            "control_staleness_seconds inf",
+            "control_attached 0.0",
+            "inputs_dropped_total 0",
+            "outputs_dropped_total 0",
+            "socket_drops_total 0",
+            "handshakes_dropped_total 0",
+            "retries_total 0",
+            "rate_limited_total 0",
+            "draining 0.0",
+        ] {
+            let line = format!("tickgate_gateway_{line}\n");
+            assert!(page.contains(&line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn ready_is_in_touch_and_ticking_and_not_draining() {
+        let (metrics, time) = metrics();
+        let shared = Arc::clone(&metrics.shared);
+        let now = || shared.clock.wall();
+        assert!(metrics.is_live() && !metrics.is_ready());
+        shared.heard_of_sidecar(now());
+        assert!(!metrics.is_ready());
+        shared.ticked(now());
+        assert!(metrics.is_ready());
+        time.advance(Duration::from_secs(3));
+        assert!(!metrics.is_ready(), "no tick for 2 s");
+        shared.ticked(now());
+        shared.start_draining(now());
+        assert!(!metrics.is_ready());
+        shared.cancel_draining();
+        assert!(metrics.is_ready());
+        time.advance(Duration::from_secs(28));
+        shared.ticked(now());
+        assert!(!metrics.is_ready(), "out of touch for more than 30 s");
+        assert!(metrics.is_live());
+        shared.fail();
+        assert!(!metrics.is_live());
     }
 }

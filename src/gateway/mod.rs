@@ -280,6 +280,10 @@ impl Gateway {
     ///
     /// # Errors
     /// If certificate and key cannot be used; nothing has changed then.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a private key is handed over, not lent"
+    )]
     pub fn rotate_certificate(&self, identity: Identity) -> Result<(), TlsError> {
         let shared = &self.host.shared;
         let tls = tls::quic_server_config(&identity)?;

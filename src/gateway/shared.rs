@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Timestamp},
-    id::GatewayId,
+    id::{GatewayId, Revision},
     seat::{EndReason, RevocationLog, SeatTable, SingleUse},
     token::ConnectKeyring,
 };
@@ -123,12 +123,15 @@ impl Shared {
         outcome
     }
 
-    /// Clears away what the revocation log need not remember any more, which lets nobody in.
-    pub(super) fn purge_revocations(&self, now: Timestamp) {
-        self.revocations
+    /// The sidecar's log has this head: once ours has come so far it needs nothing of the log before, and clears that away. Nobody who
+    /// waits for the log is let in by it.
+    pub(super) fn note_log_head(&self, head: Revision, now: Timestamp) {
+        let mut log = self
+            .revocations
             .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .purge(now);
+            .unwrap_or_else(PoisonError::into_inner);
+        log.caught_up(head);
+        log.purge(now);
     }
 
     /// How often the revocation log has changed.

@@ -118,7 +118,7 @@ impl GameSocket {
 
 /// Where the kernel tells how many packets it dropped because a socket's buffer was full: `/proc/net/udp` and `udp6`, by the socket's
 /// inode. (SO_RXQ_OVFL tells it too, but only as a control message of a packet that did come.)
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct KernelDrops {
     inode: Option<String>,
 }

@@ -83,6 +83,8 @@ pub struct RevocationLog {
     sessions: HashSet<SessionId>,
     /// The smallest generation that is good.
     players: HashMap<PlayerId, PlayerGeneration>,
+    /// The same by the log before this one, until this one has caught up.
+    former_players: HashMap<PlayerId, PlayerGeneration>,
     /// When entries end, in order, because they all live equally long.
     ends: VecDeque<(Timestamp, Revoked)>,
 }
@@ -106,6 +108,7 @@ impl RevocationLog {
             range: None,
             sessions: HashSet::new(),
             players: HashMap::new(),
+            former_players: HashMap::new(),
             ends: VecDeque::new(),
         }
     }
@@ -113,10 +116,14 @@ impl RevocationLog {
     /// The log starts afresh at `revision` in `lineage`: the copy covers nothing before, and the next event is the one after.
     ///
     /// What was revoked stays revoked within a lineage. In a new one sessions stay revoked as well, because a JTI is never given
-    /// twice; but player generations are forgotten, because the new log may count them from an older state.
+    /// twice; but player generations are forgotten once the new log has [caught up](Self::caught_up), because it may count them from
+    /// an older state. Not before: what the new log retains of them comes only after the reset.
     pub fn reset(&mut self, lineage: Lineage, revision: Revision) {
         if self.lineage() != Some(lineage) {
-            self.players.clear();
+            for (player, generation) in self.players.drain() {
+                let former = self.former_players.entry(player).or_default();
+                *former = generation.max(*former);
+            }
             // Their ends too: an old one must not end a new revocation of the same generation early.
             self.ends
                 .retain(|(_, revoked)| matches!(revoked, Revoked::Session(_)));
@@ -159,6 +166,14 @@ impl RevocationLog {
         Ok(())
     }
 
+    /// The sidecar's log has this head: once the copy has come so far, nothing that the log before has revoked counts any more but
+    /// what this one says too.
+    pub fn caught_up(&mut self, head: Revision) {
+        if self.range.is_some_and(|range| range.head >= head) {
+            self.former_players.clear();
+        }
+    }
+
     /// Notes a session as revoked, apart from the sequence: what a snapshot says of it.
     pub fn apply_session(&mut self, session: SessionId, now: Timestamp) {
         if self.sessions.insert(session) {
@@ -182,11 +197,10 @@ impl RevocationLog {
         player: PlayerId,
         generation: PlayerGeneration,
     ) -> bool {
+        let is_older = |least: Option<&PlayerGeneration>| least.is_some_and(|l| generation < *l);
         self.sessions.contains(&session)
-            || self
-                .players
-                .get(&player)
-                .is_some_and(|least| generation < *least)
+            || is_older(self.players.get(&player))
+            || is_older(self.former_players.get(&player))
     }
 
     /// Whether the log tells of every revocation since `revision`.
@@ -363,8 +377,14 @@ mod tests {
 
         log.reset(Lineage(2), Revision(2));
         assert!(revoked(&log, 1));
+        // What the new log says of the player may be still to come.
+        log.caught_up(Revision(3));
+        assert!(log.check(SessionId(2), PlayerId(1), PlayerGeneration(3)));
+        log.apply(Revision(2), Revision(3), [session(5)], NOW)
+            .unwrap();
+        log.caught_up(Revision(3));
         assert!(!log.check(SessionId(2), PlayerId(1), PlayerGeneration(3)));
-        assert_eq!(log.head(), Revision(2));
+        assert_eq!(log.head(), Revision(3));
         assert_eq!(log.lineage(), Some(Lineage(2)));
     }
 

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use tickgate::sidecar::StartError;
+use tickgate::{admin::Source, certs::DevCerts, sidecar::StartError, tls};
 
 use super::fixture::*;
 
@@ -67,6 +67,37 @@ async fn a_stalled_call_does_not_hold_up_shutdown() {
     assert!(watch.message().await.unwrap().is_some());
     let shutdown = tokio::time::timeout(20 * SECOND, stage.down());
     shutdown.await.unwrap();
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_under_streams_that_live_on() {
+    let stage = Stage::up().await;
+    let gateway = stage.attach().await;
+    let first = stage.login("ada").await;
+    let next = DevCerts::generate(&["eu".parse().unwrap()]).unwrap();
+    let Stage { world, sidecar, .. } = &stage;
+    let reloaded = sidecar.reload_tls(next.sidecar.clone(), vec![next.ca.clone()]);
+    reloaded.unwrap();
+    // What was connected goes on.
+    assert!(stage.who_am_i(&first.session_token).await.is_ok());
+    assert!(*gateway.host.attached.borrow());
+    // What connects now is shown the new certificate, and is asked for one of the new authority's.
+    let address = sidecar.addresses().admin;
+    let list = || proto::ListGatewaysRequest {};
+    let old = world.channel(address, Some(&world.certs.backend));
+    let refused = AdminServiceClient::new(old).list_gateways(list()).await;
+    assert_eq!(code(refused), Code::Unavailable);
+    let tls = tls::rpc_client_config(std::slice::from_ref(&next.ca), Some(&next.backend)).unwrap();
+    let new = rpc::connect(&format!("https://{address}"), None, Some(tls)).unwrap();
+    let listed = AdminServiceClient::new(new).list_gateways(list()).await;
+    assert_eq!(listed.unwrap().into_inner().gateways.len(), 1);
+    // What cannot be used changes nothing.
+    let bad = sidecar.reload_tls(next.sidecar.clone(), Vec::new());
+    assert!(bad.is_err());
+    let metrics = sidecar.metrics();
+    assert!(metrics.is_ready() && metrics.is_live());
+    stage.down().await;
+    assert!(!metrics.is_ready());
 }
 
 #[tokio::test]

@@ -1,156 +1,186 @@
-//! The model sidecar: sessions, the revocation log, and which stream of the gateway counts.
+//! The model sidecar: its store, and what its process knows beside.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    super::{CarriedKey, Drain, GatewayDescription, LiveSeat, Orders, SeatReport},
+    LEEWAY, PATIENCE, SKEW, TOKEN_LIFE,
+    store::Store,
 };
+use crate::{
+    clock::{Clock, ManualTime, Timestamp},
+    id::{Incarnation, Revision, SessionId},
+};
+use std::time::{Duration, Instant};
 
-use super::super::{ATTACH_TIMEOUT, LiveSeat, LogState, Revocation, RevocationRange, SeatReport};
-use crate::id::{Incarnation, Lineage, PlayerGeneration, PlayerId, Revision, SessionId};
+/// How long an event stays in the log. A token minted just before it lives for its life and the leeway of a clock that lags by what the
+/// answer to an attach may take; the seat that it takes may be missing in the list of an attach that takes as long again; and clocks
+/// step.
+const RETENTION: Duration = Duration::from_secs(
+    TOKEN_LIFE.as_secs() + LEEWAY.as_secs() + 2 * PATIENCE.as_secs() + 2 * SKEW.as_secs(),
+);
 
-/// How long a connect token lives in the model.
-pub(super) const TOKEN_LIFE: Duration = Duration::from_secs(5);
+/// How long a restore from a backup takes at least: until tokens of sessions that it loses are dead. Nothing tells of these any more.
+pub(super) const RESTORE: Duration = Duration::from_secs(
+    TOKEN_LIFE.as_secs() + LEEWAY.as_secs() + PATIENCE.as_secs() + 2 * SKEW.as_secs(),
+);
 
-/// How long an event stays in the log: as long as a token that it ends, and as the attach whose list of seats that token missed.
-pub(super) const RETENTION: Duration = TOKEN_LIFE.saturating_add(ATTACH_TIMEOUT);
+/// The attachment that counts.
+pub(super) struct Attached {
+    pub(super) stream: u64,
+    pub(super) incarnation: Incarnation,
+    pub(super) known: BTreeSet<SessionId>,
+    pub(super) acknowledged: Revision,
+    pub(super) draining: bool,
+    pub(super) certificates: Vec<[u8; 32]>,
+    keys: bool,
+    idle_moved: BTreeMap<SessionId, Timestamp>,
+    drain: bool,
+    /// Whether there are orders that the stream has not been told of.
+    pub(super) ordered: bool,
+}
 
 pub(super) struct Sidecar {
-    pub(super) lineage: Lineage,
-    /// All events ever; the revision of each is its place, counted from 1.
-    pub(super) log: Vec<(Instant, Revocation)>,
-    pub(super) tail: Revision,
-    sessions: BTreeMap<SessionId, LiveSeat>,
-    generations: BTreeMap<PlayerId, PlayerGeneration>,
-    revoked: BTreeSet<SessionId>,
-    /// The stream that counts and its process.
-    pub(super) current: Option<(u64, Incarnation)>,
-    pub(super) known_seats: BTreeSet<SessionId>,
-    pub(super) acknowledged: Revision,
+    pub(super) store: Store,
+    pub(super) backup: Store,
+    /// The machine's time, which steps, and the process's, which does not.
+    pub(super) time: ManualTime,
+    pub(super) clock: Clock,
+    /// The newest master key; its predecessor is still derived from.
+    pub(super) epoch: u32,
+    /// What operators want of the gateway.
+    pub(super) wants_drained: bool,
+    pub(super) attached: Option<Attached>,
     pub(super) down_until: Instant,
 }
 
 impl Sidecar {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, time: ManualTime) -> Self {
         Self {
-            lineage: Lineage(1),
-            log: Vec::new(),
-            tail: Revision(0),
-            sessions: BTreeMap::new(),
-            generations: BTreeMap::new(),
-            revoked: BTreeSet::new(),
-            current: None,
-            known_seats: BTreeSet::new(),
-            acknowledged: Revision(0),
+            store: Store::new(),
+            backup: Store::new(),
+            clock: time.clock(),
+            time,
+            epoch: 1,
+            wants_drained: false,
+            attached: None,
             down_until: now,
         }
     }
 
-    pub(super) fn head(&self) -> Revision {
-        Revision(self.log.len() as u64)
+    /// A new process on what the store holds.
+    pub(super) fn restart(&mut self, down_until: Instant) {
+        self.attached = None;
+        self.clock = self.time.clock();
+        self.down_until = down_until;
     }
 
-    pub(super) fn log_state(&self) -> LogState {
-        LogState {
-            lineage: self.lineage,
-            tail: self.tail,
-            head: self.head(),
-        }
+    pub(super) fn purge(&mut self) {
+        self.store.purge(self.clock.wall().before(RETENTION));
     }
 
-    /// The events after `from`, as far as they are retained.
-    pub(super) fn log_after(&self, from: Revision, limit: usize) -> RevocationRange {
-        let from = from.max(self.tail);
-        let events: Vec<_> = self.events_after(from).take(limit).copied().collect();
-        RevocationRange {
-            from,
-            to: Revision(from.0 + events.len() as u64),
-            events,
-        }
+    pub(super) fn keys_for(&self, incarnation: Incarnation) -> Vec<CarriedKey> {
+        let key = |epoch| CarriedKey {
+            epoch,
+            key: incarnation.to_bytes().to_vec().into(),
+        };
+        vec![key(self.epoch), key(self.epoch.saturating_sub(1))]
     }
 
-    pub(super) fn events_after(&self, from: Revision) -> impl Iterator<Item = &Revocation> {
-        self.log
-            .iter()
-            .skip(usize::try_from(from.0).unwrap())
-            .map(|(_, event)| event)
+    /// Registers the stream as the one that counts; the one before, if another was.
+    pub(super) fn register(
+        &mut self,
+        stream: u64,
+        gateway: &GatewayDescription,
+        seats: &[LiveSeat],
+        draining: bool,
+    ) -> Option<u64> {
+        let attached = Attached {
+            stream,
+            incarnation: gateway.incarnation,
+            known: seats.iter().map(|seat| seat.session).collect(),
+            acknowledged: Revision(0),
+            draining,
+            certificates: gateway.certificate_sha256.clone(),
+            keys: false,
+            idle_moved: BTreeMap::new(),
+            drain: draining != self.wants_drained,
+            ordered: true,
+        };
+        let before = self.attached.replace(attached);
+        before.map(|before| before.stream)
     }
 
-    pub(super) fn log_in(&mut self, player: PlayerId) -> SessionId {
-        let session = SessionId(self.sessions.len() as u128);
-        let player_generation = self.generations.get(&player).copied().unwrap_or_default();
-        self.sessions.insert(
-            session,
-            LiveSeat {
-                session,
-                player,
-                player_generation,
-            },
-        );
-        session
-    }
-
-    /// The seat that a token for this session would take, if it lives.
-    pub(super) fn mint(&self, session: SessionId) -> Option<LiveSeat> {
-        let seat = *self.sessions.get(&session)?;
-        (!self.is_dead(&seat)).then_some(seat)
-    }
-
-    pub(super) fn sessions(&self) -> usize {
-        self.sessions.len()
-    }
-
-    pub(super) fn is_dead(&self, seat: &LiveSeat) -> bool {
-        self.revoked.contains(&seat.session)
-            || self
-                .generations
-                .get(&seat.player)
-                .is_some_and(|current| seat.player_generation < *current)
-    }
-
-    pub(super) fn revoke_session(&mut self, now: Instant, session: SessionId) {
-        if self.revoked.insert(session) {
-            self.log.push((now, Revocation::Session(session)));
-        }
-    }
-
-    pub(super) fn revoke_player(&mut self, now: Instant, player: PlayerId) {
-        let generation = self.generations.entry(player).or_default();
-        generation.0 += 1;
-        self.log
-            .push((now, Revocation::Player(player, *generation)));
-    }
-
-    /// Forgets events older than the retention.
-    pub(super) fn purge(&mut self, now: Instant) {
-        while let Some((at, _)) = self.log.get(usize::try_from(self.tail.0).unwrap())
-            && now.saturating_duration_since(*at) > RETENTION
-        {
-            self.tail.0 += 1;
-        }
-    }
-
-    /// A new log, as after a restore: what the old one retained, from revision 1 on.
-    pub(super) fn new_lineage(&mut self) {
-        self.log.drain(..usize::try_from(self.tail.0).unwrap());
-        self.tail = Revision(0);
-        self.lineage.0 += 1;
+    pub(super) fn current(&mut self, stream: u64) -> Option<&mut Attached> {
+        self.attached.as_mut().filter(|a| a.stream == stream)
     }
 
     pub(super) fn report(&mut self, stream: u64, report: &SeatReport) {
-        if self.current.is_some_and(|(current, _)| current == stream) {
-            for seat in &report.opened {
-                self.known_seats.insert(seat.session);
-            }
+        if let Some(attached) = self.current(stream) {
             for session in &report.closed {
-                self.known_seats.remove(session);
+                attached.known.remove(session);
+            }
+            for seat in &report.opened {
+                attached.known.insert(seat.session);
+            }
+            attached.draining = report.draining;
+            if let Some(certificates) = &report.certificate_sha256 {
+                attached.certificates.clone_from(certificates);
             }
         }
     }
 
     pub(super) fn detach(&mut self, stream: u64) {
-        if self.current.is_some_and(|(current, _)| current == stream) {
-            self.current = None;
-            self.known_seats.clear();
+        if self.current(stream).is_some() {
+            self.attached = None;
+        }
+    }
+
+    pub(super) fn rotate_keys(&mut self) {
+        self.epoch += 1;
+        if let Some(attached) = &mut self.attached {
+            attached.keys = true;
+            attached.ordered = true;
+        }
+    }
+
+    pub(super) fn order_drain(&mut self, drained: bool) {
+        self.wants_drained = drained;
+        if let Some(attached) = &mut self.attached {
+            attached.drain = true;
+            attached.ordered = true;
+        }
+    }
+
+    /// A session with a seat on the gateway was active on another one; whether it has.
+    pub(super) fn active_elsewhere(&mut self, session: SessionId) -> Option<Timestamp> {
+        let at = self.clock.wall();
+        let attached = self.attached.as_mut()?;
+        attached.known.contains(&session).then(|| {
+            attached.idle_moved.insert(session, at);
+            attached.ordered = true;
+            at
+        })
+    }
+
+    pub(super) fn take_orders(&mut self, stream: u64) -> Orders {
+        let wants_drained = self.wants_drained;
+        let incarnation = self.attached.as_ref().map(|a| a.incarnation);
+        let keys = incarnation.map(|incarnation| self.keys_for(incarnation));
+        let Some(attached) = self.current(stream) else {
+            return Orders::default();
+        };
+        let drain = if wants_drained {
+            Drain::Within(Duration::from_secs(30))
+        } else {
+            Drain::Cancel
+        };
+        Orders {
+            keys: keys.filter(|_| std::mem::take(&mut attached.keys)),
+            idle_moved: std::mem::take(&mut attached.idle_moved)
+                .into_iter()
+                .collect(),
+            drain: std::mem::take(&mut attached.drain).then_some(drain),
         }
     }
 }

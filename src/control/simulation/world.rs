@@ -1,75 +1,212 @@
-//! One step of time after the other: what users do, what breaks, and both ends serving what has arrived.
+//! One step of time after the other: what players and operators do, and what breaks.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use rand::{Rng, seq::IteratorRandom};
+use rand::{Rng, SeedableRng, seq::IteratorRandom};
+use rand_chacha::ChaCha8Rng;
 
 use super::{
-    super::{
-        AttachRefusal, CarriedKey,
-        attachment::{Action, EndReason, Registered},
-        link::{DetachReason, Effect},
-        message::FromSidecar,
-    },
-    GapCheck, PLAYERS, STEP, World,
-    gateway::{Gateway, Token},
-    network::{self, Stream},
-    sidecar::TOKEN_LIFE,
+    PLAYERS, SKEW, STEP, TOKEN_LIFE,
+    network::{Conduct, Stream},
+    process::{Admission, Process, Token},
+    sidecar::{RESTORE, Sidecar},
+    tally::Tally,
 };
 use crate::{
-    clock::Timestamp,
-    id::{Incarnation, PlayerId, Revision, SessionId},
+    clock::{ManualTime, Timestamp},
+    control::link::Fault,
+    id::{Incarnation, Lineage, PlayerId, SessionId},
 };
 
+const START: Timestamp = Timestamp(1_700_000_000_000);
+
+pub(super) struct World {
+    pub(super) now: Instant,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) faults: bool,
+    pub(super) conduct: Conduct,
+    /// How streams were before everything calmed down.
+    pub(super) was_hostile: bool,
+    pub(super) fault: Option<Fault>,
+    pub(super) sidecar: Sidecar,
+    /// The processes of the one gateway: the newest last, and older ones that nobody has stopped.
+    pub(super) processes: Vec<Process>,
+    /// The gateway machine's time, which is wrong, and steps.
+    machine: ManualTime,
+    pub(super) streams: Vec<Stream>,
+    pub(super) next_stream: u64,
+    tokens: Vec<Token>,
+    sessions: u128,
+    lineages: u128,
+    incarnations: u128,
+    steps: u64,
+    /// By how much the sidecar's wall clock is off, in milliseconds.
+    skew: i64,
+    /// Processes that were fenced off, and may never attach again.
+    pub(super) fenced: BTreeSet<Incarnation>,
+    /// The same, with those that a restored sidecar has forgotten.
+    pub(super) ever_fenced: BTreeSet<Incarnation>,
+    pub(super) tally: Tally,
+}
+
 impl World {
+    pub(super) fn new(seed: u64, conduct: Conduct, fault: Option<Fault>) -> Self {
+        let now = crate::clock::Clock::system().now();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let machine = ManualTime::starting_at(START);
+        machine.step_wall(rng.random_range(-3_600_000..3_600_000));
+        let mut world = Self {
+            now,
+            rng,
+            faults: true,
+            conduct,
+            was_hostile: conduct == Conduct::Hostile,
+            fault,
+            sidecar: Sidecar::new(now, ManualTime::starting_at(START)),
+            processes: Vec::new(),
+            machine,
+            streams: Vec::new(),
+            next_stream: 0,
+            tokens: Vec::new(),
+            sessions: 0,
+            lineages: 1,
+            incarnations: 0,
+            steps: 0,
+            skew: 0,
+            fenced: BTreeSet::new(),
+            ever_fenced: BTreeSet::new(),
+            tally: Tally::default(),
+        };
+        world.start_process();
+        world
+    }
+
     pub(super) fn pass(&mut self, time: Duration) -> Result<(), String> {
         let end = self.now + time;
         while self.now < end {
             self.now += STEP;
+            self.steps += 1;
+            self.machine.advance(STEP);
+            self.sidecar.time.advance(STEP);
             if self.faults {
-                self.live();
+                self.live()?;
+                self.operate();
                 self.suffer();
             }
-            self.sidecar.purge(self.now);
+            if self.steps.is_multiple_of(10) {
+                self.sidecar.purge();
+            }
             self.serve_streams()?;
-            self.serve_gateway()?;
+            self.serve_processes()?;
+            self.admit_waiting()?;
+            if self.steps.is_multiple_of(3) {
+                for process in &mut self.processes {
+                    process.tick();
+                }
+            }
+            self.check_always()?;
         }
         Ok(())
     }
 
-    /// What users do: log in, get tokens, join, play, leave, and are revoked.
-    fn live(&mut self) {
-        let now = self.now;
+    /// From now on nobody does anything, and nothing breaks. Operators end what older processes there still are.
+    pub(super) fn calm(&mut self) {
+        self.faults = false;
+        self.conduct = Conduct::Reliable;
+        self.sidecar.down_until = self.now;
+        for index in 0..self.processes.len().saturating_sub(1) {
+            self.abandon(index);
+        }
+        self.processes.drain(..self.processes.len() - 1);
+        if let Some(process) = self.processes.last_mut() {
+            process.cut_off_until = self.now;
+        }
+    }
+
+    /// The process that players are sent to.
+    pub(super) fn newest(&mut self) -> &mut Process {
+        self.processes.last_mut().expect("there always is one")
+    }
+
+    /// What players do: log in, get tokens, join, play, leave.
+    fn live(&mut self) -> Result<(), String> {
         let player = PlayerId(self.rng.random_range(0..PLAYERS));
-        let sessions = self.sidecar.sessions() as u128;
-        let session = SessionId(self.rng.random_range(0..=sessions));
-        let seated = self.gateway.seats.keys().copied().choose(&mut self.rng);
-        match self.rng.random_range(0..100) {
-            0..3 => {
-                self.sidecar.log_in(player);
+        let recent = self.sessions.saturating_sub(30)..=self.sessions;
+        let session = SessionId(self.rng.random_range(recent));
+        match self.rng.random_range(0..1_000) {
+            0..30 if self.sidecar_is_up() => {
+                self.sidecar.store.log_in(SessionId(self.sessions), player);
+                self.sessions += 1;
+                self.tally.logins += 1;
             }
-            3..9 if now >= self.sidecar.down_until && self.sidecar.current.is_some() => {
-                if let Some(seat) = self.sidecar.mint(session) {
-                    let expires_at = now + TOKEN_LIFE;
-                    self.gateway.tokens.push(Token { seat, expires_at });
+            30..110 => self.mint(session),
+            110..200 if !self.tokens.is_empty() => {
+                let which = self.rng.random_range(0..self.tokens.len());
+                let token = self.tokens.swap_remove(which);
+                let opens = |process: &Process| process.incarnation == token.incarnation;
+                if let Some(index) = self.processes.iter().position(opens)
+                    && let Some(process) = self.processes.get_mut(index)
+                {
+                    let admission = process.admit(self.now, &token);
+                    self.judged(index, &token, admission)?;
                 }
             }
-            9..16 if !self.gateway.tokens.is_empty() => {
-                let which = self.rng.random_range(0..self.gateway.tokens.len());
-                let token = self.gateway.tokens.swap_remove(which);
-                self.gateway.admit(now, &token);
-            }
-            16..18 => self.sidecar.revoke_session(now, session),
-            18 => self.sidecar.revoke_player(now, player),
-            19 => {
-                if let Some(session) = seated {
-                    self.gateway.leave(now, session);
+            200..210 => {
+                if let Some(session) = self.seated() {
+                    self.newest().leave(session);
                 }
             }
-            20..30 => {
-                if let Some(session) = seated {
-                    self.gateway.touch(now, session);
+            210..350 => {
+                if let Some(session) = self.seated() {
+                    self.newest().touch(session);
                 }
+            }
+            350..356 => {
+                if let Some(session) = self.seated()
+                    && self.sidecar.active_elsewhere(session).is_some()
+                {
+                    self.tally.idle_moved += 1;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What operators and backends do: revoke, drain, rotate.
+    fn operate(&mut self) {
+        let at = self.sidecar.clock.wall();
+        match self.rng.random_range(0..10_000) {
+            0..150 if self.sidecar_is_up() => {
+                let recent = self.sessions.saturating_sub(20)..=self.sessions;
+                let session = SessionId(self.rng.random_range(recent));
+                if self.sidecar.store.revoke_session(at, session) {
+                    self.tally.revoked_sessions += 1;
+                }
+            }
+            150..190 if self.sidecar_is_up() => {
+                let player = PlayerId(self.rng.random_range(0..PLAYERS));
+                self.sidecar.store.revoke_player(at, player);
+                self.tally.revoked_players += 1;
+            }
+            190..196 if self.sidecar_is_up() => self.sidecar.order_drain(true),
+            196..296 if self.sidecar_is_up() && self.sidecar.wants_drained => {
+                self.sidecar.order_drain(false);
+            }
+            296..304 if self.sidecar_is_up() => {
+                self.sidecar.rotate_keys();
+                self.tally.keys_rotated += 1;
+            }
+            304..312 => {
+                let next = self.rng.random();
+                self.newest().change_certificates(next);
+                self.tally.certificates_changed += 1;
+            }
+            312..330 if self.sidecar_is_up() => {
+                self.sidecar.backup = self.sidecar.store.clone();
             }
             _ => {}
         }
@@ -77,355 +214,219 @@ impl World {
 
     /// What networks and machines do.
     fn suffer(&mut self) {
+        let now = self.now;
         match self.rng.random_range(0..10_000) {
-            0..20 => {
-                self.break_present_stream();
-            }
-            20..30 => self.restart_sidecar(),
-            30..33 => {
-                self.sidecar.new_lineage();
-                self.restart_sidecar();
-            }
-            33..38 => {
-                let incarnation = Incarnation(self.gateway.incarnation.0 + 1);
-                let seed = self.rng.random();
-                self.gateway = Gateway::new(self.now, incarnation, seed);
-                // Half of the times the sidecar does not notice before the new process attaches.
-                let notices = self.rng.random_bool(0.5).then_some(self.now);
-                if let Some(stream) = self.present_stream() {
-                    stream.broken = true;
-                    stream.sidecar_notices = notices;
+            0..25 => self.break_stream(),
+            25..33 => {
+                let down = Duration::from_millis(self.rng.random_range(0..6_000));
+                if self.rng.random_bool(0.5) {
+                    self.begin_lineage();
                 }
-                self.present = None;
+                self.restart_sidecar(down);
             }
-            38..50 => {
-                let until = self.now + Duration::from_millis(self.rng.random_range(0..20_000));
-                if let Some(stream) = self.present_stream() {
-                    stream.down.stall(until);
+            33..35 => self.restore_sidecar(),
+            35..41 => self.replace_process(),
+            41..46 => {
+                let out = Duration::from_millis(self.rng.random_range(0..45_000));
+                let index = self.rng.random_range(0..self.processes.len());
+                if let Some(process) = self.processes.get_mut(index) {
+                    process.cut_off_until = now + out;
+                    self.tally.partitions += 1;
+                    self.break_stream_of(index);
                 }
             }
+            46..61 => {
+                let until = now + Duration::from_millis(self.rng.random_range(0..12_000));
+                let down = self.rng.random_bool(0.5);
+                if let Some(stream) = self.stream_of(self.processes.len() - 1) {
+                    if down {
+                        stream.down.stall(until);
+                    } else {
+                        stream.up.stall(until);
+                    }
+                    self.tally.stalls += 1;
+                }
+            }
+            61..66 => self.step_clocks(),
             _ => {}
         }
     }
 
-    fn restart_sidecar(&mut self) {
-        self.sidecar.current = None;
-        self.sidecar.known_seats.clear();
-        self.sidecar.down_until = self.now + Duration::from_millis(self.rng.random_range(0..8_000));
-        for stream in &mut self.streams {
-            stream.machine = None;
-            stream.kill(self.now, &mut self.rng);
+    pub(super) fn sidecar_is_up(&self) -> bool {
+        self.now >= self.sidecar.down_until
+    }
+
+    fn mint(&mut self, session: SessionId) {
+        let issued_at = self.sidecar.clock.wall();
+        let Some(attached) = self.sidecar.attached.as_ref().filter(|a| !a.draining) else {
+            return;
+        };
+        let incarnation = attached.incarnation;
+        if let Some(seat) = self.sidecar.store.alive(session) {
+            self.tally.minted += 1;
+            self.tokens.push(Token {
+                seat,
+                incarnation,
+                epoch: self.sidecar.epoch,
+                revision: self.sidecar.store.head(),
+                issued_at,
+                expires_at: issued_at.after(TOKEN_LIFE),
+            });
+            // Players use their tokens, or lose them.
+            if self.tokens.len() > 16 {
+                self.tokens.remove(0);
+            }
         }
     }
 
-    fn present_stream(&mut self) -> Option<&mut Stream> {
-        let present = self.present?;
+    fn seated(&mut self) -> Option<SessionId> {
+        let seats = self.newest().live();
+        let seat = seats.iter().choose(&mut self.rng)?;
+        Some(seat.session)
+    }
+
+    fn admit_waiting(&mut self) -> Result<(), String> {
+        for index in 0..self.processes.len() {
+            let judged = match self.processes.get_mut(index) {
+                Some(process) => process.admit_waiting(self.now),
+                None => Vec::new(),
+            };
+            for (token, admission) in judged {
+                self.judged(index, &token, admission)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn judged(&mut self, index: usize, token: &Token, admission: Admission) -> Result<(), String> {
+        let tally = &mut self.tally;
+        match admission {
+            Admission::Seated { resumed } => {
+                tally.admitted += 1;
+                tally.resumed += u64::from(resumed);
+                return self.check_admission(index, token);
+            }
+            Admission::Waits => tally.waited += 1,
+            Admission::Key => tally.refused_key += 1,
+            Admission::Time => tally.refused_time += 1,
+            Admission::Draining => tally.refused_draining += 1,
+            Admission::Revoked => tally.refused_revoked += 1,
+            Admission::TooOld => tally.refused_too_old += 1,
+            Admission::NotYet => tally.refused_not_yet += 1,
+            Admission::Full => tally.refused_full += 1,
+        }
+        Ok(())
+    }
+
+    fn begin_lineage(&mut self) {
+        self.lineages += 1;
+        self.sidecar.store.lineage = Lineage(self.lineages);
+        self.tally.new_lineages += 1;
+    }
+
+    fn restart_sidecar(&mut self, down: Duration) {
+        self.tally.sidecars_restarted += 1;
+        self.sidecar.restart(self.now + down);
+        for stream in &mut self.streams {
+            stream.machine = None;
+            stream.cut(self.now, &mut self.rng);
+        }
+    }
+
+    /// The store goes back to the last backup: what happened since has not happened.
+    fn restore_sidecar(&mut self) {
+        self.tally.restores += 1;
+        self.sidecar.store = self.sidecar.backup.clone();
+        self.begin_lineage();
+        let more = Duration::from_millis(self.rng.random_range(0..2_000));
+        self.restart_sidecar(RESTORE + more);
+        let store = &self.sidecar.store;
+        self.fenced.clone_from(&store.fenced);
+        for process in &mut self.processes {
+            let told = &mut process.told;
+            told.sessions.retain(|session| store.is_gone(*session));
+            for (player, generation) in &mut told.generations {
+                *generation = store.generation(*player).min(*generation);
+            }
+        }
+    }
+
+    /// The gateway's process is killed, or left running beside its successor as one that was cut off may be.
+    fn replace_process(&mut self) {
+        let index = self.processes.len() - 1;
+        let incarnation = self.newest().incarnation;
+        let seen = self.sidecar.store.has_seen(incarnation);
+        if seen && index == 0 && self.rng.random_bool(0.5) {
+            self.tally.gateways_succeeded += 1;
+            if self.rng.random_bool(0.5) {
+                self.break_stream_of(index);
+            }
+        } else {
+            self.tally.gateways_killed += 1;
+            self.abandon(index);
+            self.processes.pop();
+        }
+        self.start_process();
+    }
+
+    /// A process ends; a stream that was not registered yet ends with it.
+    pub(super) fn abandon(&mut self, index: usize) {
+        let Some(process) = self.processes.get(index) else {
+            return;
+        };
+        let (incarnation, present) = (process.incarnation, process.present);
+        let seen = self.sidecar.store.has_seen(incarnation);
+        for stream in self.streams.iter_mut().filter(|s| s.owner == incarnation) {
+            if Some(stream.id) == present {
+                stream.cut(self.now, &mut self.rng);
+            }
+            stream.lingers &= seen;
+            if !seen {
+                stream.machine = None;
+            }
+        }
+    }
+
+    pub(super) fn start_process(&mut self) {
+        self.incarnations += 1;
+        let mut process = Process::new(
+            self.now,
+            self.machine.clock(),
+            Incarnation(self.incarnations),
+            self.rng.random(),
+        );
+        process.link.fault = self.fault;
+        self.processes.push(process);
+    }
+
+    /// Machines' wall clocks step: the sidecar's within its skew, which the next start of its process takes over; the gateway's by any
+    /// amount, which nobody may notice.
+    fn step_clocks(&mut self) {
+        self.tally.clocks_stepped += 1;
+        let most = i64::try_from(SKEW.as_millis()).unwrap();
+        let skew = self.rng.random_range(-most..=most);
+        self.sidecar.time.step_wall(skew - self.skew);
+        self.skew = skew;
+        self.machine
+            .step_wall(self.rng.random_range(-86_400_000..86_400_000));
+    }
+
+    pub(super) fn stream_of(&mut self, index: usize) -> Option<&mut Stream> {
+        let present = self.processes.get(index)?.present?;
         self.streams.iter_mut().find(|stream| stream.id == present)
     }
 
-    pub(super) fn break_present_stream(&mut self) {
-        let present = self.present;
-        if let Some(stream) = self.streams.iter_mut().find(|s| Some(s.id) == present) {
-            stream.kill(self.now, &mut self.rng);
-        }
+    pub(super) fn break_stream(&mut self) {
+        self.break_stream_of(self.processes.len() - 1);
     }
 
-    fn serve_gateway(&mut self) -> Result<(), String> {
-        let now = self.now;
-        self.gateway.link.timer(now);
-        self.carry_out()?;
-        for _ in 0..network::PIPE {
-            let Some(stream) = self.present_stream() else {
-                break;
-            };
-            let message = if stream.broken {
-                None
-            } else {
-                stream.down.pop(now)
-            };
-            let Some(message) = message else { break };
-            let message = self.planted(message);
-            self.gateway.link.received(now, message);
-            self.carry_out()?;
-        }
-        let notices = self.present_stream().and_then(|s| s.gateway_notices);
-        if let Some((at, reason)) = notices
-            && now >= at
-        {
-            self.gateway.link.disconnected(now, reason);
-            self.carry_out()?;
-        }
-        let Self {
-            gateway,
-            rng,
-            streams,
-            ..
-        } = self;
-        if let Some(stream) = streams.iter_mut().find(|s| Some(s.id) == self.present) {
-            while stream.up.has_room()
-                && let Some(message) = gateway.link.poll_transmit()
-            {
-                if !stream.broken {
-                    stream.up.push(now, message, self.faults, rng);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A link without the gap check would take any range as the next one: so it gets them as if they were.
-    fn planted(&self, message: FromSidecar) -> FromSidecar {
-        match (message, self.gateway.link.position()) {
-            (FromSidecar::Revocations(mut range), Some(position))
-                if self.gap_check == GapCheck::Missing =>
-            {
-                range.from = range.from.min(position.revision);
-                FromSidecar::Revocations(range)
-            }
-            (message, _) => message,
-        }
-    }
-
-    fn carry_out(&mut self) -> Result<(), String> {
-        let now = self.now;
-        while let Some(effect) = self.gateway.link.poll_effect() {
-            match effect {
-                Effect::Connect if now < self.sidecar.down_until => {
-                    self.gateway
-                        .link
-                        .disconnected(now, DetachReason::Unreachable);
-                }
-                Effect::Connect => {
-                    let id = self.next_stream;
-                    self.next_stream += 1;
-                    let mut stream = Stream::new(id, now);
-                    if self.faults && self.rng.random_bool(0.1) {
-                        // An attach that takes nearly as long as it may, while players come and go.
-                        let wait = Duration::from_millis(self.rng.random_range(0..10_000));
-                        stream.up.stall(now + wait);
-                    }
-                    self.streams.push(stream);
-                    self.present = Some(id);
-                    let seats = self.gateway.seats.values().copied().collect();
-                    self.gateway.link.connected(self.gateway.describe(), seats);
-                }
-                Effect::Disconnect { reason, .. } => self.drop_present_stream(reason),
-                Effect::InstallKeys(keys) => {
-                    let key = keys.first().ok_or("no key")?;
-                    let bytes = <[u8; 16]>::try_from(&*key.key).map_err(|_| "no incarnation")?;
-                    self.gateway.keys_of = Some(Incarnation::from_bytes(bytes));
-                }
-                Effect::ResetLog {
-                    lineage,
-                    revision,
-                    dead,
-                } => {
-                    self.tally.ended_seats += dead.len();
-                    self.gateway.reset_log(now, lineage, revision, &dead);
-                }
-                Effect::Apply(range) => {
-                    self.tally.applied += range.events.len();
-                    self.gateway.apply(now, &range);
-                    if let Some(seat) = self
-                        .gateway
-                        .seats
-                        .values()
-                        .find(|seat| self.gateway.dead_sessions.contains(&seat.session))
-                    {
-                        return Err(format!("{seat:?} sits after its revocation was applied"));
-                    }
-                }
-                Effect::TakeReport => {
-                    let report = self.gateway.take_report();
-                    self.gateway.link.report(report);
-                }
-                Effect::Attached { .. } | Effect::Heartbeat { .. } => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn drop_present_stream(&mut self, reason: DetachReason) {
-        match reason {
-            DetachReason::Gap => self.tally.gaps += 1,
-            DetachReason::Behind => self.tally.behind += 1,
-            DetachReason::Silent => self.tally.silent += 1,
-            _ => {}
-        }
-        let notices = self.now + Duration::from_millis(self.rng.random_range(0..50));
-        if let Some(stream) = self.present_stream()
-            && !stream.broken
-        {
-            stream.broken = true;
-            stream.sidecar_notices = Some(notices);
-        }
-        self.present = None;
-    }
-
-    fn serve_streams(&mut self) -> Result<(), String> {
-        let mut streams = std::mem::take(&mut self.streams);
-        for stream in &mut streams {
-            self.serve_stream(stream)?;
-        }
-        // Fencing reaches the other streams of the gateway.
-        if let Some((current, _)) = self.sidecar.current {
-            for stream in streams.iter_mut().filter(|stream| stream.id < current) {
-                if let Some(machine) = &mut stream.machine {
-                    machine.fenced();
-                }
-            }
-        }
-        let present = self.present;
-        streams.retain(|stream| stream.machine.is_some() || Some(stream.id) == present);
-        if streams.len() > 64 {
-            return Err("streams pile up".into());
-        }
-        self.streams = streams;
-        Ok(())
-    }
-
-    fn serve_stream(&mut self, stream: &mut Stream) -> Result<(), String> {
-        let now = self.now;
-        let Some(machine) = &mut stream.machine else {
-            return Ok(());
-        };
-        machine.timer(now);
-        machine.head_moved(self.sidecar.head());
-        if stream.sidecar_notices.is_some_and(|at| now >= at) {
-            machine.disconnected();
-        }
-        if stream.reporting_until.is_some_and(|until| now >= until) {
-            stream.reporting_until = None;
-            machine.reported(now);
-        }
-        while stream.reporting_until.is_none()
-            && !stream.broken
-            && let Some(message) = stream.up.pop(now)
-        {
-            if let Some(machine) = &mut stream.machine {
-                machine.received(now, message);
-            }
-            self.act(stream)?;
-        }
-        self.answer(stream);
-        self.act(stream)?;
-        if let Some(machine) = &mut stream.machine {
-            while stream.down.has_room()
-                && let Some(message) = machine.poll_transmit(Timestamp(0))
-            {
-                if !stream.broken {
-                    stream.down.push(now, message, self.faults, &mut self.rng);
-                }
-            }
-        }
-        self.act(stream)
-    }
-
-    fn act(&mut self, stream: &mut Stream) -> Result<(), String> {
-        let now = self.now;
-        while let Some(machine) = &mut stream.machine
-            && let Some(action) = machine.poll_action()
-        {
-            match action {
-                Action::Register | Action::FindDead | Action::ReadLog(_) => {
-                    if stream.asked.is_some() {
-                        return Err("two questions at once".into());
-                    }
-                    let busy = Duration::from_millis(self.rng.random_range(0..100));
-                    stream.asked = Some((now + busy, action));
-                }
-                Action::Report(report) => {
-                    let busy = Duration::from_millis(self.rng.random_range(0..30));
-                    stream.reporting_until = Some(now + busy);
-                    self.sidecar.report(stream.id, &report);
-                }
-                Action::Acknowledged(revision) => self.acknowledged(stream.id, revision)?,
-                Action::End(reason) => {
-                    match reason {
-                        EndReason::Refused(AttachRefusal::Fenced) => self.tally.fenced += 1,
-                        EndReason::Silent => self.tally.silent += 1,
-                        EndReason::LogLost => self.tally.log_lost += 1,
-                        _ => {}
-                    }
-                    stream.machine = None;
-                    self.sidecar.detach(stream.id);
-                    if !stream.broken {
-                        stream.broken = true;
-                        let at = now + Duration::from_millis(self.rng.random_range(0..50));
-                        stream.gateway_notices = Some((at, DetachReason::Closed));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives the answers of the sidecar's host that are due.
-    fn answer(&mut self, stream: &mut Stream) {
-        let Some(machine) = &mut stream.machine else {
+    fn break_stream_of(&mut self, index: usize) {
+        let Some(present) = self.processes.get(index).and_then(|p| p.present) else {
             return;
         };
-        let Some((_, action)) = stream.asked.take_if(|(due, _)| self.now >= *due) else {
-            return;
-        };
-        match (action, machine.presented()) {
-            (Action::Register, Some(attach)) => {
-                let incarnation = attach.gateway.incarnation;
-                let newer = |(id, _)| id > stream.id;
-                if self.sidecar.current.is_some_and(newer) {
-                    return machine.refused(AttachRefusal::Fenced);
-                }
-                self.sidecar.current = Some((stream.id, incarnation));
-                self.sidecar.acknowledged = Revision(0);
-                self.sidecar.known_seats = attach.seats.iter().map(|s| s.session).collect();
-                let log = self.sidecar.log_state();
-                let keys = vec![CarriedKey {
-                    epoch: 0,
-                    key: incarnation.to_bytes().to_vec().into(),
-                }];
-                self.tally.deltas += 1;
-                let idle_timeout = Duration::from_secs(3_600);
-                let registered = Registered {
-                    keys,
-                    idle_timeout,
-                    log,
-                };
-                machine.registered(self.now, registered);
-            }
-            (Action::FindDead, Some(attach)) => {
-                self.tally.deltas -= 1;
-                self.tally.snapshots += 1;
-                let dead = attach
-                    .seats
-                    .iter()
-                    .filter(|seat| self.sidecar.is_dead(seat))
-                    .map(|seat| seat.session)
-                    .collect();
-                machine.dead_found(self.now, dead);
-            }
-            (Action::ReadLog(from), _) => {
-                let limit = self.rng.random_range(1..4);
-                machine.log_read(self.sidecar.log_after(from, limit));
-            }
-            _ => {}
-        }
-    }
-
-    /// An acknowledgement is a promise: all that it covers is applied.
-    fn acknowledged(&mut self, stream: u64, revision: Revision) -> Result<(), String> {
-        let counts = self.sidecar.current == Some((stream, self.gateway.incarnation));
-        let Some(base) = self.gateway.base else {
-            return Ok(());
-        };
-        if !counts || base.lineage != self.sidecar.lineage {
-            return Ok(());
-        }
-        self.sidecar.acknowledged = revision;
-        let covered = usize::try_from(revision.0.saturating_sub(base.revision.0)).unwrap();
-        let mut promised = self.sidecar.events_after(base.revision).take(covered);
-        match promised.find(|event| !self.gateway.has_applied(event)) {
-            Some(event) => Err(format!("{event:?} is acknowledged and not applied")),
-            None => Ok(()),
+        if let Some(stream) = self.streams.iter_mut().find(|s| s.id == present) {
+            stream.cut(self.now, &mut self.rng);
+            self.tally.streams_broken += 1;
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Each rule of admission, in its place among the others.
+
 use std::time::Duration;
 
 use ring::signature::{Ed25519KeyPair, KeyPair};

@@ -174,11 +174,8 @@ impl Core {
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.gate(now, incoming),
-            Some(DatagramEvent::Response(transmit)) => {
-                if !is_reset(&response) || self.may_reset(now) {
-                    self.respond(transmit, response);
-                }
-            }
+            Some(DatagramEvent::Response(_)) if is_reset(&response) && !self.may_reset(now) => {}
+            Some(DatagramEvent::Response(transmit)) => self.respond(transmit, response),
             None => {}
         }
     }

@@ -1,0 +1,1 @@
+//! Seeds that once found something, each by what it was.
