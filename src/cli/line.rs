@@ -198,38 +198,32 @@ impl Operator {
             origin,
             ..
         } = &self.place;
-        let told = |advice: String| move |failure: Failure| failure.advise(advice);
-        let (failure, advise): (Failure, _) = match &error {
-            CallError::NotFound(_) => {
-                let failure = Failure::runtime(error).with_code(Exit::NotFound);
-                return failure.advise(
-                    "look for the id with `tickgate sessions list --all` or `tickgate gateways list`",
-                );
+        let advice = match &error {
+            CallError::Unreachable(_) | CallError::TimedOut => format!(
+                "see that the sidecar runs and is the one meant: {url}, from {origin}; name another one with --admin URL"
+            ),
+            CallError::Unavailable(_) => {
+                "see with `tickgate gateways list` whether the gateway is attached, and try again"
+                    .to_owned()
             }
-            CallError::Invalid(_) => (
-                Failure::usage(error),
-                told("correct the arguments".to_owned()),
+            CallError::Denied(_) | CallError::Unauthenticated(_) => format!(
+                "show a certificate that says tickgate://admin/<name>, with --cert and --key; {} does not, or the sidecar's client_ca \
+                has not signed it",
+                certificate.display()
             ),
-            CallError::Unavailable(_) | CallError::TimedOut => (
-                Failure::runtime(error),
-                told(format!(
-                    "see that the sidecar runs and is the one meant: {url}, from {origin}; name another one with --admin URL"
-                )),
-            ),
-            CallError::Denied(_) | CallError::Unauthenticated(_) => (
-                Failure::runtime(error),
-                told(format!(
-                    "show a certificate that says tickgate://admin/<name>, with --cert and --key; {} does not, or the sidecar's \
-                    client_ca has not signed it",
-                    certificate.display()
-                )),
-            ),
-            _ => (
-                Failure::runtime(error),
-                told("look at the sidecar's log".to_owned()),
-            ),
+            CallError::NotFound(_) => {
+                "look for the id with `tickgate sessions list --all` or `tickgate gateways list`"
+                    .to_owned()
+            }
+            CallError::Invalid(_) => "correct the arguments".to_owned(),
+            _ => "look at the sidecar's log".to_owned(),
         };
-        advise(failure)
+        let failure = match &error {
+            CallError::Invalid(_) => Failure::usage(error),
+            CallError::NotFound(_) => Failure::runtime(error).with_code(Exit::NotFound),
+            _ => Failure::runtime(error),
+        };
+        failure.advise(advice)
     }
 }
 

@@ -173,8 +173,14 @@ async fn a_gateway_that_is_asked_to_end_lets_its_players_play_on() {
 
     gateway.signal("TERM");
     gateway.says(&["nobody is admitted any more"]);
-    let told = get(metrics, "/metrics");
-    assert!(told.contains("\ntickgate_gateway_draining 1"), "{told}");
+    let draining = async {
+        while !get(metrics, "/metrics").contains("\ntickgate_gateway_draining 1") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), draining)
+        .await
+        .unwrap();
     assert!(get(metrics, "/ready").starts_with("HTTP/1.1 503 "));
     assert!(get(metrics, "/live").starts_with("HTTP/1.1 200 "));
     assert_eq!(connection.close_reason(), None);
