@@ -12,7 +12,7 @@ use tickgate::{
     control::CarriedKey,
     demo::{self, protocol},
     gateway::{Gateway, GatewayConfig},
-    id::{ClientId, GatewayId, PlayerGeneration, PlayerId, Revision, SessionId},
+    id::{ClientId, GatewayId, Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
     token::{ConnectClaims, Nonce, TransportKey, seal_connect},
     wire::CloseCode,
 };
@@ -41,6 +41,7 @@ impl Stage {
             epoch: 0,
             key: Bytes::copy_from_slice(key.expose()),
         }]);
+        gateway.host().reset_log(Lineage(1), Revision(0), &[]);
         let hour = Duration::from_secs(3_600);
         gateway.host().attached(Clock::system().wall(), hour);
         // Nobody is admitted before the first tick; so it is done before anybody comes.
