@@ -292,6 +292,7 @@ mod tests {
     const EXAMPLE: &str = r#"{
         "auth_url": "https://127.0.0.1:7443", "admin_url": "https://127.0.0.1:7444", "control_url": "https://127.0.0.1:7445",
         "ca": "certs/ca.pem", "backend_certificate": "/abs/backend.pem", "backend_key": "/abs/backend.key",
+        "admin_certificate": "/abs/admin.pem", "admin_key": "/abs/admin.key",
         "gateways": [{"id": "gateway-2", "address": "127.0.0.1:7778", "demo": false},
                      {"id": "gateway-1", "address": "127.0.0.1:7777", "demo": true}],
         "pid": 123
