@@ -7,28 +7,21 @@
     reason = "a test file: its helpers may fail as its tests do"
 )]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::Duration,
-};
+#[path = "support/scrape.rs"]
+mod scrape;
 
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+use scrape::{Metric, Scrape};
 use tickgate::{
     client::{Account, Backend, Connection, Endpoint, Session, Target, Ticket, Wait},
     role::dev::{self, DevJson, DevOptions},
     tls::{self, Identity},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    task::JoinHandle,
-};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const PAGE: &str = include_str!("../docs/OPERATIONS.md");
-
-/// A metric: its name, its type, and its label if it has one.
-type Metric = (String, String, Option<String>);
 
 /// The metrics that the page's tables list.
 fn documented() -> BTreeSet<Metric> {
@@ -42,82 +35,6 @@ fn documented() -> BTreeSet<Metric> {
         (name, cells[2].to_owned(), between_backticks(cells[3]))
     })
     .collect()
-}
-
-/// What a role tells: samples by name with their labels.
-#[derive(Debug, Default)]
-struct Scrape {
-    metrics: BTreeSet<Metric>,
-    samples: BTreeMap<String, f64>,
-}
-
-impl Scrape {
-    async fn of(url: &str) -> Self {
-        let address = url.strip_prefix("http://").unwrap();
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, page) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-        assert!(page.ends_with("# EOF\n"), "{page}");
-        Self::parse(page)
-    }
-
-    fn parse(page: &str) -> Self {
-        let mut scrape = Self::default();
-        let mut family = (String::new(), String::new());
-        let mut label = None;
-        for line in page.lines() {
-            if let Some(typed) = line.strip_prefix("# TYPE ") {
-                scrape.close(&family, label.take());
-                let (name, kind) = typed.split_once(' ').unwrap();
-                family = (name.to_owned(), kind.to_owned());
-            } else if !line.starts_with('#') {
-                let (sample, value) = line.rsplit_once(' ').unwrap();
-                scrape
-                    .samples
-                    .insert(sample.to_owned(), value.parse().unwrap());
-                let own = sample.split_once('{').map(|(_, labels)| labels);
-                let own = own.and_then(|labels| labels.split('=').next());
-                label = label.or(own.filter(|name| *name != "le").map(str::to_owned));
-            }
-        }
-        scrape.close(&family, label);
-        scrape
-    }
-
-    fn close(&mut self, (name, kind): &(String, String), label: Option<String>) {
-        let suffix = if kind == "counter" { "_total" } else { "" };
-        if !name.is_empty() {
-            self.metrics
-                .insert((format!("{name}{suffix}"), kind.clone(), label));
-        }
-    }
-
-    fn value(&self, sample: &str) -> f64 {
-        *self.samples.get(sample).unwrap_or(&0.0)
-    }
-
-    /// The sum of a metric's samples.
-    fn sum(&self, name: &str) -> f64 {
-        let of_it = |sample: &str| sample == name || sample.starts_with(&format!("{name}{{"));
-        let values = self.samples.iter().filter(|(sample, _)| of_it(sample));
-        values.map(|(_, value)| value).sum()
-    }
-
-    /// What must hold at every instant.
-    fn adds_up(&self) {
-        let joined = self.value("tickgate_gateway_admissions_total{outcome=\"joined\"}");
-        let seats = self.sum("tickgate_gateway_seats");
-        let ended = self.sum("tickgate_gateway_seat_ends_total");
-        assert_eq!(
-            joined,
-            seats + ended,
-            "admitted = live + suspended + ended: {self:?}"
-        );
-    }
 }
 
 /// A development stack in this process.

@@ -78,6 +78,7 @@ fn fifty_clients_play_and_no_villain_gets_in() {
         let villains = &report["villains"][kind];
         assert_eq!(villains["tried"], 8, "{kind}: {said}");
         assert_eq!(villains["refused_with"][code], 8, "{kind}: {said}");
+        assert_eq!(villains["explained"], 8, "{kind}: {said}");
     }
 
     let loss = &report["loss"];
