@@ -202,12 +202,8 @@ impl Store for MemoryStore {
                     Ok(Refreshed::Rotated(model.successor(id)))
                 }
                 Standing::Live if is_retry => Ok(Refreshed::Again(model.successor(id))),
-                Standing::Ended(EndedBy::Revocation) => {
-                    let revocation = model.found(id).unwrap().revocation();
-                    Ok(Refreshed::Reused(revocation.unwrap()))
-                }
-                Standing::Ended(EndedBy::AbsoluteEnd) => {
-                    Ok(Refreshed::Ended(Some(EndedBy::AbsoluteEnd)))
+                Standing::Ended(by @ (EndedBy::Revocation | EndedBy::AbsoluteEnd)) => {
+                    Ok(Refreshed::Ended(Some(by)))
                 }
                 Standing::Live | Standing::Ended(EndedBy::Idleness) => {
                     Ok(Refreshed::Reused(model.revoke(id, at)))

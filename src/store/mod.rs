@@ -118,7 +118,8 @@ pub enum Refreshed {
     Rotated(Successor),
     /// It had been made within the grace, and was not used yet: the same one.
     Again(Successor),
-    /// The token had been used before: the session has ended with this event (now, or by an earlier reuse or revocation).
+    /// The token had been used before: the session ends now, with this event. Told once; whatever is presented of it from then on
+    /// is of a session that has ended.
     Reused(Revision),
     /// The session has ended, or there is none.
     Ended(Option<EndedBy>),
@@ -206,7 +207,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Rotates a session's tokens: one compare-and-swap on (session, generation). A live session whose generation is the claim's gets
     /// the next one; its parent presented again within [`REFRESH_GRACE`], while the successor has not been used, gets the same
-    /// successor; any other reuse revokes the session in the same step. Neither activity nor the absolute end are touched.
+    /// successor; any other reuse of a session that is not over yet revokes it in the same step. Neither activity nor the absolute end are touched.
     fn refresh(&self, claim: RefreshClaim, at: Timestamp) -> Answer<'_, Refreshed>;
 
     /// Up to `limit` sessions with an id below `before` (all, if none), newest first, of one player or of all. What has ended is

@@ -5,6 +5,7 @@
 //! the current one        live                            the next generation
 //! its parent             live, within the grace          the current generation once more: the answer was lost
 //! any other, or later    not over yet                    reuse: two parties hold the tokens, and one of them is no friend
+//! whichever              over                            nothing: what a dead token is presented for tells nothing more
 //! ```
 //!
 //! That the successor has not been used in the meantime needs no mark: once it is, it is the parent, and its own parent is older.
@@ -12,7 +13,7 @@
 
 use std::time::Duration;
 
-use crate::{clock::Timestamp, id::Revision};
+use crate::clock::Timestamp;
 
 use super::{EndedBy, Found, REFRESH_GRACE, RefreshClaim, Standing};
 
@@ -23,8 +24,8 @@ pub(super) enum Worth {
     Next,
     /// The current generation, as it was made before.
     Again,
-    /// It was used before: the session is to be revoked, unless it already was by this event.
-    Reused(Option<Revision>),
+    /// It was used before: the session is to be revoked.
+    Reused,
     /// The session has ended, or this token is of none that is known.
     Nothing(Option<EndedBy>),
 }
@@ -52,10 +53,13 @@ pub(super) fn judge(
             Standing::Live => Worth::Again,
         };
     }
-    match found.revocation() {
-        None if at >= session.ends_at => Worth::Nothing(Some(EndedBy::AbsoluteEnd)),
+    match found.standing(at, idle) {
+        // Reuse is told once, by the step that ends the session for it.
+        Standing::Ended(by @ (EndedBy::Revocation | EndedBy::AbsoluteEnd)) => {
+            Worth::Nothing(Some(by))
+        }
         // An idle one too: a gateway may know of activity that has not arrived here, and the thief may be playing.
-        earlier => Worth::Reused(earlier),
+        Standing::Ended(EndedBy::Idleness) | Standing::Live => Worth::Reused,
     }
 }
 
@@ -63,7 +67,7 @@ pub(super) fn judge(
 mod tests {
     use super::*;
     use crate::{
-        id::{PlayerGeneration, PlayerId, SessionId},
+        id::{PlayerGeneration, PlayerId, Revision, SessionId},
         store::{Player, Session},
     };
 
@@ -111,14 +115,14 @@ mod tests {
         let late = ROTATED.after(REFRESH_GRACE);
         for at in [ROTATED, last, late] {
             assert_eq!(worth(&found, GENERATION, at), Worth::Next);
-            assert_eq!(worth(&found, GENERATION - 2, at), Worth::Reused(None));
+            assert_eq!(worth(&found, GENERATION - 2, at), Worth::Reused);
             assert_eq!(worth(&found, GENERATION + 1, at), Worth::Nothing(None));
         }
         for (at, expected) in [
             (ROTATED.before(REFRESH_GRACE), Worth::Again),
             (ROTATED, Worth::Again),
             (last, Worth::Again),
-            (late, Worth::Reused(None)),
+            (late, Worth::Reused),
         ] {
             assert_eq!(worth(&found, GENERATION - 1, at), expected, "{at}");
         }
@@ -128,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_session_is_worth_nothing_and_reuse_is_told_all_the_same() {
+    fn an_ended_session_is_worth_nothing_and_reuse_of_an_idle_one_is_told() {
         let idle = ROTATED.after(IDLE);
         let nothing = |by| Worth::Nothing(Some(by));
         assert_eq!(
             worth(&found(), GENERATION, idle),
             nothing(EndedBy::Idleness)
         );
-        assert_eq!(worth(&found(), 1, idle), Worth::Reused(None));
+        assert_eq!(worth(&found(), 1, idle), Worth::Reused);
         let end = found().session.ends_at;
         for generation in [1, GENERATION - 1, GENERATION] {
             let mut active = found();
@@ -147,20 +151,13 @@ mod tests {
         }
         let mut revoked = found();
         revoked.session.revoked = Some(Revision(4));
-        for generation in [GENERATION - 1, GENERATION] {
+        for generation in [1, GENERATION - 1, GENERATION] {
             let expected = nothing(EndedBy::Revocation);
             assert_eq!(worth(&revoked, generation, ROTATED), expected);
         }
-        assert_eq!(
-            worth(&revoked, 1, ROTATED),
-            Worth::Reused(Some(Revision(4)))
-        );
         let mut outdated = found();
         outdated.player.generation = PlayerGeneration(4);
-        assert_eq!(
-            worth(&outdated, 1, ROTATED),
-            Worth::Reused(Some(Revision(9)))
-        );
+        assert_eq!(worth(&outdated, 1, ROTATED), nothing(EndedBy::Revocation));
     }
 
     /// Nothing overflows at the last generation there can be.

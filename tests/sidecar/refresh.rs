@@ -95,7 +95,8 @@ async fn asking_again_brings_the_same_claims_and_reuse_ends_the_session() {
     let empty = stage.refresh("").await.unwrap_err();
     let bearer = stage.refresh(&login.session_token).await.unwrap_err();
     let huge = stage.refresh(&"x".repeat(10_000)).await.unwrap_err();
-    for other in [ended, forged, empty, bearer, huge] {
+    let reused_again = stage.refresh(&login.refresh_token).await.unwrap_err();
+    for other in [reused_again, ended, forged, empty, bearer, huge] {
         assert_eq!(
             (other.code(), other.message()),
             (reused.code(), reused.message())

@@ -2,10 +2,9 @@
 
 use crate::{
     clock::Timestamp,
-    id::Revision,
     proto,
     store::{
-        Found, RefreshClaim, Refreshed, SessionRevocation, StoreError, Successor,
+        EndedBy, Found, RefreshClaim, Refreshed, SessionRevocation, StoreError, Successor,
         rotation::{Worth, judge},
     },
 };
@@ -33,9 +32,8 @@ pub(super) fn read_settled(
     let rotated_at = Timestamp(record.rotated_at_ms);
     let worth = judge(&found, rotated_at, claim, at, shared.lives.idle);
     Ok(match worth {
-        Worth::Next | Worth::Reused(None) => None,
+        Worth::Next | Worth::Reused => None,
         Worth::Again => Some(Refreshed::Again(successor(found, record))),
-        Worth::Reused(Some(earlier)) => Some(Refreshed::Reused(earlier)),
         Worth::Nothing(by) => Some(Refreshed::Ended(by)),
     })
 }
@@ -64,15 +62,12 @@ impl Changes<'_, '_> {
                 Ok(Refreshed::Rotated(successor(found, record)))
             }
             Worth::Again => Ok(Refreshed::Again(successor(found, record))),
-            Worth::Reused(Some(earlier)) => Ok(Refreshed::Reused(earlier)),
-            Worth::Reused(None) => {
-                let revision = match self.revoke_session(claim.session, at)? {
-                    SessionRevocation::Ended(revision)
-                    | SessionRevocation::AlreadyEnded(revision) => revision,
-                    SessionRevocation::Unknown => Revision(0),
-                };
-                Ok(Refreshed::Reused(revision))
-            }
+            Worth::Reused => Ok(match self.revoke_session(claim.session, at)? {
+                SessionRevocation::Ended(revision) => Refreshed::Reused(revision),
+                SessionRevocation::AlreadyEnded(_) | SessionRevocation::Unknown => {
+                    Refreshed::Ended(Some(EndedBy::Revocation))
+                }
+            }),
             Worth::Nothing(by) => Ok(Refreshed::Ended(by)),
         }
     }
