@@ -186,7 +186,9 @@ impl Clock {
 
     /// Wall time at the monotonic time `now`, which never steps back.
     pub fn wall_at(&self, now: Instant) -> Timestamp {
-        let wall = self.anchor().wall_at(now).0;
+        // Held on: a first `observe` must not lower the floor in between.
+        let anchor = self.anchor();
+        let wall = anchor.wall_at(now).0;
         Timestamp(self.0.latest.fetch_max(wall, Ordering::Relaxed).max(wall))
     }
 

@@ -95,7 +95,8 @@ async fn silent_and_stalled_connections_keep_nobody_out() {
     let known = without_token(&clients[0].1);
 
     // Sixteen networks for each kind: with fewer than eight they could not fill their rooms at all.
-    let silent = Silent::hold(&known, EACH, (0..16).map(|n| endpoint_at(81, n)).collect());
+    let sockets: Vec<Endpoint> = (0..16).map(|n| endpoint_at(81, n)).collect();
+    let silent = Silent::hold(&known, EACH, &sockets);
     let stalled = Stalled::hold(
         &known,
         EACH,
@@ -168,7 +169,7 @@ async fn one_network_holds_an_eighth_and_its_neighbours_come_in() {
     let session = stack.login("ann").await;
     let ticket = stack.ticket(&session, "one").await;
     let known = without_token(&ticket);
-    let silent = Silent::hold(&known, 64, vec![endpoint_at(83, 1)]);
+    let silent = Silent::hold(&known, 64, &[endpoint_at(83, 1)]);
     let stalled = Stalled::hold(&known, 64, &[address(83, 1)]);
     soon("more than the share is tried", async {
         while gateway.gateway.counts().handshakes_dropped < 64 || timeouts(&gateway) < 8 {

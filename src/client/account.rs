@@ -10,7 +10,7 @@ use tonic::{
 
 use super::{
     CallError, ClientKey, ListedSession, SecretToken, Target, Ticket,
-    call::{CALL_DEADLINE, Unanswered, ask, within},
+    call::{CALL_DEADLINE, REFRESH_DEADLINE, Unanswered, ask, within},
     listed::listed,
 };
 use crate::{
@@ -108,7 +108,7 @@ impl Account {
     /// # Errors
     /// [`CallError::Unauthenticated`] when the refresh token is not accepted, is none, or the session has ended: log in again.
     pub async fn refresh(&self, session: &Session) -> Result<Session, CallError> {
-        let asked = tokio::time::timeout(CALL_DEADLINE, self.try_refresh(session)).await;
+        let asked = tokio::time::timeout(REFRESH_DEADLINE, self.try_refresh(session)).await;
         match asked {
             Ok(answer) => answer.map_err(|unanswered| unanswered.error),
             Err(_) => Err(CallError::TimedOut),

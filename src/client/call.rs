@@ -11,6 +11,10 @@ use crate::{rpc::RpcError, tls::TlsError, wire::Advice};
 /// How long a call may take: the sidecar answers within milliseconds, so this is a connection attempt's time and some patience.
 pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long one refresh may take: three of them fit into the sidecar's grace for lost answers (10 s), so that whoever asks again
+/// after one without an answer is still within it.
+pub(super) const REFRESH_DEADLINE: Duration = Duration::from_secs(3);
+
 /// Why a call to the sidecar failed, and what to do about it. The text in a variant is the sidecar's own explanation.
 #[derive(Debug, Error)]
 #[non_exhaustive]

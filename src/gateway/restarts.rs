@@ -1,4 +1,5 @@
-//! What a restarted gateway does for the clients of the process before it, at the level of the core: real QUIC, no sockets.
+//! What a restarted gateway does for the clients of the process before it, and what it keeps of those it refused, at the level of the
+//! core: real QUIC, no sockets.
 
 use std::{
     net::SocketAddr,
@@ -96,10 +97,13 @@ struct Clients {
 
 impl Clients {
     fn new(identity: &Identity) -> Self {
+        Self::with(identity, TransportConfig::default())
+    }
+
+    fn with(identity: &Identity, mut transport: TransportConfig) -> Self {
         let tls = pinned_quic_client_config(vec![identity.fingerprint()]).unwrap();
         let crypto = QuicClientConfig::try_from(tls).unwrap();
         let mut config = ClientConfig::new(Arc::new(crypto));
-        let mut transport = TransportConfig::default();
         transport.mtu_discovery_config(None);
         config.transport_config(Arc::new(transport));
         Self {
@@ -243,4 +247,20 @@ fn resets_have_a_budget_and_junk_gets_none() {
     // Nor does one that is too short to be told from a reset.
     assert!(exchange(&mut fresh, now, &packet[..21]).is_empty());
     assert_eq!(exchange(&mut fresh, now, &packet).len(), 1);
+}
+
+/// How long a refused connection drains is partly the peer's word: so many are kept, and no more.
+#[test]
+fn of_those_refused_only_so_many_are_kept() {
+    let identity = quic_identity("localhost").unwrap();
+    let now = Clock::system().now();
+    let mut core = gateway(&identity, 1, now);
+    let mut transport = TransportConfig::default();
+    // Who takes no datagrams cannot play, and is told so as soon as its handshake is done.
+    transport.datagram_receive_buffer_size(None);
+    let mut clients = Clients::with(&identity, transport);
+    for n in 1..=1_200 {
+        clients.connect(&mut core, now);
+        assert_eq!(core.connections(), n.min(1_024));
+    }
 }

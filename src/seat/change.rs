@@ -38,6 +38,8 @@ pub enum EndReason {
     Lost,
     /// The client broke the protocol, or took too much or too little; its connection was closed for it.
     Misbehaved,
+    /// The client read too slowly what it was sent.
+    TooSlow,
     /// The session was revoked or logged out, or its player's sessions were.
     SessionRevoked,
     /// The session was not active for its idle timeout.
@@ -59,7 +61,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// All the labels, in a fixed order.
-    pub const LABELS: [&'static str; 11] = [
+    pub const LABELS: [&'static str; 12] = [
         Self::Left.label(),
         Self::Lost.label(),
         Self::Misbehaved.label(),
@@ -71,6 +73,7 @@ impl EndReason {
         Self::Drained.label(),
         Self::Kicked(0).label(),
         Self::Internal.label(),
+        Self::TooSlow.label(),
     ];
 
     /// The fixed name, for metrics and logs: that of the close code which the client sees, where there is one.
@@ -79,6 +82,7 @@ impl EndReason {
             Self::Left => "left",
             Self::Lost => "lost",
             Self::Misbehaved => "misbehaved",
+            Self::TooSlow => "rate_limited",
             Self::SessionRevoked => "session_revoked",
             Self::Idle => "session_idle",
             Self::Expired => "session_expired",
@@ -104,6 +108,7 @@ impl EndReason {
             Self::Drained => 8,
             Self::Kicked(_) => 9,
             Self::Internal => 10,
+            Self::TooSlow => 11,
         }
     }
 }

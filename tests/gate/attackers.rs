@@ -31,7 +31,7 @@ pub struct Silent {
 
 impl Silent {
     /// Opens `count` connections over these endpoints, and opens each anew as soon as it is closed.
-    pub fn hold(ticket: &Ticket, count: usize, endpoints: Vec<Endpoint>) -> Self {
+    pub fn hold(ticket: &Ticket, count: usize, endpoints: &[Endpoint]) -> Self {
         let (held, opened) = (Arc::default(), Arc::default());
         let mut tasks = JoinSet::new();
         for n in 0..count {

@@ -8,17 +8,17 @@ use tokio::{
 };
 
 /// A metric: its name, its type, and its label if it has one.
-pub type Metric = (String, String, Option<String>);
+pub(crate) type Metric = (String, String, Option<String>);
 
 /// What a role tells: samples by name with their labels.
 #[derive(Debug, Default)]
-pub struct Scrape {
-    pub metrics: BTreeSet<Metric>,
+pub(crate) struct Scrape {
+    pub(crate) metrics: BTreeSet<Metric>,
     samples: BTreeMap<String, f64>,
 }
 
 impl Scrape {
-    pub async fn of(url: &str) -> Self {
+    pub(crate) async fn of(url: &str) -> Self {
         let address = url.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
@@ -62,19 +62,19 @@ impl Scrape {
         }
     }
 
-    pub fn value(&self, sample: &str) -> f64 {
+    pub(crate) fn value(&self, sample: &str) -> f64 {
         *self.samples.get(sample).unwrap_or(&0.0)
     }
 
     /// The sum of a metric's samples.
-    pub fn sum(&self, name: &str) -> f64 {
+    pub(crate) fn sum(&self, name: &str) -> f64 {
         let of_it = |sample: &str| sample == name || sample.starts_with(&format!("{name}{{"));
         let values = self.samples.iter().filter(|(sample, _)| of_it(sample));
         values.map(|(_, value)| value).sum()
     }
 
     /// What must hold at every instant.
-    pub fn adds_up(&self) {
+    pub(crate) fn adds_up(&self) {
         let joined = self.value("tickgate_gateway_admissions_total{outcome=\"joined\"}");
         let seats = self.sum("tickgate_gateway_seats");
         let ended = self.sum("tickgate_gateway_seat_ends_total");

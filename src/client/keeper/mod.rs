@@ -19,12 +19,10 @@ use schedule::{Failure, Fresh, Schedule, Step};
 use super::{
     Account, CallError, ClientKey, SecretToken, Session, Target, Ticket,
     backoff::random,
-    call::{CALL_DEADLINE, Unanswered},
+    call::{CALL_DEADLINE, REFRESH_DEADLINE, Unanswered},
 };
 use crate::{clock::Clock, wire::Advice};
 
-/// How long one refresh may take: three of them fit into the sidecar's grace for lost answers.
-const REFRESH_DEADLINE: Duration = Duration::from_secs(3);
 /// A session token that expires sooner is not handed out any more: it still has to travel.
 const TRAVEL: Duration = Duration::from_secs(2);
 

@@ -40,10 +40,7 @@ use super::{
     farewell::Farewell,
     shared::Shared,
 };
-use crate::{
-    seat::{Connection as SeatConnection, EndReason, Handle},
-    wire::CloseCode,
-};
+use crate::seat::{Connection as SeatConnection, EndReason, Handle};
 
 /// A packet of the network, as the socket gave it.
 pub(super) struct Packet {
@@ -89,6 +86,8 @@ pub(super) struct Core {
     gate: Gate,
     handshaking: WaitingRoom,
     awaiting_hello: WaitingRoom,
+    /// Those who were never seated and are closed, until quinn-proto has drained them.
+    refused: WaitingRoom,
     certificates: Arc<Certificates>,
     seen_certificates: u64,
     /// What new connections are served with, and when that changes.
@@ -136,6 +135,7 @@ impl Core {
             next_serial: 0,
             handshaking: WaitingRoom::default(),
             awaiting_hello: WaitingRoom::default(),
+            refused: WaitingRoom::default(),
             certificates,
             seen_certificates,
             serving,
@@ -274,12 +274,7 @@ impl Core {
                 Channel::Datagram => link.send_datagram(payload),
                 Channel::Message => {
                     if link.send_message(&payload, backlog).is_err() {
-                        self.end(
-                            now,
-                            id,
-                            EndReason::Misbehaved,
-                            CloseCode::RateLimited.into(),
-                        );
+                        self.end(now, id, EndReason::TooSlow, EndReason::TooSlow.into());
                     }
                 }
             }
@@ -337,6 +332,12 @@ impl Core {
         None
     }
 
+    /// Connections that take memory here, whatever has become of them.
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> usize {
+        self.links.iter().flatten().count()
+    }
+
     /// Whether all changes have taken effect.
     pub(super) fn is_settled(&self) -> bool {
         self.dirty.is_empty()
@@ -373,7 +374,9 @@ impl Core {
             // Closed or lost before, so this finds nothing, unless quinn-proto gave up without a word.
             self.suspend_seat(&link);
             self.leave_rooms(&link);
-            if !link.is_connected {
+            if link.is_connected {
+                self.refused.leave(link.id);
+            } else {
                 self.handshaking.leave(link.id);
             }
             return;
@@ -444,6 +447,7 @@ impl Core {
     }
 
     fn close_link(&mut self, link: &mut Link, now: Instant, told: Farewell) {
+        self.keep_refused(link, now);
         self.leave_rooms(link);
         if let Stage::Seated(handle) = link.stage {
             self.serve_no_more(handle, link.id);

@@ -72,7 +72,7 @@ impl Core {
         }
         // Last: what a client sent before it left is read first.
         if let Some(reason) = lost {
-            self.lost(link, &reason);
+            self.lost(link, now, &reason);
         }
     }
 
@@ -149,8 +149,8 @@ impl Core {
 
     /// Takes the frames that are whole.
     pub(super) fn take_frames(&mut self, link: &mut Link, now: Instant) {
-        // A parked client's further frames wait until it is in.
-        while link.stage != Stage::AwaitingLog {
+        // A parked client's further frames wait until it is in, and a refused one's are nobody's: it is refused once.
+        while !matches!(link.stage, Stage::AwaitingLog | Stage::Closed) {
             let limit = if link.stage == Stage::AwaitingHello {
                 MAX_HELLO
             } else {
@@ -411,7 +411,7 @@ impl Core {
 
     /// The connection is gone: closed by the client, timed out, reset, or broken. Only a client that says so has left; any other may
     /// be on its way back.
-    fn lost(&mut self, link: &mut Link, reason: &ConnectionError) {
+    fn lost(&mut self, link: &mut Link, now: Instant, reason: &ConnectionError) {
         match reason {
             ConnectionError::ApplicationClosed(close)
                 if close.error_code.into_inner() == CloseCode::Left.number() =>
@@ -420,6 +420,7 @@ impl Core {
             }
             _ => self.suspend_seat(link),
         }
+        self.keep_refused(link, now);
         self.leave_rooms(link);
         link.stage = Stage::Closed;
     }
