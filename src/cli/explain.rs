@@ -27,7 +27,7 @@ use super::{
 #[command(
     long_about = "Tells what happened to a player: logins, connect tokens, admissions and refusals with their true reason, seats taken, \
         suspended and ended, and where each revocation has arrived. A refused client is told less than that: `token_rejected` alone \
-        stands for six reasons.\n\n\
+        stands for eight reasons.\n\n\
         What somebody without a valid token did names nobody: `--gateway ID` lists those refusals, by address. A token that was really \
         minted is known by its SHA-256, which its making and its refusal share; `tickgate token inspect` tells the SHA-256 of a \
         token.\n\n\

@@ -1,6 +1,6 @@
 //! How the program fails: an exit code, the chain of causes, and what to do.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io, process::ExitCode};
 
 use tickgate::{
     config::{ConfigError, KeyError},
@@ -60,6 +60,12 @@ impl Failure {
             advice: Some(advice.into()),
             ..self
         }
+    }
+
+    /// Whether the reader of our output has gone, as `head` does: nothing that anybody needs to be told.
+    pub(super) fn is_reader_gone(&self) -> bool {
+        let error = self.error.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     pub(super) fn exit_code(&self) -> ExitCode {

@@ -128,6 +128,7 @@ pub(crate) fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_reader_gone() => ExitCode::SUCCESS,
         Err(failure) => {
             // Nobody is left to tell when standard error is gone.
             let _ = writeln!(std::io::stderr(), "{failure}");

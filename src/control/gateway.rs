@@ -187,8 +187,8 @@ impl Runner {
     fn give_up(&mut self) {
         tracing::error!(
             gateway = %self.gateway,
-            "another process of this gateway id has attached: this one stays detached for good, and admits nobody once it is stale; \
-             stop it, or give one of the two an id of its own"
+            "another process of this gateway id has attached and taken this one's place, which does not attach again; \
+             if both are meant to run, give one of the two an id of its own"
         );
         self.fenced = true;
     }

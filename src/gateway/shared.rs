@@ -215,7 +215,15 @@ impl Shared {
             return;
         };
         if self.limits.max_stale.is_some_and(|most| stale > most) {
-            self.seats.end_all(EndReason::Stale);
+            let ended = self.seats.end_all(EndReason::Stale);
+            if ended > 0 {
+                tracing::warn!(
+                    gateway = %self.id,
+                    stale_s = stale.as_secs(),
+                    seats = ended,
+                    "the sidecar has been away for longer than max_stale: all seats are ended"
+                );
+            }
         }
         let told = Timestamp(self.staleness_told.load(Ordering::Relaxed));
         if now.since(told) >= STALENESS_TOLD_EVERY {

@@ -138,6 +138,8 @@ impl From<Event> for proto::ExplainEvent {
                 .map(|(reason, _)| reason.to_owned())
                 .unwrap_or_default(),
             close_code: outcome
+                // Code 0 is the client's own: of a seat that was lost nobody was told.
+                .filter(|(reason, code)| *code != 0 || *reason == "left")
                 .map(|(_, code)| close_code(code))
                 .unwrap_or_default(),
             token_sha256: event
