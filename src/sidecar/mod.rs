@@ -206,7 +206,12 @@ impl Sidecar {
         } = config;
         let store = open(store, lives).await?;
         // By the system's clock, as heartbeats go, even when a test moves the sidecar's time by hand.
-        let registry = Arc::new(Registry::new(Clock::system()));
+        // A store that cannot say is not taken for a new one.
+        let earlier = store.sessions(None, None, 1).await;
+        let registry = Arc::new(match earlier {
+            Ok(none) if none.is_empty() => Registry::new(Clock::system()),
+            Ok(_) | Err(_) => Registry::after_restart(Clock::system()),
+        });
         let keys = Arc::new(MasterKeys {
             current: transport_key,
             previous: previous_transport_key,

@@ -53,6 +53,8 @@ pub(super) struct Reported {
 pub(super) struct Registry {
     state: Mutex<State>,
     clock: Clock,
+    /// Until then, gateways that were attached before this process started may still be on their way back.
+    settled_at: Instant,
     /// Counts changes of what `acknowledged_by_all` looks at.
     changes: watch::Sender<u64>,
 }
@@ -86,12 +88,23 @@ impl Gateway {
 }
 
 impl Registry {
-    /// An empty registry; `clock` tells how long a gateway has been away.
+    /// An empty registry over a store without sessions, so without gateways that hold seats; `clock` tells how long a gateway has
+    /// been away.
     pub(super) fn new(clock: Clock) -> Self {
         Self {
             state: Mutex::default(),
+            settled_at: clock.now(),
             clock,
             changes: watch::Sender::new(0),
+        }
+    }
+
+    /// An empty registry over a store that another one has worked with: gateways that have seats, and are not known here yet, are
+    /// about to attach.
+    pub(super) fn after_restart(clock: Clock) -> Self {
+        Self {
+            settled_at: clock.now() + MISSED,
+            ..Self::new(clock)
         }
     }
 
@@ -276,11 +289,16 @@ impl Registry {
     /// Waits until every gateway that is attached now, or broke off with seats within the last five seconds, has acknowledged
     /// `revision`, for `patience` at most; whether they have.
     ///
-    /// One whose stream has broken still has its seats: it counts as having acknowledged when it is back and has.
+    /// One whose stream has broken still has its seats: it counts as having acknowledged when it is back and has. In the first five
+    /// seconds after a restart all of them are such: who is waited for is decided when those are over.
     pub(super) async fn acknowledged_by_all(&self, revision: Revision, patience: Duration) -> bool {
         let mut changes = self.changes.subscribe();
-        let mut waiting = self.state().to_wait_for(self.clock.now());
         let all = async {
+            let unsettled = self.settled_at.saturating_duration_since(self.clock.now());
+            if !unsettled.is_zero() {
+                tokio::time::sleep(unsettled).await;
+            }
+            let mut waiting = self.state().to_wait_for(self.clock.now());
             loop {
                 changes.borrow_and_update();
                 {

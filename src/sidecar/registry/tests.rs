@@ -402,7 +402,7 @@ async fn a_wait_ends_when_all_have_acknowledged() {
     let registry = Arc::new(Registry::new(Clock::system()));
     let patience = Duration::from_secs(5);
     let nobody = registry.acknowledged_by_all(Revision(3), patience).await;
-    assert!(nobody, "nobody has to");
+    assert!(nobody, "nobody has to: no gateway was ever attached");
     let eu = registry.attach(&gateway("eu", 1, 10), &[]).unwrap();
     let us = registry.attach(&gateway("us", 1, 10), &[]).unwrap();
     let waiting = {
@@ -446,4 +446,33 @@ async fn a_gateway_that_broke_off_with_seats_is_waited_for_a_while() {
     registry.detach(full);
     time.advance(Duration::from_secs(6));
     assert!(registry.acknowledged_by_all(Revision(4), patience).await);
+}
+
+/// A revocation right after a restart was told to be acknowledged by all, of which none had attached again yet.
+#[tokio::test]
+async fn after_a_restart_gateways_are_given_time_to_attach_again() {
+    let time = ManualTime::starting_at(Timestamp(0));
+    let registry = Registry::after_restart(time.clock());
+    let wait = |milliseconds| {
+        registry.acknowledged_by_all(Revision(3), Duration::from_millis(milliseconds))
+    };
+    assert!(!wait(10).await, "nobody knows who there is");
+    let eu = registry
+        .attach(&gateway("eu", 1, 10), &[SessionId(1)])
+        .unwrap();
+    registry.acknowledged(eu, Revision(3));
+    assert!(!wait(10).await, "nor whether that was all");
+    time.advance(Duration::from_millis(4_990));
+    // One that comes in time is waited for.
+    let (outcome, us) = tokio::join!(wait(500), async {
+        registry
+            .attach(&gateway("us", 1, 10), &[SessionId(2)])
+            .unwrap()
+    });
+    assert!(!outcome);
+    registry.acknowledged(us, Revision(3));
+    assert!(wait(5_000).await);
+    // Then all are known that there are.
+    time.advance(Duration::from_secs(5));
+    assert!(wait(0).await);
 }
