@@ -88,6 +88,8 @@ pub struct Attachment {
     seats: u32,
     /// Whether the gateway drains, by its last word.
     draining: bool,
+    /// Whether the host is taking in a report. The stream is not read meanwhile, so nothing can be heard of the gateway.
+    reporting: bool,
     /// The newest revision of the log that is known.
     head: Revision,
     /// Everything up to here has been read for this stream.
@@ -138,6 +140,7 @@ impl Attachment {
             actions: VecDeque::new(),
             seats: 0,
             draining: false,
+            reporting: false,
             head: Revision::default(),
             position: Revision::default(),
             reading: Reading::Idle,
@@ -262,6 +265,7 @@ impl Attachment {
 
     /// Answers [`Action::Report`]. Taking note of it may have been slow, which is no silence of the gateway's.
     pub fn reported(&mut self, now: Instant) {
+        self.reporting = false;
         if let State::Streaming { silent_at, .. } = &mut self.state {
             *silent_at = now + SILENCE_LIMIT;
         }
@@ -319,7 +323,7 @@ impl Attachment {
                 silent_at,
                 heartbeat_at,
             } => {
-                if now >= *silent_at {
+                if now >= *silent_at && !self.reporting {
                     return self.end(EndReason::Silent);
                 }
                 if now >= *heartbeat_at {
@@ -342,7 +346,8 @@ impl Attachment {
             State::Streaming {
                 silent_at,
                 heartbeat_at,
-            } => Some(*silent_at.min(heartbeat_at)),
+            } if !self.reporting => Some(*silent_at.min(heartbeat_at)),
+            State::Streaming { heartbeat_at, .. } => Some(*heartbeat_at),
             State::Registering(_) | State::FindingDead(..) | State::Ended => None,
         }
     }
@@ -508,6 +513,7 @@ impl Attachment {
 
     /// Passes a report on, with what the gateway has last said of itself.
     fn pass_on(&mut self, report: SeatReport) {
+        self.reporting = true;
         self.actions.push_back(Action::Report(SeatReport {
             seats: self.seats,
             draining: self.draining,

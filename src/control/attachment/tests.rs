@@ -232,10 +232,19 @@ fn a_slow_report_is_no_silence() {
         ..SeatReport::default()
     };
     assert_eq!(machine.poll_action(), Some(Action::Report(report)));
-    let late = start + SILENCE_LIMIT;
+    // Nothing is read while the host takes note, for longer than a silence may last.
+    let late = start + 2 * SILENCE_LIMIT;
+    while let Some(now) = machine.poll_timeout().filter(|now| *now < late) {
+        machine.timer(now);
+        assert_eq!(machine.poll_action(), None);
+    }
     machine.reported(late);
     machine.timer(late);
     assert_eq!(machine.poll_action(), None);
+    // From then on it is.
+    assert_eq!(machine.poll_timeout(), Some(late + HEARTBEAT_INTERVAL));
+    machine.timer(late + SILENCE_LIMIT);
+    assert_eq!(ended(&mut machine), EndReason::Silent);
 }
 
 #[test]
