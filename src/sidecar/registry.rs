@@ -186,6 +186,7 @@ impl Registry {
         foreign: &HashSet<SessionId>,
         at: Timestamp,
     ) -> Reported {
+        let now = self.clock.now();
         let mut guard = self.state();
         let state = &mut *guard;
         let Some(gateway) = state.by_attachment.get(&id) else {
@@ -214,7 +215,7 @@ impl Registry {
         attached.hear(report);
         gateway.ordered = gateway
             .ordered
-            .filter(|ordered| ordered.is_outstanding(report.draining));
+            .filter(|ordered| ordered.is_outstanding(report.draining, now));
         let elsewhere = state.moved_elsewhere(id, &active);
         for (session, holder) in elsewhere {
             state.push_activity(holder, session, at);

@@ -118,7 +118,8 @@ pub(super) struct Ordered {
     process: Incarnation,
     /// When those still there are closed; none to admit again.
     until: Option<Instant>,
-    sent: bool,
+    /// When it was taken to be sent on the present stream.
+    sent_at: Option<Instant>,
 }
 
 impl Ordered {
@@ -129,7 +130,7 @@ impl Ordered {
                 Drain::Within(time) => Some(now + time),
                 Drain::Cancel => None,
             },
-            sent: false,
+            sent_at: None,
         }
     }
 
@@ -139,9 +140,10 @@ impl Ordered {
 
     /// What to send, if it has not been sent on this stream.
     pub(super) fn take(&mut self, now: Instant) -> Option<Drain> {
-        if std::mem::replace(&mut self.sent, true) {
+        if self.sent_at.is_some() {
             return None;
         }
+        self.sent_at = Some(now);
         Some(match self.until {
             Some(until) => Drain::Within(until.saturating_duration_since(now)),
             None => Drain::Cancel,
@@ -149,14 +151,19 @@ impl Ordered {
     }
 
     /// Whether there is more to do, now that the gateway has said whether it drains.
-    pub(super) fn is_outstanding(&self, draining: bool) -> bool {
-        !self.sent || self.is_drain() != draining
+    ///
+    /// A word that was on its way as the order went out confirms nothing: a gateway that drains, and is ordered to drain by another
+    /// time, says that it drains before it has heard of that. So one word counts that is heard so long after the order that a stream
+    /// on which it were still older would have been given up as silent.
+    pub(super) fn is_outstanding(&self, draining: bool, now: Instant) -> bool {
+        let is_heard = |sent_at| now.saturating_duration_since(sent_at) >= SILENCE_LIMIT;
+        !self.sent_at.is_some_and(is_heard) || self.is_drain() != draining
     }
 
     /// What is left of it on a new stream: an order is for one process, and its successor was started for a reason.
     pub(super) fn on_attach(self, process: Incarnation) -> Option<Self> {
         (self.process == process).then_some(Self {
-            sent: false,
+            sent_at: None,
             ..self
         })
     }

@@ -10,7 +10,9 @@ use proptest::prelude::*;
 
 use crate::{
     clock::{Clock, ManualTime, Timestamp},
-    control::{AttachmentId, Drain, GatewayDescription, LiveSeat, Orders, SeatReport},
+    control::{
+        AttachmentId, Drain, GatewayDescription, LiveSeat, Orders, SILENCE_LIMIT, SeatReport,
+    },
     id::{GatewayId, Incarnation, PlayerGeneration, PlayerId, Revision, SessionId},
 };
 
@@ -249,12 +251,25 @@ fn an_order_is_told_until_its_gateway_says_that_it_is_so() {
     assert_eq!(taken(eu), Some(left));
     let mut draining = heartbeat(0);
     draining.draining = true;
+    time.advance(SILENCE_LIMIT);
     registry.hear(eu, draining.clone());
     registry.detach(eu);
     // It knows now, and says so by itself.
     let eu = registry.attach(&gateway("eu", 1, 10), &[]).unwrap();
     assert_eq!(taken(eu), None);
     registry.hear(eu, draining.clone());
+    // Ordered to be through with it at another time, it drains as before: what it says at once may be of before the order.
+    registry.drain(&id, Drain::Within(2 * minute)).unwrap();
+    assert_eq!(taken(eu), Some(Drain::Within(2 * minute)));
+    registry.hear(eu, draining.clone());
+    registry.detach(eu);
+    let eu = registry.attach(&gateway("eu", 1, 10), &[]).unwrap();
+    assert_eq!(taken(eu), Some(Drain::Within(2 * minute)));
+    time.advance(SILENCE_LIMIT);
+    registry.hear(eu, draining.clone());
+    registry.detach(eu);
+    let eu = registry.attach(&gateway("eu", 1, 10), &[]).unwrap();
+    assert_eq!(taken(eu), None);
     // To admit again is not so before the gateway says it.
     registry.drain(&id, Drain::Cancel).unwrap();
     registry.hear(eu, draining);
