@@ -99,6 +99,8 @@ impl Runner {
         }
         if self.link.is_attached() {
             tracing::info!(gateway = %self.gateway, "control channel closed");
+        }
+        if self.stream.take().is_some() {
             self.host.detached();
         }
         Ended::Cancelled
@@ -137,12 +139,13 @@ impl Runner {
                     was_attached,
                     retry_in,
                 } => {
-                    self.stream = None;
+                    // The host collects changes for the report since its seats were read, answered or not.
+                    let collects = self.stream.take().is_some();
                     match retry_in {
                         Some(retry_in) => self.log_failure(reason, was_attached, retry_in),
                         None => self.give_up(),
                     }
-                    if was_attached {
+                    if was_attached || collects {
                         self.host.detached();
                     }
                 }

@@ -30,6 +30,11 @@ pub const REPORT_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the log may stand still here behind a head that a heartbeat has told, before the stream counts as broken.
 pub const BEHIND_LIMIT: Duration = SILENCE_LIMIT;
 
+/// For how long a channel may be down for the activity of that time still to be told once it is up. The sidecar takes note of it as of
+/// then: for longer, that would make sessions look alive for as much longer than they were. Those who play on are active again within a
+/// second.
+pub const ACTIVITY_KEPT: Duration = Duration::from_secs(60);
+
 /// The first wait before attaching again; it doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
@@ -133,6 +138,8 @@ pub struct Link {
     position: Option<LogPosition>,
     /// Attaches failed in a row.
     failures: u32,
+    /// Since when the channel is down, if it was up before.
+    down_since: Option<Instant>,
     jitter: Jitter,
     /// At most a handful: each input adds a fixed number, and the user empties it before the next.
     effects: VecDeque<Effect>,
@@ -157,6 +164,7 @@ impl Link {
             state: State::Waiting { retry_at: now },
             position: None,
             failures: 0,
+            down_since: None,
             jitter: Jitter(seed),
             effects: VecDeque::new(),
             outgoing: Outgoing::new(portions),
@@ -194,6 +202,9 @@ impl Link {
             State::Connecting { .. } | State::Gathering { .. } => false,
             State::Attached(_) => true,
         };
+        if was_attached {
+            self.down_since = Some(now);
+        }
         self.failures = self.failures.saturating_add(1);
         let retry_in = (!reason.is_final()).then(|| self.retry_delay(reason));
         self.state = match retry_in {
@@ -403,6 +414,10 @@ impl Link {
                     dead,
                 });
             }
+        }
+        let down_since = self.down_since.take();
+        if down_since.is_some_and(|since| now.saturating_duration_since(since) > ACTIVITY_KEPT) {
+            self.outgoing.forget_activity();
         }
         // Also when nothing is new: the last acknowledgement may have been lost with its stream, and somebody may be waiting for it.
         self.outgoing.ack = self.position.map(|p| p.revision);

@@ -93,6 +93,11 @@ impl Outgoing {
         self.ack = None;
     }
 
+    /// Who was active is too long ago to be told.
+    pub(super) fn forget_activity(&mut self) {
+        self.active = Vec::new();
+    }
+
     pub(super) fn heartbeat_due(&mut self) {
         self.heartbeat = true;
     }

@@ -436,6 +436,34 @@ fn an_attach_outdates_unsent_seat_changes_but_not_activity() {
     );
 }
 
+/// The sidecar took note of it as of when it heard it: sessions looked alive that had been left hours ago.
+#[test]
+fn activity_of_a_long_outage_is_forgotten() {
+    for (outage, is_told) in [(ACTIVITY_KEPT, true), (ACTIVITY_KEPT + SECOND, false)] {
+        let start = crate::clock::Clock::system().now();
+        let mut link = attached_link(start);
+        link.disconnected(start, DetachReason::Unreachable);
+        // An attempt fails, and does not make the outage any younger.
+        let first = link.poll_timeout().unwrap();
+        link.timer(first);
+        link.report(SeatReport {
+            active: vec![SessionId(3)],
+            ..SeatReport::default()
+        });
+        link.connected(description(), vec![seat(2)]);
+        link.disconnected(first, DetachReason::Unreachable);
+        let now = start + outage;
+        link.timer(now);
+        effects(&mut link);
+        link.connected(description(), vec![seat(2)]);
+        sent(&mut link);
+        link.received(now, attached(None));
+        effects(&mut link);
+        let told = FromGateway::Activity(vec![SessionId(3)]);
+        assert_eq!(sent(&mut link).contains(&told), is_told, "{outage:?}");
+    }
+}
+
 fn event(n: u64) -> GatewayEvent {
     GatewayEvent {
         at: Timestamp(n),
