@@ -36,15 +36,15 @@ impl Changes<'_, '_> {
         incarnation: Incarnation,
     ) -> Result<Fencing, StoreError> {
         let own = incarnation.to_bytes();
-        let record = match self.tables.gateway(gateway)? {
+        let known = self.tables.gateway(gateway)?;
+        if let Some(recorded) = known.as_ref().and_then(|k| fencing_of(k, incarnation)) {
+            return Ok(recorded);
+        }
+        let record = match known {
             None => proto::GatewayRecord {
                 incarnation: Bytes::copy_from_slice(&own),
                 fenced: Vec::new(),
             },
-            Some(known) if known.incarnation == own.as_slice() => return Ok(Fencing::Newest),
-            Some(known) if known.fenced.iter().any(|old| *old == own.as_slice()) => {
-                return Ok(Fencing::Fenced);
-            }
             Some(mut known) => {
                 let before =
                     std::mem::replace(&mut known.incarnation, Bytes::copy_from_slice(&own));
@@ -57,6 +57,26 @@ impl Changes<'_, '_> {
         self.tables.put_gateway(gateway, &record)?;
         Ok(Fencing::Newest)
     }
+}
+
+/// What the record says of a process; none if it does not know it.
+fn fencing_of(record: &proto::GatewayRecord, incarnation: Incarnation) -> Option<Fencing> {
+    let own = incarnation.to_bytes();
+    if record.incarnation == own.as_slice() {
+        return Some(Fencing::Newest);
+    }
+    let is_fenced = record.fenced.iter().any(|old| *old == own.as_slice());
+    is_fenced.then_some(Fencing::Fenced)
+}
+
+/// What the last commit says of a process; none if the writer has to decide.
+pub(super) fn read_fencing(
+    transaction: &ReadTransaction,
+    gateway: &GatewayId,
+    incarnation: Incarnation,
+) -> Result<Option<Fencing>, StoreError> {
+    let record = tables::read_gateway(transaction, gateway)?;
+    Ok(record.and_then(|record| fencing_of(&record, incarnation)))
 }
 
 fn is_granted(record: &proto::SessionRecord, gateway: &GatewayId) -> bool {

@@ -213,7 +213,19 @@ impl Store for EmbeddedStore {
     }
 
     fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
-        self.change(move |changes| changes.attach_gateway(&gateway, incarnation))
+        Box::pin(async move {
+            // A process whose stream broke comes back: no write then, and no wait for one.
+            let known = self
+                .shared
+                .read(|read| gateways::read_fencing(read, &gateway, incarnation))?;
+            match known {
+                Some(fencing) => Ok(fencing),
+                None => {
+                    self.change(move |changes| changes.attach_gateway(&gateway, incarnation))
+                        .await
+                }
+            }
+        })
     }
 
     fn revoke_session(&self, id: SessionId, at: Timestamp) -> Answer<'_, SessionRevocation> {

@@ -191,6 +191,16 @@ pub(super) fn session_reader(
     Ok(move |id| session(&sessions, id))
 }
 
+/// What is known of a gateway's processes.
+pub(super) fn read_gateway(
+    transaction: &ReadTransaction,
+    id: &GatewayId,
+) -> Result<Option<proto::GatewayRecord>, StoreError> {
+    let gateways = transaction.open_table(GATEWAYS)?;
+    let bytes = gateways.get(id.as_str())?;
+    bytes.map(|b| decode(b.value(), "gateways")).transpose()
+}
+
 /// Which of these sessions cannot have a live seat any more.
 pub(super) fn read_dead(
     transaction: &ReadTransaction,
