@@ -63,6 +63,7 @@ where
 
 /// Runs until the queue is closed and empty.
 pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    let _watch = Watch(shared);
     let mut batch = Vec::with_capacity(BATCH);
     while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
         let database = shared.database();
@@ -71,6 +72,19 @@ pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Box<dyn Job>>) {
             None => batch
                 .drain(..)
                 .for_each(|job| job.answer(Err(StoreError::Closed))),
+        }
+    }
+}
+
+/// Tells that the store has failed if its writer panics: nobody else would say why no change is made any more.
+struct Watch<'a>(&'a Shared);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.0.failed.send_replace(true) {
+            tracing::error!(
+                "the store's writer has panicked and takes no more changes: restart the sidecar"
+            );
         }
     }
 }
