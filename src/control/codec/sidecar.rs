@@ -161,9 +161,9 @@ fn decode_range(range: &proto::Revocations) -> Result<RevocationRange, Malformed
         .to
         .checked_sub(range.from)
         .ok_or(Malformed("revocations.to"))?;
-    // Each event has a revision of its own, so a range cannot hold more of them than it covers.
+    // Each event has a revision of its own, and each revision an event: one that is missing here would never come again.
     let count = range.events.len();
-    if count > MAX_RANGE_EVENTS || u64::try_from(count).unwrap_or(u64::MAX) > covered {
+    if count > MAX_RANGE_EVENTS || u64::try_from(count).unwrap_or(u64::MAX) != covered {
         return Err(Malformed("revocations.events"));
     }
     Ok(RevocationRange {

@@ -284,6 +284,7 @@ fn malformed_lists_and_ranges_are_refused() {
     assert!(decode_sidecar(range(3, 5, 2)).is_ok());
     assert!(decode_sidecar(range(3, 2, 0)).is_err());
     assert!(decode_sidecar(range(3, 4, 2)).is_err());
+    assert!(decode_sidecar(range(3, 5, 1)).is_err());
     assert!(decode_sidecar(range(0, u64::MAX, MAX_RANGE_EVENTS + 1)).is_err());
 }
 
