@@ -23,6 +23,8 @@ pub mod gateway;
 pub mod link;
 pub mod message;
 #[cfg(feature = "sidecar")]
+mod openings;
+#[cfg(feature = "sidecar")]
 pub mod sidecar;
 mod status;
 
@@ -216,11 +218,11 @@ impl std::fmt::Debug for CarriedKey {
 pub trait GatewayHost: Send + Sync + 'static {
     /// How the gateway presents itself.
     fn describe(&self) -> GatewayDescription;
-    /// Its live seats now.
+    /// Its live seats now: what changes from here on is to be reported, until [`detached`](Self::detached).
     fn live_seats(&self) -> Vec<LiveSeat>;
     /// The channel is up: the sidecar's time and the sessions' idle timeout.
     fn attached(&self, time: Timestamp, idle_timeout: Duration);
-    /// The channel is down; what is known stays in force.
+    /// The channel is down, or was not answered after [`live_seats`](Self::live_seats); what is known stays in force.
     fn detached(&self);
     /// These are the keys to open connect tokens with from now on. Unusable ones are refused with a log line.
     fn install_keys(&self, keys: &[CarriedKey]);

@@ -16,6 +16,7 @@ use super::{
     AttachRefusal, AttachmentId, MAX_MESSAGE_BYTES, RevocationRange, SidecarHost,
     attachment::{Action, Attachment, EndReason, RANGE_EVENTS, Registered},
     codec::{decode_gateway, encode_sidecar},
+    openings::Openings,
     status::status_of,
 };
 use crate::{
@@ -53,6 +54,7 @@ pub fn service_until(
         host,
         clock,
         cancel,
+        openings: Openings::default(),
     })
     .max_decoding_message_size(MAX_MESSAGE_BYTES)
     .max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -62,6 +64,7 @@ struct Service {
     host: Arc<dyn SidecarHost>,
     clock: Clock,
     cancel: CancellationToken,
+    openings: Openings,
 }
 
 #[tonic::async_trait]
@@ -86,10 +89,13 @@ impl ControlService for Service {
             clock: self.clock.clone(),
             inbound: request.into_inner(),
         };
+        let turn = self.openings.begin(gateway.clone());
         let opened = tokio::select! {
             opened = opening.open() => opened,
+            () = turn.replaced() => Err(EndReason::Replaced),
             () = self.cancel.cancelled() => Err(EndReason::ShuttingDown),
         };
+        drop(turn);
         let session = opened.map_err(|reason| {
             tracing::warn!(%gateway, ?address, reason = reason.label(), "attach refused");
             closing_status(reason)
