@@ -66,8 +66,10 @@ impl GatewayHost for Host {
     fn detached(&self) {
         self.shared.journal.set_attached(false);
         self.shared.set_attached(false);
-        self.is_attached.send_replace(false);
-        warn!(gateway = %self.shared.id, "detached from the sidecar; seats in play go on");
+        // Also after an attempt that failed: that is told once.
+        if self.is_attached.send_replace(false) {
+            warn!(gateway = %self.shared.id, "detached from the sidecar; seats in play go on");
+        }
     }
 
     fn install_keys(&self, keys: &[CarriedKey]) {

@@ -111,6 +111,16 @@ impl World {
         Ok(())
     }
 
+    /// What came late, from a log that a restore has undone meanwhile, is not what the invariants hold a process to.
+    fn forget_undone(&mut self, index: usize) {
+        let store = &self.sidecar.store;
+        if let Some(process) = self.processes.get_mut(index)
+            && process.log.lineage() != Some(store.lineage)
+        {
+            process.told.forget_undone(store);
+        }
+    }
+
     fn carry_out(&mut self, index: usize) -> Result<(), String> {
         let now = self.now;
         while let Some(process) = self.processes.get_mut(index)
@@ -144,12 +154,14 @@ impl World {
                     self.tally.dead_named += dead.len() as u64;
                     process.reset_log(lineage, revision, &dead);
                     self.check_verdicts(index)?;
+                    self.forget_undone(index);
                 }
                 Effect::Attached { time, .. } => process.clock.observe(time),
                 Effect::Apply(range) => {
                     self.tally.events_applied += range.events.len() as u64;
                     self.tally.seats_revoked += process.apply(&range)? as u64;
                     self.check_verdicts(index)?;
+                    self.forget_undone(index);
                 }
                 Effect::Heartbeat { time, head } => process.heartbeat(time, head),
                 Effect::IdleMoved(sessions) => process.idle_moved(&sessions),

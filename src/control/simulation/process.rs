@@ -11,6 +11,7 @@ use super::{
         Revocation, RevocationRange, SeatReport, link::Link,
     },
     CAPACITY, COPY_RETENTION, EVENTS_KEPT, LEEWAY, PORTIONS, gateway_id,
+    store::Store,
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -62,6 +63,15 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// Forgets what the store knows nothing of: it went with a restore, and nothing says so any more. What a stream from before the
+    /// restore brings late is as much undone as what was told in time.
+    pub(super) fn forget_undone(&mut self, store: &Store) {
+        self.sessions.retain(|session| store.is_gone(*session));
+        for (player, generation) in &mut self.generations {
+            *generation = store.generation(*player).min(*generation);
+        }
+    }
+
     pub(super) fn ends(&self, seat: &LiveSeat) -> bool {
         self.sessions.contains(&seat.session)
             || self

@@ -24,3 +24,10 @@ fn a_drain_cancelled_while_detached_ends() {
 fn a_late_attach_shuts_nobody_out() {
     pass(&[55, 122, 294, 536, 906, 1_006]);
 }
+
+/// Not the code but the model: what a stream from before a restore brought late was held against sessions that the restore had given
+/// back, long after the gateway's copy of the log had let go of it.
+#[test]
+fn a_late_word_of_what_a_restore_has_undone_counts_for_nothing() {
+    pass(&[36_878, 46_310, 57_241, 65_091]);
+}

@@ -343,11 +343,7 @@ impl World {
         let store = &self.sidecar.store;
         self.fenced.clone_from(&store.fenced);
         for process in &mut self.processes {
-            let told = &mut process.told;
-            told.sessions.retain(|session| store.is_gone(*session));
-            for (player, generation) in &mut told.generations {
-                *generation = store.generation(*player).min(*generation);
-            }
+            process.told.forget_undone(store);
         }
     }
 
