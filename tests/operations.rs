@@ -153,7 +153,10 @@ async fn the_metrics_add_up_after_some_play() {
         loop {
             let scrape = stack.gateway().await;
             scrape.adds_up();
-            if scrape.sum("tickgate_gateway_seat_ends_total") == 2.0 {
+            // All of it may be over before the game has ticked once.
+            if scrape.sum("tickgate_gateway_seat_ends_total") == 2.0
+                && scrape.value("tickgate_gateway_verifies_total") > 0.0
+            {
                 return scrape;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -181,7 +184,6 @@ async fn the_metrics_add_up_after_some_play() {
         assert_eq!(gateway.value(sample), value, "{sample}");
     }
     assert_eq!(gateway.sum("tickgate_gateway_refusals_total"), 1.0);
-    assert!(gateway.value("tickgate_gateway_verifies_total") > 0.0);
     assert!(gateway.value("tickgate_gateway_control_staleness_seconds") < 5.0);
     let ticks = "tickgate_gateway_tick_duration_seconds";
     assert_eq!(
