@@ -290,6 +290,12 @@ impl SeatTable {
         self.hall.layout.slots()
     }
 
+    /// The phase of the activity window on which a slot is written out; none before it was ever used.
+    #[cfg(test)]
+    pub(super) fn phase(&self, slot: u32) -> Option<u32> {
+        self.hall.deals.phase(self.hall.layout.block_of(slot))
+    }
+
     /// Changes the books, then, with the lock released, wakes the workers that have something to close.
     fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
         let outcome = change(&mut self.books());
