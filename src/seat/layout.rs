@@ -35,7 +35,7 @@ impl Layout {
     /// should want more than there is, its next session gets a free slot of another: the numbers then go up and down less.
     ///
     /// A block is at most a quarter of the seats of a phase, so that all this is little: at 100,000 seats and 60 phases blocks of 64, and
-    /// 6 % more slots than seats; at 10,000, blocks of 32, and 30 %; never more than twice as many.
+    /// 7 % more slots than seats; at 10,000, blocks of 32, and 30 %; never more than twice as many and the spare ones.
     pub(super) fn new(config: &SeatConfig) -> Self {
         let phases = config.window.max(1);
         let seats = config.capacity;

@@ -36,7 +36,7 @@
 //! - **No compare-and-swap.** Words are written under the books' lock alone; marks are bytes of their own, which have nothing to
 //!   undo. So a touch costs two loads, and a third thing only once a window.
 //! - **Deadlines of four bytes, looked through in turn.** A heap or a wheel of deadlines would be moved by every write-out. To look at each slot's
-//!   twice in a second and a half costs less, and the cost is the same on every tick.
+//!   every 700 ms costs less, and the same on every tick.
 //!
 //! # Locks
 //!
