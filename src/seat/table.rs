@@ -292,6 +292,12 @@ impl SeatTable {
         self.hall.layout.slots()
     }
 
+    /// Leaves a slot, which nobody sits in, one generation.
+    #[cfg(test)]
+    pub(super) fn wear_out(&self, slot: u32) {
+        self.hall.floor.wear_out(slot);
+    }
+
     /// The phase of the activity window on which a slot is written out; none before it was ever used.
     #[cfg(test)]
     pub(super) fn phase(&self, slot: u32) -> Option<u32> {
