@@ -462,8 +462,9 @@ impl Model {
         }
         // Deadlines are rounded up to a tenth of a second, and their turn comes once in seven tenths; ticks that are further apart than
         // two look at all of them.
-        let looks_at_all = self.now.since(last_time) >= Duration::from_millis(200);
-        let waited = match looks_at_all || std::mem::take(&mut self.is_idle_set) {
+        let is_idle_set = std::mem::take(&mut self.is_idle_set);
+        let looks_at_all = is_idle_set || self.now.since(last_time) >= Duration::from_millis(200);
+        let waited = match looks_at_all {
             true => Duration::from_millis(99),
             false => Duration::from_millis(999),
         };
