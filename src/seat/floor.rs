@@ -79,6 +79,22 @@ impl Floor {
         self.words.len()
     }
 
+    /// What it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let Self {
+            words,
+            marks,
+            sessions,
+            ends_at,
+            active_at,
+        } = self;
+        size_of_val(&**words)
+            + size_of_val(&**marks)
+            + size_of_val(&**sessions)
+            + size_of_val(&**ends_at)
+            + size_of_val(&**active_at)
+    }
+
     fn load(&self, slot: u32) -> u32 {
         self.words
             .get(slot as usize)

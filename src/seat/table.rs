@@ -290,6 +290,16 @@ impl SeatTable {
         self.hall.layout.slots()
     }
 
+    /// In bytes: what verify, touch and the pass read, for all slots, used or not.
+    pub fn floor_bytes(&self) -> usize {
+        self.hall.floor.bytes()
+    }
+
+    /// In bytes: the look-up by session alone, for all seats that there may be.
+    pub fn index_bytes(&self) -> usize {
+        self.books().by_session.bytes()
+    }
+
     /// Changes the books, then, with the lock released, wakes the workers that have something to close.
     fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
         let outcome = change(&mut self.books());
