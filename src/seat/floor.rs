@@ -147,6 +147,12 @@ impl Floor {
         self.generation(slot) >= word::LAST_GENERATION
     }
 
+    /// Leaves a slot without a seat one generation.
+    #[cfg(test)]
+    pub(super) fn wear_out(&self, slot: u32) {
+        self.set(slot, word::ended(word::LAST_GENERATION - 1));
+    }
+
     /// The handle of a slot's seat.
     pub(super) fn handle(&self, slot: u32) -> Option<Handle> {
         let word = self.load(slot);
