@@ -1,8 +1,9 @@
 //! Where the groups put what they measured: printed at once, kept for the verdict.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::OnceLock, time::Instant};
 
 use super::bar::{Bar, Figure, Line};
+use crate::rig::stopwatch;
 
 /// Bars that belong together and are measured together.
 pub(crate) struct Group {
@@ -85,7 +86,9 @@ impl Report {
     }
 }
 
-/// Says on stderr what is going on.
+/// Says on stderr what is going on, and how many seconds after the first that was said.
 pub(crate) fn progress(what: &str) {
-    eprintln!("-- {what}");
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let seconds = FIRST.get_or_init(stopwatch::start).elapsed().as_secs();
+    eprintln!("-- {seconds:>3} s  {what}");
 }

@@ -14,6 +14,10 @@ use crate::{
 };
 
 pub(super) const NAMES: [&str; 2] = [claims::TWO_THREADS.name, claims::WRITER.name];
+const COMPANIES: [(&Bar, Company); 2] = [
+    (&claims::TWO_THREADS, Company::Verifier),
+    (&claims::WRITER, Company::Writer),
+];
 
 /// Pairs of paced ticks, and the ticks of either half.
 const PACED_PAIRS: usize = 9;
@@ -31,7 +35,7 @@ struct Slowdown {
 
 impl Slowdowns {
     /// Alone, in company, alone, in company, and so on.
-    pub(super) fn measure(&mut self, size: u32, crowd: &Crowd) {
+    pub(super) fn measure(&mut self, report: &Report, size: u32, crowd: &Crowd) {
         let subjects: &[(What, bool)] = match size {
             10_000 => &[
                 (What::Verify, false),
@@ -43,8 +47,8 @@ impl Slowdowns {
             100_000 => &[(What::Batch, false), (What::TickAnswers, false)],
             _ => &[(What::Pass, false)],
         };
-        for company in [Company::Verifier, Company::Writer] {
-            for (what, at_60_hz) in subjects {
+        for (bar, company) in COMPANIES {
+            for (what, at_60_hz) in subjects.iter().filter(|_| report.wants(bar.name)) {
                 let pace = if *at_60_hz { " paced" } else { "" };
                 let subject = format!("{} {size}{pace}", what.label());
                 progress(&format!("{subject}, {}", company.label()));
@@ -59,10 +63,7 @@ impl Slowdowns {
 
     /// The worst of each company; all of them beside it.
     pub(super) fn tell(&self, report: &mut Report) {
-        for (bar, company) in [
-            (&claims::TWO_THREADS, Company::Verifier),
-            (&claims::WRITER, Company::Writer),
-        ] {
+        for (bar, company) in COMPANIES {
             if report.wants(bar.name) {
                 self.tell_of(report, bar, company);
             }

@@ -100,7 +100,7 @@ fn run(report: &mut Report) {
             ratios::measure(report, size, &crowd, &mut rival);
         }
         if beside {
-            slowdowns.measure(size, &crowd);
+            slowdowns.measure(report, size, &crowd);
         }
     }
     if report.wants_any(&alone::NAMES) || report.wants_any(&company::NAMES) {
@@ -108,7 +108,7 @@ fn run(report: &mut Report) {
         let crowd = Crowd::new(&sessions(1_000_000), Order::Random);
         alone::measure(report, &crowd);
         if report.wants_any(&company::NAMES) {
-            slowdowns.measure(1_000_000, &crowd);
+            slowdowns.measure(report, 1_000_000, &crowd);
         }
     }
     slowdowns.tell(report);
