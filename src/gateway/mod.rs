@@ -20,6 +20,7 @@ mod shared;
 mod simulation;
 mod socket;
 mod state;
+mod ticker;
 mod transport;
 mod worker;
 
@@ -52,6 +53,7 @@ pub use self::{
     metrics::GatewayMetrics,
     simulation::{Exchange, Inputs, Outbox, Seats, Simulation},
     state::StateError,
+    ticker::{Jitter, Pace, Ticker},
 };
 use self::{
     certificates::{Announced, Certificates, Served},

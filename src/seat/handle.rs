@@ -24,6 +24,12 @@ impl Handle {
     pub const fn generation(self) -> u32 {
         self.generation
     }
+
+    /// A handle without a table, for tests of what only carries handles.
+    #[cfg(test)]
+    pub(crate) const fn test(slot: u32, generation: u32) -> Self {
+        Self { slot, generation }
+    }
 }
 
 impl fmt::Display for Handle {
