@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 
 use tickgate::{
     demo::protocol::{Input, Received, Snapshot},
-    gateway::{Channel, Exchange, Pace, Simulation, Ticker},
+    gateway::{Channel, Pace, Simulation, Ticker},
     seat::{Answers, Handle, SeatChange},
 };
 use tokio_util::sync::CancellationToken;
@@ -43,15 +43,8 @@ pub(crate) fn play(mut simulation: Simulation, stop: &CancellationToken) -> Pace
     let (mut seated, mut answers, mut bytes) = (Vec::new(), Answers::default(), Vec::new());
     while !stop.is_cancelled() {
         ticker.wait();
-        let Exchange {
-            tick,
-            changes,
-            inputs,
-            seats,
-            mut out,
-            ..
-        } = simulation.tick();
-        for change in changes {
+        let mut exchange = simulation.tick();
+        for change in exchange.changes {
             match change {
                 SeatChange::Joined(it) => _ = players.insert(it.handle, Player::default()),
                 SeatChange::Ended { handle, .. } => _ = players.remove(handle),
@@ -65,37 +58,37 @@ pub(crate) fn play(mut simulation: Simulation, stop: &CancellationToken) -> Pace
         // May they stay? Asked of everybody on every tick: it costs some nanoseconds each.
         seated.clear();
         seated.extend(players.keys());
-        seats.verify_batch(&seated, &mut answers);
+        exchange.seats.verify_batch(&seated, &mut answers);
         let count = seated.len() as u32;
         let live = (0..)
             .zip(&mut players)
             .filter(|(index, _)| answers.is_live(*index));
         for (_, (handle, player)) in live {
-            for input in inputs.of(*handle) {
+            for input in exchange.inputs.of(*handle) {
                 match input.channel {
-                    Channel::Datagram => player.steer(input.payload),
-                    Channel::Message => _ = out.message(*handle, input.payload),
+                    Channel::Datagram => steer(player, input.payload),
+                    Channel::Message => _ = exchange.out.message(*handle, input.payload),
                 }
             }
             player.position.0 += i32::from(player.thrust.0);
             player.position.1 += i32::from(player.thrust.1);
             if let Some(received) = player.received {
                 bytes.clear();
-                Snapshot::new(tick, received, player.position, count).encode(&mut bytes);
-                out.datagram(*handle, &bytes);
+                Snapshot::new(exchange.tick, received, player.position, count).encode(&mut bytes);
+                exchange.out.datagram(*handle, &bytes);
             }
         }
     }
     ticker.pace()
 }
 
-impl Player {
-    /// The client says where to, and the game moves: it is never told a position.
-    fn steer(&mut self, datagram: &[u8]) {
-        if let Ok(input) = Input::decode(datagram) {
-            let received = self.received.get_or_insert(Received::first(input.sequence));
-            received.note(input.sequence);
-            self.thrust = (input.right, input.up);
-        }
+/// The client says where to, and the game moves it: it is never told a position.
+fn steer(player: &mut Player, datagram: &[u8]) {
+    if let Ok(input) = Input::decode(datagram) {
+        let received = player
+            .received
+            .get_or_insert(Received::first(input.sequence));
+        received.note(input.sequence);
+        player.thrust = (input.right, input.up);
     }
 }
