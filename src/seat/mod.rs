@@ -14,6 +14,7 @@
 //!
 //! Nothing here reads a clock: the time is passed in, and never steps back.
 
+mod answers;
 #[cfg(test)]
 mod behaviour;
 mod books;
@@ -21,27 +22,37 @@ mod change;
 mod closings;
 mod config;
 mod counts;
+mod era;
+mod floor;
+mod graces;
 mod grant;
+mod hall;
 mod handle;
+mod index;
 mod journal;
+mod layout;
 #[cfg(test)]
 mod model;
+mod pass;
 mod phases;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod properties;
+mod record;
 mod revocations;
 mod seating;
 mod single_use;
-mod slot;
 #[cfg(test)]
 mod suspending;
+mod sync;
 mod table;
 #[cfg(test)]
 mod threads;
-mod tick;
+mod vacancies;
+mod word;
 
+pub use answers::Answers;
 pub use change::{EndReason, Joined, SeatChange, TickReport, Verdict};
 pub use closings::{Closing, Waker};
 pub use config::{ActivitySource, DEFAULT_ACTIVITY_WINDOW, DEFAULT_WINDOW, SamePlayer, SeatConfig};
