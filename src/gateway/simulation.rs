@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     id::{PlayerId, Tick},
-    seat::{EndReason, Handle, Joined, SeatChange, SeatTable, TickReport, Verdict},
+    seat::{Answers, EndReason, Handle, Joined, SeatChange, SeatTable, TickReport, Verdict},
 };
 
 /// The simulation's end of a gateway. One per gateway; it lives on the game loop's thread.
@@ -181,7 +181,7 @@ pub struct Exchange<'a> {
     pub inputs: Inputs<'a>,
     /// Datagrams that were dropped since the last tick because their seat, or all seats together, sent too many.
     pub inputs_dropped: u64,
-    /// The seats: [`verify`](Seats::verify) each one, every tick.
+    /// The seats: [`verify`](Seats::verify) each one, or [all at once](Seats::verify_batch), every tick.
     pub seats: Seats<'a>,
     /// What is to be sent.
     pub out: Outbox<'a>,
@@ -201,6 +201,15 @@ impl Seats<'_> {
     pub fn verify(&self, handle: Handle) -> Verdict {
         self.verified.set(self.verified.get() + 1);
         self.table.verify(handle)
+    }
+
+    /// May these seats stay? As [`SeatTable::verify_batch`], and counted: one bit per handle, in their order, into memory that is used
+    /// again. The way to ask about everybody on every tick.
+    pub fn verify_batch(&self, handles: &[Handle], answers: &mut Answers) {
+        // No slice has 2^64 handles.
+        let asked = u64::try_from(handles.len()).unwrap_or(u64::MAX);
+        self.verified.set(self.verified.get() + asked);
+        self.table.verify_batch(handles, answers);
     }
 }
 

@@ -44,7 +44,7 @@ impl Handle {
     /// A handle without a table, for tests of what only carries handles.
     #[cfg(test)]
     pub(crate) const fn test(slot: u32, generation: u32) -> Self {
-        Self { slot, generation }
+        Self::new(slot, generation)
     }
 }
 

@@ -106,16 +106,19 @@ fn what_is_sent_to_a_suspended_seat_goes_nowhere_quietly() {
 fn verifies_ticks_and_overruns_are_counted() {
     let mut stage = Stage::new();
     let handle = stage.seat(1);
+    let mut answers = Answers::default();
     for took in [1, 11] {
         let Exchange { seats, out, .. } = stage.simulation.tick();
         for _ in 0..3 {
             assert!(seats.verify(handle).is_live());
         }
+        seats.verify_batch(&[handle, handle], &mut answers);
+        assert!(answers.all_live() && answers.len() == 2);
         stage.time.advance(Duration::from_millis(took));
         drop((seats, out));
     }
     let verifies = stage.shared.counters.verifies.load(Ordering::Relaxed);
-    assert_eq!(verifies, 6);
+    assert_eq!(verifies, 2 * (3 + 2));
     let (seconds, buckets) = stage.shared.ticks.histogram();
     assert!((seconds - 0.012).abs() < 1e-9);
     assert_eq!(buckets.iter().map(|(_, count)| count).sum::<u64>(), 2);
@@ -183,7 +186,7 @@ fn a_worker_is_woken_once_a_tick_and_for_nothing_never() {
     assert_eq!(stage.wakes(), 1);
 }
 
-/// A whole tick, both sides of it: inputs in, each seat's looked at, every seat verified, each answered, and the answers sliced for
+/// A whole tick, both sides of it: inputs in, each seat's looked at, every seat verified, alone and in a batch, each answered, and the answers sliced for
 /// the connections.
 #[test]
 fn an_exchange_allocates_nothing_once_warm() {
@@ -193,6 +196,7 @@ fn an_exchange_allocates_nothing_once_warm() {
     let worker = Arc::clone(&stage.worker);
     let (seats, time) = (Arc::clone(&stage.shared.seats), stage.time.clone());
     let (mut outgoing, mut buffers) = (Outgoing::default(), Buffers::default());
+    let mut answers = Answers::default();
     let mut round = |number: usize| {
         // 30 inputs a second at 60 Hz: now these seats have something to say, now those, and now and then a message.
         for (n, handle) in handles
@@ -215,6 +219,8 @@ fn an_exchange_allocates_nothing_once_warm() {
             ..
         } = stage.simulation.tick();
         let mut heard = 0;
+        seats.verify_batch(&handles, &mut answers);
+        assert!(answers.all_live());
         for handle in &handles {
             assert!(seats.verify(*handle).is_live());
             for input in inputs.of(*handle) {
