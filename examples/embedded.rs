@@ -77,7 +77,9 @@ impl Server {
         let service = stop
             .clone()
             .run_until_cancelled_owned(serve(listener, gateway.verifier()));
-        tasks.spawn(async move { drop(service.await) });
+        tasks.spawn(async move {
+            let _ = service.await;
+        });
 
         let dev_json = stack.announce(&gateway).await?;
         Ok(Self {

@@ -80,6 +80,15 @@ fn connection(id: u64) -> Connection {
     Connection { worker: 0, id }
 }
 
+/// An engine with a schedule of its own keeps it as a resource, and its systems run on whichever thread is free.
+#[test]
+fn an_engine_may_keep_the_simulation_wherever_it_likes() {
+    const fn is_anybodys<T: Send + Sync + 'static>() {}
+    is_anybodys::<Simulation>();
+    is_anybodys::<crate::gateway::Ticker>();
+    is_anybodys::<crate::gateway::Verifier>();
+}
+
 #[test]
 fn what_is_sent_to_a_suspended_seat_goes_nowhere_quietly() {
     let mut stage = Stage::new();
