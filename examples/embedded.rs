@@ -107,7 +107,6 @@ impl Server {
 /// The server's world: a room in which everybody hears what anybody says.
 #[derive(Default)]
 struct World {
-    frame: u64,
     present: BTreeSet<Handle>,
 }
 
@@ -118,7 +117,7 @@ impl World {
     )]
     fn run(mut self, mut simulation: Simulation, stop: &CancellationToken) {
         while !stop.is_cancelled() {
-            self.frame += 1;
+            // Whatever else there is to a frame of this world, and:
             self.exchange(simulation.tick());
             thread::sleep(Duration::from_secs(1) / FRAMES.get());
         }
@@ -159,6 +158,7 @@ async fn serve(listener: TcpListener, verifier: impl SessionVerifier + Clone + '
     let mut connections = JoinSet::new();
     while let Ok((connection, _)) = listener.accept().await {
         connections.spawn(answer(connection, verifier.clone()));
+        while connections.try_join_next().is_some() {} // Those who have asked enough.
     }
 }
 
