@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::values::{self, KeySource, SidecarUrl, Size, Store};
-use crate::id::GatewayId;
+use crate::{id::GatewayId, seat::SeatConfig};
 
 /// A whole configuration, checked.
 ///
@@ -320,8 +321,10 @@ pub struct Seat {
 impl Seat {
     /// The activity window in ticks of a loop that ticks `hz` times a second; at least 1.
     pub fn window_ticks(&self, hz: u32) -> u32 {
-        let ticks = self.activity_window.as_millis() * u128::from(hz) / 1_000;
-        u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
+        let rate = NonZeroU32::new(hz).unwrap_or(NonZeroU32::MIN);
+        SeatConfig::default()
+            .with_window(self.activity_window, rate)
+            .window
     }
 }
 

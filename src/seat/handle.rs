@@ -40,6 +40,12 @@ impl Handle {
     pub(super) const fn tag(self) -> u32 {
         self.tag
     }
+
+    /// A handle without a table, for tests of what only carries handles.
+    #[cfg(test)]
+    pub(crate) const fn test(slot: u32, generation: u32) -> Self {
+        Self::new(slot, generation)
+    }
 }
 
 impl fmt::Display for Handle {

@@ -93,7 +93,7 @@ mod word;
 pub use answers::Answers;
 pub use change::{EndReason, Joined, SeatChange, TickReport, Verdict};
 pub use closings::{Closing, Waker};
-pub use config::{ActivitySource, DEFAULT_WINDOW, SamePlayer, SeatConfig};
+pub use config::{ActivitySource, DEFAULT_ACTIVITY_WINDOW, DEFAULT_WINDOW, SamePlayer, SeatConfig};
 pub use counts::SeatCounts;
 pub use grant::{Grant, Installed, LiveSeatInfo, NotSeated};
 pub use handle::{Connection, Handle};

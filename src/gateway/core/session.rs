@@ -174,9 +174,7 @@ impl Core {
 
     fn message(&mut self, handle: Handle, payload: &[u8]) {
         self.shared.seats.touch(handle);
-        self.exchange
-            .inbox()
-            .push_message(&self.exchange.budget, handle, payload);
+        self.exchange.inbox().push_message(handle, payload);
     }
 
     /// Lets the client in, has it wait, or refuses it.
