@@ -43,6 +43,7 @@
 use super::{
     Handle, Verdict,
     era::{Due, NEVER},
+    fault::{Fault, is_planted},
     sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, zeroes},
     word,
 };
@@ -156,7 +157,7 @@ impl Floor {
         active_at: u32,
     ) -> Option<Handle> {
         let index = slot as usize;
-        let generation = self.generation(slot) + 1;
+        let generation = self.generation(slot) + u32::from(!is_planted(Fault::SameGeneration));
         if generation > word::LAST_GENERATION {
             return None;
         }
@@ -202,7 +203,12 @@ impl Floor {
 
     fn set(&self, slot: u32, to: u32) {
         if let Some(word) = self.words.get(slot as usize) {
-            word.store(to, Ordering::Release);
+            let published = if is_planted(Fault::RelaxedWord) {
+                Ordering::Relaxed
+            } else {
+                Ordering::Release
+            };
+            word.store(to, published);
         }
     }
 
@@ -237,15 +243,24 @@ impl Floor {
             marks.iter().zip(words).zip(sessions).zip(active_at)
         {
             if mark.load(Ordering::Acquire) == 0 {
+                if is_planted(Fault::ClearsUnseenMarks) {
+                    mark.store(0, Ordering::Relaxed);
+                }
                 continue;
             }
-            let word = word.load(Ordering::Acquire);
-            if !word::is_seat(word) {
+            if is_planted(Fault::ClearsMarkFirst) {
+                mark.store(0, Ordering::Relaxed);
+            }
+            let found = word.load(Ordering::Acquire);
+            if !word::is_seat(found) && !is_planted(Fault::NoSeatCheck) {
                 continue;
+            }
+            if is_planted(Fault::WritesWordBack) {
+                word.store(found, Ordering::Release);
             }
             mark.store(0, Ordering::Relaxed);
             active.push(join(session));
-            if word::is_live(word) && active_at.load(Ordering::Relaxed) < now {
+            if word::is_live(found) && active_at.load(Ordering::Relaxed) < now {
                 active_at.store(now, Ordering::Relaxed);
             }
         }
