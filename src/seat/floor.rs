@@ -80,6 +80,22 @@ impl Floor {
         self.words.len()
     }
 
+    /// What it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let Self {
+            words,
+            marks,
+            sessions,
+            ends_at,
+            active_at,
+        } = self;
+        size_of_val(&**words)
+            + size_of_val(&**marks)
+            + size_of_val(&**sessions)
+            + size_of_val(&**ends_at)
+            + size_of_val(&**active_at)
+    }
+
     fn load(&self, slot: u32) -> u32 {
         self.words
             .get(slot as usize)
@@ -130,6 +146,12 @@ impl Floor {
     /// Whether a slot has no generation left for another seat.
     pub(super) fn is_worn_out(&self, slot: u32) -> bool {
         self.generation(slot) >= word::LAST_GENERATION
+    }
+
+    /// Leaves a slot without a seat one generation.
+    #[cfg(test)]
+    pub(super) fn wear_out(&self, slot: u32) {
+        self.set(slot, word::ended(word::LAST_GENERATION - 1));
     }
 
     /// The handle of a slot's seat.

@@ -29,6 +29,11 @@ impl Index {
         }
     }
 
+    /// What it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
     /// The slot entered with this hash of which `is_it` says so.
     pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         self.run(hash)

@@ -35,7 +35,7 @@ impl Layout {
     /// should want more than there is, its next session gets a free slot of another: the numbers then go up and down less.
     ///
     /// A block is at most a quarter of the seats of a phase, so that all this is little: at 100,000 seats and 60 phases blocks of 64, and
-    /// 6 % more slots than seats; at 10,000, blocks of 32, and 30 %; never more than twice as many.
+    /// 7 % more slots than seats; at 10,000, blocks of 32, and 30 %; never more than twice as many and the spare ones.
     pub(super) fn new(config: &SeatConfig) -> Self {
         let phases = config.window.max(1);
         let seats = config.capacity;
@@ -112,5 +112,50 @@ impl Deals {
             .store(phase, Ordering::Relaxed);
         self.count.store(block + 1, Ordering::Release);
         Some(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(capacity: u32, window: u32) -> Layout {
+        Layout::new(&SeatConfig {
+            capacity,
+            window,
+            ..SeatConfig::default()
+        })
+    }
+
+    #[test]
+    fn there_are_slots_for_all_and_not_too_many() {
+        for capacity in [0, 1, 5, 100, 4_096, 10_000, 100_000, 1 << 20, u32::MAX] {
+            for window in [0, 1, 20, 60, 128, 7_680] {
+                let layout = layout(capacity, window);
+                let (seats, slots) = (u64::from(capacity), u64::from(layout.slots()));
+                assert!(slots >= (seats + 1).min(u64::from(u32::MAX) - 64));
+                assert!(slots <= 2 * seats + u64::from(SPARE_SLOTS + LARGEST_BLOCK));
+                assert!(layout.block.is_power_of_two() && layout.block <= LARGEST_BLOCK);
+                assert_eq!(layout.phases, window.max(1));
+                assert_eq!(layout.block_of(layout.slots() - 1) + 1, layout.blocks);
+            }
+        }
+        assert_eq!(layout(10_000, 60).block, 32);
+        let large = layout(100_000, 60);
+        assert_eq!((large.block, large.slots()), (64, 106_560));
+    }
+
+    #[test]
+    fn a_block_is_counted_with_its_phase() {
+        let deals = Deals::new(&Layout::with_slots(3, 2, 3));
+        assert_eq!((deals.count(), deals.phase(0)), (0, None));
+        assert_eq!(
+            [2, 1, 0].map(|phase| deals.deal(phase)),
+            [Some(0), Some(1), None]
+        );
+        assert_eq!(
+            [0, 1, 2].map(|block| deals.phase(block)),
+            [Some(2), Some(1), None]
+        );
     }
 }

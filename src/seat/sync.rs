@@ -23,7 +23,7 @@ pub(super) use bytemuck::Zeroable as Zero;
 
 /// What is zero by default: loom's atomics are more than their bits.
 #[cfg(tickgate_loom)]
-pub(super) use Default as Zero;
+pub(super) use std::default::Default as Zero;
 
 /// So many zeroes, in one piece that never moves.
 ///

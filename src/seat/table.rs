@@ -19,8 +19,9 @@ use crate::{
 
 /// Who is in. Shared between the workers, the simulation and the control channel; any thread may call anything.
 ///
-/// [`verify`](SeatTable::verify) and [`touch`](SeatTable::touch) are atomics alone. Everything else takes one lock for a short
-/// while: no call under it blocks, calls out (but [`live_seats`](SeatTable::live_seats)) or does more than a pass over the seats.
+/// [`verify`](SeatTable::verify), [`verify_batch`](SeatTable::verify_batch) and [`touch`](SeatTable::touch) are atomics alone. A
+/// [`tick`](SeatTable::tick) waits for no more than the push of a change, unless it has seats to end. Everything else takes one lock for
+/// a short while, for one seat or a portion of them: the module's table of locks says for how long.
 ///
 /// A seat is live while a connection serves it, suspended for a grace after that was lost, and then ended; a session that comes
 /// back in time finds its seat as it was. A seat that ends, by whatever call, is refused by the very next verify on any thread, is
@@ -225,7 +226,8 @@ impl SeatTable {
     /// seats whose end that reports. Allocates nothing once the report's memory has grown to what ticks need.
     ///
     /// Activity: the marked seats of each phase since the last tick are written out, none twice within the window. A tick that
-    /// was skipped loses nothing.
+    /// was skipped loses nothing. An activity counts from the tick that writes it out: at most a window after it happened where ticks are
+    /// not skipped, so that a session is idle by its timeout at the earliest, and a window and a second later at the latest.
     ///
     /// Ends by time: idle and absolute ends come within a second of being due, and never before; where no tick came in the last 200 ms
     /// of that second, on the first one after. Each tick looks at a part of the table for them. A seat that was touched since its last
@@ -288,6 +290,28 @@ impl SeatTable {
     /// end. [`Handle::slot`] is smaller than this.
     pub fn slots(&self) -> u32 {
         self.hall.layout.slots()
+    }
+
+    /// Leaves a slot, which nobody sits in, one generation.
+    #[cfg(test)]
+    pub(super) fn wear_out(&self, slot: u32) {
+        self.hall.floor.wear_out(slot);
+    }
+
+    /// The phase of the activity window on which a slot is written out; none before it was ever used.
+    #[cfg(test)]
+    pub(super) fn phase(&self, slot: u32) -> Option<u32> {
+        self.hall.deals.phase(self.hall.layout.block_of(slot))
+    }
+
+    /// In bytes: what verify, touch and the pass read, for all slots, used or not.
+    pub fn floor_bytes(&self) -> usize {
+        self.hall.floor.bytes()
+    }
+
+    /// In bytes: the look-up by session alone, for all seats that there may be.
+    pub fn index_bytes(&self) -> usize {
+        self.books().by_session.bytes()
     }
 
     /// Changes the books, then, with the lock released, wakes the workers that have something to close.
