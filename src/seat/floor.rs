@@ -43,7 +43,7 @@
 use super::{
     Handle, Verdict,
     era::{Due, NEVER},
-    fault::{Fault, is_planted},
+    fault::{self, Fault, is_planted},
     sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, zeroes},
     word,
 };
@@ -225,12 +225,7 @@ impl Floor {
 
     fn set(&self, slot: u32, to: u32) {
         if let Some(word) = self.words.get(slot as usize) {
-            let published = if is_planted(Fault::RelaxedWord) {
-                Ordering::Relaxed
-            } else {
-                Ordering::Release
-            };
-            word.store(to, published);
+            word.store(to, fault::publishing());
         }
     }
 
@@ -264,25 +259,17 @@ impl Floor {
         for (((mark, word), session), active_at) in
             marks.iter().zip(words).zip(sessions).zip(active_at)
         {
+            fault::meddle(mark, word);
             if mark.load(Ordering::Acquire) == 0 {
-                if is_planted(Fault::ClearsUnseenMarks) {
-                    mark.store(0, Ordering::Relaxed);
-                }
                 continue;
             }
-            if is_planted(Fault::ClearsMarkFirst) {
-                mark.store(0, Ordering::Relaxed);
-            }
-            let found = word.load(Ordering::Acquire);
-            if !word::is_seat(found) && !is_planted(Fault::NoSeatCheck) {
+            let word = word.load(Ordering::Acquire);
+            if !word::is_seat(word) && !is_planted(Fault::NoSeatCheck) {
                 continue;
-            }
-            if is_planted(Fault::WritesWordBack) {
-                word.store(found, Ordering::Release);
             }
             mark.store(0, Ordering::Relaxed);
             active.push(join(session));
-            if word::is_live(found) && active_at.load(Ordering::Relaxed) < now {
+            if word::is_live(word) && active_at.load(Ordering::Relaxed) < now {
                 active_at.store(now, Ordering::Relaxed);
             }
         }
@@ -316,7 +303,11 @@ impl Floor {
         let active_at = self.active_at.get(index)?.load(Ordering::Relaxed);
         if due.is_expired(ends_at) {
             Some(Overdue::Expired)
-        } else if due.is_idle(active_at) && (word::is_suspended(word) || !self.is_marked(slot)) {
+        } else if due.is_idle(active_at)
+            && (word::is_suspended(word)
+                || !self.is_marked(slot)
+                || is_planted(Fault::OverlooksMarks))
+        {
             // A live seat that is marked is active, and about to be written out. A suspended one's mark is counted in already.
             Some(Overdue::Idle)
         } else {

@@ -23,9 +23,9 @@ pub const GRACE: Duration = Duration::from_secs(3);
 pub const A: SessionId = SessionId(0xa << 64 | 0xa);
 pub const B: SessionId = SessionId(0xb << 64 | 0xb);
 
-/// How often a thread may be stopped in the middle of what it does, in one run; each more multiplies the runs. Bugs of this kind show with
-/// two (Musuvathi and Qadeer, PLDI 2007). `LOOM_MAX_PREEMPTIONS` sets another number.
-const PREEMPTIONS: usize = 2;
+/// How often a thread may be stopped in the middle of what it does, in one run: each more takes six times as long. Bugs of this kind
+/// show with two (Musuvathi and Qadeer, PLDI 2007). `LOOM_MAX_PREEMPTIONS` sets another number.
+const PREEMPTIONS: usize = 3;
 
 /// Runs a check through its interleavings, with a bug planted or without one.
 pub fn explore(planted: Option<Fault>, check: impl Fn() + Send + Sync + 'static) {
@@ -70,9 +70,13 @@ pub struct Arena {
 impl Arena {
     /// So many seats, and about as many slots more. The window is one tick: each tick looks at every seat's activity.
     pub fn new(capacity: u32) -> Self {
+        Self::with_window(capacity, 1)
+    }
+
+    fn with_window(capacity: u32, window: u32) -> Self {
         let table = SeatTable::new(SeatConfig {
             capacity,
-            window: 1,
+            window,
             idle: IDLE,
             grace: GRACE,
             ..SeatConfig::default()
@@ -97,6 +101,16 @@ impl Arena {
         assert_eq!(arena.active, [A], "to be seated is activity");
         arena.tick();
         assert_eq!(arena.active, []);
+        (arena, handle)
+    }
+
+    /// One seat, of [`A`], in a window of two ticks, of which the next is not the seat's.
+    pub fn seated_out_of_turn() -> (Self, Handle) {
+        let mut arena = Self::with_window(1, 2);
+        let handle = arena.install(grant(A, 1));
+        while arena.active.is_empty() {
+            arena.tick();
+        }
         (arena, handle)
     }
 

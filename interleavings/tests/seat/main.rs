@@ -1,4 +1,4 @@
-//! What must hold however the steps of several threads on one seat table fall: every interleaving with two stops in the middle of
+//! What must hold however the steps of several threads on one seat table fall: every interleaving with three stops in the middle of
 //! something, and every value that a load may return by C11's rules, stale ones too.
 //!
 //! Each check is a few calls on a table of one or two seats. Beside it stand the bugs that it was seen to find: planted in the table, they

@@ -50,6 +50,33 @@ fn a_slot_is_given_away_under_stale_handles() {
     assert_eq!(told, [C], "a stale touch is nobody's");
 }
 
+/// A touch is held up while its seat ends and the slot gets its next one. It may count as the newcomer's, once, and does nothing else.
+fn a_touch_comes_late() {
+    let (mut arena, before) = Arena::seated();
+    let player = arena.spawn(move |table| table.touch(before));
+    assert!(arena.table.end(before, EndReason::Left));
+    arena.tick();
+    assert_eq!(arena.ends_of(before), [EndReason::Left]);
+    let newcomer = arena.install(grant(B, 2));
+    assert_eq!(newcomer.slot(), before.slot());
+    let mut told = Vec::new();
+    arena.tick();
+    told.append(&mut arena.active);
+    assert_eq!(
+        arena.table.verify(before),
+        Verdict::Ended,
+        "stale, and accepted"
+    );
+    assert_eq!(arena.table.verify(newcomer), Verdict::Live);
+    player.join().unwrap();
+    arena.tick();
+    told.append(&mut arena.active);
+    assert_eq!(arena.table.verify(newcomer), Verdict::Live);
+    assert!(told == [B] || told == [B, B], "{told:?}");
+    arena.tick();
+    assert_eq!(arena.active, []);
+}
+
 fn of_two_connections_of_a_session_one_takes_over() {
     let mut arena = Arena::new(2);
     let other = arena.spawn(|table| table.install(grant(A, 2), START).unwrap());
@@ -89,6 +116,11 @@ fn of_two_sessions_of_a_player_one_stays() {
 #[test]
 fn a_stale_handle_is_refused_while_its_slot_is_given_away() {
     explore(None, a_slot_is_given_away_under_stale_handles);
+}
+
+#[test]
+fn a_touch_that_comes_late_revives_nobody_and_is_told_of_nobody_else() {
+    explore(None, a_touch_comes_late);
 }
 
 #[test]
