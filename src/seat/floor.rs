@@ -349,6 +349,7 @@ impl Floor {
             first_end = first_end.min(ends_at);
             first_active = first_active.min(active_at);
         }
+        fault::forget(end, active);
         end.fetch_min(first_end, Ordering::AcqRel);
         active.fetch_min(first_active, Ordering::AcqRel);
         found
