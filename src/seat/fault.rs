@@ -1,6 +1,14 @@
 //! Bugs to plant in the table, so that its tests can show that they would be found. Other builds have nothing of this: what asks is false,
 //! and what meddles does nothing.
 
+#![cfg_attr(
+    not(tickgate_loom),
+    allow(
+        unreachable_pub,
+        reason = "public only where another package plants them"
+    )
+)]
+
 use super::sync::{AtomicU8, AtomicU32, Ordering};
 
 /// A bug.
