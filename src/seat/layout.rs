@@ -134,7 +134,7 @@ mod tests {
             for window in [0, 1, 20, 60, 128, 7_680] {
                 let layout = layout(capacity, window);
                 let (seats, slots) = (u64::from(capacity), u64::from(layout.slots()));
-                assert!(slots >= (seats + 1).min(u64::from(u32::MAX) - 64));
+                assert!(slots >= (seats + 1).min(u64::from(u32::MAX - LARGEST_BLOCK)));
                 assert!(slots <= 2 * seats + u64::from(SPARE_SLOTS + LARGEST_BLOCK));
                 assert!(layout.block.is_power_of_two() && layout.block <= LARGEST_BLOCK);
                 assert_eq!(layout.phases, window.max(1));
