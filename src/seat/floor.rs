@@ -43,6 +43,7 @@
 use super::{
     Handle, Verdict,
     era::{Due, NEVER},
+    fault::{self, Fault, is_planted},
     sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence, zeroes},
     word,
 };
@@ -217,7 +218,7 @@ impl Floor {
         active_at: u32,
     ) -> Option<Handle> {
         let index = slot as usize;
-        let generation = self.generation(slot) + 1;
+        let generation = self.generation(slot) + u32::from(!is_planted(Fault::SameGeneration));
         if generation > word::LAST_GENERATION {
             return None;
         }
@@ -268,7 +269,7 @@ impl Floor {
 
     fn set(&self, slot: u32, to: u32) {
         if let Some(word) = self.words.get(slot as usize) {
-            word.store(to, Ordering::Release);
+            word.store(to, fault::publishing());
         }
     }
 
@@ -302,11 +303,12 @@ impl Floor {
         for (((mark, word), session), active_at) in
             marks.iter().zip(words).zip(sessions).zip(active_at)
         {
+            fault::meddle(mark, word);
             if mark.load(Ordering::Acquire) == 0 {
                 continue;
             }
             let word = word.load(Ordering::Acquire);
-            if !word::is_seat(word) {
+            if !word::is_seat(word) && !is_planted(Fault::NoSeatCheck) {
                 continue;
             }
             mark.store(0, Ordering::Relaxed);
@@ -347,6 +349,7 @@ impl Floor {
             first_end = first_end.min(ends_at);
             first_active = first_active.min(active_at);
         }
+        fault::forget(end, active);
         end.fetch_min(first_end, Ordering::AcqRel);
         active.fetch_min(first_active, Ordering::AcqRel);
         found
@@ -363,7 +366,11 @@ impl Floor {
         let active_at = self.active_at.get(index)?.load(Ordering::Relaxed);
         if due.is_expired(ends_at) {
             Some(Overdue::Expired)
-        } else if due.is_idle(active_at) && (word::is_suspended(word) || !self.is_marked(slot)) {
+        } else if due.is_idle(active_at)
+            && (word::is_suspended(word)
+                || !self.is_marked(slot)
+                || is_planted(Fault::OverlooksMarks))
+        {
             // A live seat that is marked is active, and about to be written out. A suspended one's mark is counted in already.
             Some(Overdue::Idle)
         } else {

@@ -1,6 +1,7 @@
 //! Which seats' activity is due on which tick: N seats written once a window, about N/window of them on each tick.
 
 use super::{
+    fault::{Fault, is_planted},
     layout::{Deals, Layout},
     sync::zeroes,
 };
@@ -77,7 +78,7 @@ impl Phases {
             let passed = chain
                 .written
                 .and_then(|written| tick.0.checked_sub(written.0));
-            if passed.is_some_and(|passed| passed < window) {
+            if passed.is_some_and(|passed| passed < window) && !is_planted(Fault::WritesTwice) {
                 continue;
             }
             chain.written = Some(tick);
