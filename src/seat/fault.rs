@@ -1,6 +1,14 @@
 //! Bugs to plant in the table, so that its tests can show that they would be found. Other builds have nothing of this: what asks is false,
 //! and what meddles does nothing.
 
+#![cfg_attr(
+    not(tickgate_loom),
+    allow(
+        unreachable_pub,
+        reason = "public only where another package plants them"
+    )
+)]
+
 use super::sync::{AtomicU8, AtomicU32, Ordering};
 
 /// A bug.
@@ -10,6 +18,8 @@ pub enum Fault {
     WritesWordBack,
     /// A pass clears marks that it found clear.
     ClearsUnseenMarks,
+    /// A pass that finds a group's earliest times anew writes over those of who joined meanwhile.
+    ForgetsJoins,
     /// A pass writes out whatever is marked, seat or no seat.
     NoSeatCheck,
     /// A pass ends who was not active for long by what was written out, and does not look at marks.
@@ -49,6 +59,15 @@ pub(super) fn meddle(mark: &AtomicU8, word: &AtomicU32) {
     if is_planted(Fault::WritesWordBack) {
         let found = word.load(Ordering::Acquire);
         word.store(found, Ordering::Release);
+    }
+}
+
+/// What a faulty pass does to a group's earliest times before it lowers them to those it found.
+#[inline]
+pub(super) fn forget(end: &AtomicU32, active: &AtomicU32) {
+    if is_planted(Fault::ForgetsJoins) {
+        end.store(u32::MAX, Ordering::Release);
+        active.store(u32::MAX, Ordering::Release);
     }
 }
 

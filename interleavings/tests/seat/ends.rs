@@ -1,12 +1,14 @@
 //! Ends that meet each other, a comeback, or a pass: one of them counts, and is told once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use loom::sync::atomic::{AtomicU32, Ordering};
-use tickgate_interleavings::id::Tick;
-use tickgate_interleavings::seat::{EndReason, Fault, Installed, SeatChange, TickReport, Verdict};
+use tickgate_interleavings::{
+    id::Tick,
+    seat::{EndReason, Fault, Grant, Installed, SeatChange, TickReport, Verdict},
+};
 
-use crate::arena::{A, Arena, B, GRACE, IDLE, explore, grant};
+use crate::arena::{A, Arena, B, GRACE, IDLE, START, explore, grant};
 
 /// A session reaches its end, is revoked, and its player is thrown out, all at once.
 fn one_end_counts() {
@@ -127,6 +129,39 @@ fn comes_again(arena: &mut Arena) {
     assert_eq!(arena.table.connection(handle), Some(grant(A, 2).connection));
 }
 
+/// A pass looks through the seats for what is due, and another session joins among them.
+fn who_joins_during_a_look_ends_in_time() {
+    let life = Duration::from_secs(5);
+    let mut arena = Arena::new(2);
+    let first = arena.install(Grant {
+        ends_at: START.after(life),
+        ..grant(A, 1)
+    });
+    arena.tick();
+    arena.now = START.after(life);
+    let (now, then) = (arena.now, arena.now.after(life));
+    let worker = arena.spawn(move |table| {
+        let grant = Grant {
+            ends_at: then,
+            ..grant(B, 2)
+        };
+        table.install(grant, now).unwrap().handle()
+    });
+    arena.tick();
+    assert_eq!(arena.ends_of(first), [EndReason::Expired]);
+    let second = worker.join().unwrap();
+    assert_eq!(arena.table.verify(second), Verdict::Live);
+    // Active to the last: it is the absolute end that is looked for.
+    arena.table.extend_idle(B, then);
+    arena.now = then;
+    arena.tick();
+    assert_eq!(
+        arena.ends_of(second),
+        [EndReason::Expired],
+        "not looked for"
+    );
+}
+
 /// Two seats of one worker end at once: it is woken after the last of them was listed.
 fn a_worker_is_woken_for_what_it_has_to_close() {
     let arena = Arena::new(2);
@@ -168,6 +203,20 @@ fn who_comes_again_as_its_idle_end_is_due_keeps_a_seat() {
 #[test]
 fn who_comes_back_as_its_grace_ends_keeps_a_seat() {
     explore(None, who_comes_back_in_time_stays);
+}
+
+#[test]
+fn who_joins_as_a_pass_looks_for_what_is_due_is_not_forgotten() {
+    explore(None, who_joins_during_a_look_ends_in_time);
+}
+
+#[test]
+#[should_panic(expected = "not looked for")]
+fn a_pass_that_forgot_who_joined_meanwhile_would_be_found() {
+    explore(
+        Some(Fault::ForgetsJoins),
+        who_joins_during_a_look_ends_in_time,
+    );
 }
 
 #[test]

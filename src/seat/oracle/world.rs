@@ -305,7 +305,7 @@ impl World {
     fn session(&mut self) -> SessionId {
         let number = self.session_number();
         // ULIDs of one millisecond that count up.
-        SessionId(u128::from(START.0) << 80 | 0x1234_5678_0000 + u128::from(number))
+        SessionId((u128::from(START.0) << 80) + 0x1234_5678_0000 + u128::from(number))
     }
 
     fn player_of(&self, number: u64) -> PlayerId {
