@@ -21,6 +21,7 @@ impl Answers {
     }
 
     /// Whether the seat at this place in the batch is live; false beyond its end.
+    #[inline]
     pub fn is_live(&self, index: usize) -> bool {
         self.bits
             .get(index / 64)
@@ -39,6 +40,7 @@ impl Answers {
 
     /// The places in the batch, in order, of those that are not live. Of each, [`SeatTable::verify`](super::SeatTable::verify) says
     /// whether it is suspended or has ended, and [`SeatTable::end_reason`](super::SeatTable::end_reason) why.
+    #[inline]
     pub fn refused(&self) -> impl Iterator<Item = usize> + '_ {
         // Each is the lowest of what is left of its word.
         (0..)
@@ -57,6 +59,7 @@ impl Answers {
     }
 
     /// Forgets the last batch, and makes room for one of `len`.
+    #[inline]
     pub(super) fn begin(&mut self, len: usize) {
         self.bits.clear();
         self.bits.reserve(len.div_ceil(64));
@@ -64,6 +67,7 @@ impl Answers {
     }
 
     /// The answers to the next 64, or to the last, with no bit set beyond them.
+    #[inline]
     pub(super) fn push(&mut self, bits: u64) {
         self.live += bits.count_ones() as usize;
         self.bits.push(bits);

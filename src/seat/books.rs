@@ -101,7 +101,7 @@ impl Books {
     /// The connection that serves a live seat.
     pub(super) fn connection(&self, hall: &Hall, handle: Handle) -> Option<Connection> {
         if hall.floor.handle(handle.slot()) == Some(handle) {
-            self.records.get(handle.slot())?.connection()
+            self.records.get(handle.slot())?.service.connection()
         } else {
             None
         }
@@ -114,7 +114,7 @@ impl Books {
         }
         match self.records.get(handle.slot())?.service {
             Service::Ended(reason) => Some(reason),
-            Service::By(_) | Service::NoneUntil(_) => None,
+            Service::By { .. } | Service::NoneUntil(_) => None,
         }
     }
 
@@ -205,11 +205,7 @@ impl Books {
         self.tally.ended(reason);
         lock(&hall.journal).ended(handle, session, client, reason);
         self.records.get_mut(slot)?.service = Service::Ended(reason);
-        let connection = match served {
-            Service::By(connection) => Some(connection),
-            Service::NoneUntil(_) | Service::Ended(_) => None,
-        };
-        Some((handle, connection))
+        Some((handle, served.connection()))
     }
 
     /// Ends the seat in `slot`, and lists its connection, if it was live, for the worker to close. True if there was a seat.

@@ -8,8 +8,8 @@ pub const DEFAULT_WINDOW: u32 = 60;
 /// How a [`SeatTable`](super::SeatTable) is laid out and what it enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeatConfig {
-    /// How many seats there are, suspended ones included. Each reserves some 60 bytes from the start, of which memory is taken as slots
-    /// come into use, and takes about 120 in all then: 31 of the floor, 64 of its record, 21 of the two indexes.
+    /// How many seats there are, suspended ones included. Each reserves some 50 bytes from the start, of which memory is taken as slots
+    /// come into use, and takes about 120 in all then: 32 of the floor, 66 of its record, 21 of the two indexes.
     pub capacity: u32,
     /// In ticks: activity of a session is written at most once in so many. [`DEFAULT_WINDOW`] unless the tick rate is another;
     /// 0 is taken for 1.

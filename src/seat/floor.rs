@@ -8,7 +8,7 @@
 //! | `ends_at` | absolute end of its seat; never, if there is none | whoever holds the books |
 //! | `active_at` | last activity known; never, if there is no seat | whoever holds the books, and the pass |
 //!
-//! 29 bytes a slot. Each array is as long as it can ever get to be, and zeroed: the operating system backs its pages as slots are first
+//! 29 bytes a slot, and 8 for each 64 of them: `earliest`, bounds of their times, by which the sweep passes over almost all of them. Each array is as long as it can ever get to be, and zeroed: the operating system backs its pages as slots are first
 //! used ([`zeroes`]). So the table grows without moving anything, and a reader needs no lock, no segment and no second look. The arrays
 //! are apart because their readers are: verify takes four bytes a slot, 16 slots to a cache line that nothing writes but joins,
 //! suspensions and ends.
@@ -43,13 +43,13 @@
 use super::{
     Handle, Verdict,
     era::{Due, NEVER},
-    sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, zeroes},
+    sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence, zeroes},
     word,
 };
 use crate::id::SessionId;
 
-/// What [`Floor::look`] finds due in 64 slots, a bit each.
-pub(super) type Slots64 = u64;
+/// How many slots are looked at for deadlines at once.
+pub(super) const GROUP: usize = 64;
 
 /// The arrays.
 pub(super) struct Floor {
@@ -59,6 +59,8 @@ pub(super) struct Floor {
     sessions: Box<[[AtomicU64; 2]]>,
     ends_at: Box<[AtomicU32]>,
     active_at: Box<[AtomicU32]>,
+    /// By group of 64 slots: no end among them is earlier, nor any last activity.
+    earliest: Box<[[AtomicU32; 2]]>,
 }
 
 impl Floor {
@@ -71,7 +73,13 @@ impl Floor {
             sessions: zeroes(slots),
             ends_at: zeroes(slots),
             active_at: zeroes(slots),
+            earliest: zeroes(slots.div_ceil(GROUP)),
         }
+    }
+
+    /// How many groups of slots there are.
+    pub(super) fn groups(&self) -> usize {
+        self.earliest.len()
     }
 
     /// How many slots there can be.
@@ -87,14 +95,17 @@ impl Floor {
             sessions,
             ends_at,
             active_at,
+            earliest,
         } = self;
         size_of_val(&**words)
             + size_of_val(&**marks)
             + size_of_val(&**sessions)
             + size_of_val(&**ends_at)
             + size_of_val(&**active_at)
+            + size_of_val(&**earliest)
     }
 
+    #[inline]
     fn load(&self, slot: u32) -> u32 {
         self.words
             .get(slot as usize)
@@ -102,23 +113,50 @@ impl Floor {
     }
 
     /// What is to be said of a seat. One load.
+    #[inline]
     pub(super) fn verdict(&self, handle: Handle) -> Verdict {
         word::verdict(self.load(handle.slot()), handle.tag())
     }
 
     /// Whether a seat is live. One load, and nothing to be predicted.
+    #[inline]
     pub(super) fn is_live(&self, handle: Handle) -> bool {
         self.load(handle.slot()) == handle.tag()
     }
 
-    /// Which of 64 seats, or fewer, are live: a bit each, the first the lowest. Nothing in it is to be predicted but the end.
-    pub(super) fn live_among(&self, handles: &[Handle]) -> u64 {
-        handles.iter().enumerate().fold(0, |bits, (i, handle)| {
-            bits | u64::from(self.is_live(*handle)) << i
-        })
+    /// Tells `answer` of these seats, 64 at a time and what is left at last, which are live: a bit each, the first the lowest.
+    ///
+    /// Nearly always all 64 are. That is the same as that no word differs from its handle, which costs two thirds of what it costs to put
+    /// 64 bits in their places; and nothing in it depends on the one before. (Measured: 0.7 ns a handle instead of 1.2; with one in
+    /// a thousand refused 1.0, with one in ten 2.3.)
+    #[inline]
+    pub(super) fn live_among(&self, handles: &[Handle], mut answer: impl FnMut(&[Handle], u64)) {
+        // By reference to the slice, so that it is not looked up again for each.
+        let words = &*self.words;
+        let differs = |handle: &Handle| {
+            let word = words.get(handle.slot() as usize);
+            word.map_or(0, |word| word.load(Ordering::Relaxed)) ^ handle.tag()
+        };
+        let bits = |handles: &[Handle]| {
+            let each = handles.iter().enumerate();
+            each.fold(0, |bits, (i, handle)| {
+                bits | u64::from(differs(handle) == 0) << i
+            })
+        };
+        let (full, rest) = handles.as_chunks::<64>();
+        for handles in full {
+            let are_live = handles.iter().fold(0, |any, handle| any | differs(handle)) == 0;
+            answer(handles, if are_live { u64::MAX } else { bits(handles) });
+        }
+        if !rest.is_empty() {
+            answer(rest, bits(rest));
+        }
+        // What follows is after all the answers, as after so many of `verdict`.
+        fence(Ordering::Acquire);
     }
 
     /// Marks a seat as active, if it is live. Two loads, and a store for the first touch after a write-out.
+    #[inline]
     pub(super) fn touch(&self, handle: Handle) {
         if self.is_live(handle) {
             self.mark(handle.slot());
@@ -126,6 +164,7 @@ impl Floor {
     }
 
     /// Marks what is in a slot as active.
+    #[inline]
     pub(super) fn mark(&self, slot: u32) {
         if let Some(mark) = self.marks.get(slot as usize)
             && mark.load(Ordering::Relaxed) == 0
@@ -189,6 +228,11 @@ impl Floor {
         self.active_at
             .get(index)?
             .store(active_at, Ordering::Relaxed);
+        if let Some([end, active]) = self.earliest.get(index / GROUP) {
+            // After the times themselves: see `look`.
+            end.fetch_min(ends_at, Ordering::AcqRel);
+            active.fetch_min(active_at, Ordering::AcqRel);
+        }
         self.set(slot, word::live(generation));
         // After the word, and whatever is there: a pass that takes it off finds the seat.
         self.marks.get(index)?.store(1, Ordering::Release);
@@ -273,20 +317,38 @@ impl Floor {
         }
     }
 
-    /// Which of 64 slots have a time that is due: seldom any. Says nothing of marks, nor of who is there.
-    pub(super) fn look(&self, first: usize, due: Due) -> Slots64 {
-        let slots = first..(first + 64).min(self.len());
+    /// Which slots of a group have a time that is due, a bit each: seldom any. Says nothing of marks, nor of who is there.
+    ///
+    /// Almost always it is told by the group's earliest times, without a look at its slots. Those are kept as bounds: whoever joins
+    /// lowers them, nothing else ever makes a time earlier, and here they are found anew when one has come. A seat that joins meanwhile is
+    /// not lost: either its exchange comes before this one, and then its times are found, or after, and then it lowers what this leaves.
+    pub(super) fn look(&self, group: usize, due: Due) -> u64 {
+        let Some([end, active]) = self.earliest.get(group) else {
+            return 0;
+        };
+        if !due.is_expired(end.load(Ordering::Relaxed))
+            && !due.is_idle(active.load(Ordering::Relaxed))
+        {
+            return 0;
+        }
+        end.swap(NEVER, Ordering::AcqRel);
+        active.swap(NEVER, Ordering::AcqRel);
+        let slots = group * GROUP..self.len().min((group + 1) * GROUP);
         let (Some(ends_at), Some(active_at)) =
             (self.ends_at.get(slots.clone()), self.active_at.get(slots))
         else {
             return 0;
         };
-        let mut found = 0;
+        let (mut found, mut first_end, mut first_active) = (0, NEVER, NEVER);
         for (i, (ends_at, active_at)) in ends_at.iter().zip(active_at).enumerate() {
-            let expired = due.is_expired(ends_at.load(Ordering::Relaxed));
-            let idle = due.is_idle(active_at.load(Ordering::Relaxed));
-            found |= u64::from(expired | idle) << i;
+            let ends_at = ends_at.load(Ordering::Relaxed);
+            let active_at = active_at.load(Ordering::Relaxed);
+            found |= u64::from(due.is_expired(ends_at) | due.is_idle(active_at)) << i;
+            first_end = first_end.min(ends_at);
+            first_active = first_active.min(active_at);
         }
+        end.fetch_min(first_end, Ordering::AcqRel);
+        active.fetch_min(first_active, Ordering::AcqRel);
         found
     }
 
@@ -323,6 +385,7 @@ pub(super) enum Overdue {
     Idle,
 }
 
+#[inline]
 fn join([high, low]: &[AtomicU64; 2]) -> SessionId {
     let half = |half: &AtomicU64| u128::from(half.load(Ordering::Relaxed));
     SessionId(half(high) << 64 | half(low))

@@ -78,7 +78,7 @@ impl Graces {
 fn end_of(records: &Records, slot: u32) -> Option<Timestamp> {
     match records.get(slot)?.service {
         Service::NoneUntil(end) => Some(end),
-        Service::By(_) | Service::Ended(_) => None,
+        Service::By { .. } | Service::Ended(_) => None,
     }
 }
 

@@ -18,6 +18,7 @@ pub struct Handle {
 
 impl Handle {
     /// The seat of this generation in this slot. At least 1, at most [`word::LAST_GENERATION`].
+    #[inline]
     pub(super) const fn new(slot: u32, generation: u32) -> Self {
         Self {
             slot,
@@ -27,16 +28,19 @@ impl Handle {
 
     /// The slot: smaller than [`SeatTable::slots`](super::SeatTable::slots), and no two seats that the simulation knows at the same time share one. So it
     /// may index the simulation's own arrays.
+    #[inline]
     pub const fn slot(self) -> u32 {
         self.slot
     }
 
     /// Which of its slot's seats this is; never 0.
+    #[inline]
     pub const fn generation(self) -> u32 {
         word::generation(self.tag)
     }
 
     /// The slot's word while this seat is live.
+    #[inline]
     pub(super) const fn tag(self) -> u32 {
         self.tag
     }

@@ -5,8 +5,8 @@ use super::{
     sync::{AtomicU32, Ordering, zeroes},
 };
 
-/// The most slots of a block: a cache line of marks, four of words.
-const LARGEST_BLOCK: u32 = 64;
+/// The most slots of a block. As long as it takes for what the pass reads of it to stream: four pages of sessions, one of words.
+const LARGEST_BLOCK: u32 = 1_024;
 
 /// How many slots there are beyond those that seats need.
 ///
@@ -34,12 +34,13 @@ impl Layout {
     /// while the numbers of the phases go up and down by about the root of their mean, √(N/p): that is another √(N·p). If a phase
     /// should want more than there is, its next session gets a free slot of another: the numbers then go up and down less.
     ///
-    /// A block is at most a quarter of the seats of a phase, so that all this is little: at 100,000 seats and 60 phases blocks of 64, and
-    /// 7 % more slots than seats; at 10,000, blocks of 32, and 30 %; never more than twice as many and the spare ones.
+    /// A block is at most an eighth of the seats of a phase, so that all this is little: at 1,000,000 seats and 60 phases blocks of 1,024 and
+    /// 7 % more slots than seats; at 100,000, blocks of 128 and 10 %; at 10,000, blocks of 16 and 20 %; never more than twice as many and
+    /// the spare ones.
     pub(super) fn new(config: &SeatConfig) -> Self {
         let phases = config.window.max(1);
         let seats = config.capacity;
-        let block = prior_power_of_two(seats / phases / 4).min(LARGEST_BLOCK);
+        let block = prior_power_of_two(seats / phases / 8).min(LARGEST_BLOCK);
         let partly_empty = u64::from(block) * u64::from(phases);
         let uneven = (u64::from(seats) * u64::from(phases)).isqrt();
         let more = u32::try_from(partly_empty + uneven)
@@ -140,9 +141,10 @@ mod tests {
                 assert_eq!(layout.block_of(layout.slots() - 1) + 1, layout.blocks);
             }
         }
-        assert_eq!(layout(10_000, 60).block, 32);
-        let large = layout(100_000, 60);
-        assert_eq!((large.block, large.slots()), (64, 106_560));
+        let of = |capacity| (layout(capacity, 60).block, layout(capacity, 60).slots());
+        assert_eq!(of(10_000), (16, 12_000));
+        assert_eq!(of(100_000), (128, 110_464));
+        assert_eq!(of(1_000_000), (1_024, 1_070_080));
     }
 
     #[test]

@@ -32,11 +32,12 @@
 //! - **Arrays apart.** Verify reads 4 bytes a slot: the words of 10,000 seats fit into a core's first cache, those of 400,000 into its second.
 //! - **Append-only without segments.** An array that is reserved as long as it can get to be, and zeroed, costs address space, and memory
 //!   as its pages are first touched. So slots never move, and readers need neither a lock nor a second look-up.
-//! - **Blocks by phase.** What is written out on one tick lies together: the pass of 1,000,000 seats reads 16,700 of them in 260 runs.
+//! - **Blocks by phase.** What is written out on one tick lies together: the pass of 1,000,000 seats reads 16,700 of them in 17 runs.
 //! - **No compare-and-swap.** Words are written under the books' lock alone; marks are bytes of their own, which have nothing to
 //!   undo. So a touch costs two loads, and a third thing only once a window.
-//! - **Deadlines of four bytes, looked through in turn.** A heap or a wheel of deadlines would be moved by every write-out. To look at each slot's
-//!   every 700 ms costs less, and the same on every tick.
+//! - **Deadlines of four bytes, looked through in turn.** A heap or a wheel of deadlines would be moved by every write-out. To look at each
+//!   group of 64 every 700 ms costs less, and the same on every tick; of nearly all groups the earliest deadline says that nobody is due.
+//! - **Indexes of a fixed size.** A map that grows or cleans up does so under the lock, 100 ms at a million seats.
 //!
 //! # Locks
 //!

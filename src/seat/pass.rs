@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! ├─ write out   the blocks of the phases since the last pass    marks, words, sessions, last activity      no lock
-//! ├─ sweep       the share of the table that is its turn         deadlines; who is due is ended             books, per 64 slots, if any is due
+//! ├─ sweep       the share of the table whose turn it is         earliest deadlines of 64; who is due is ended            books, per 64 slots, if any is due
 //! ├─ graces      the suspended seats whose grace is over         one time; who is due is ended              books, per 64 seats, if any is due
 //! └─ hand over   what the journal has                            swaps two buffers                          journal
 //! ```
 //!
 //! So a tick on which nobody ends by time waits for nobody but the last push into the journal, whatever the workers do.
 
+use std::ops::Range;
+
 use super::{
     EndReason, TickReport,
     books::Books,
     era::Due,
-    floor::Overdue,
+    floor::{GROUP, Overdue},
     hall::Hall,
     layout::Layout,
     phases::Phases,
@@ -33,16 +35,14 @@ const SWEEP: u64 = 700;
 /// In milliseconds: after so long without a pass, each slot is looked at.
 const LONG_AGO: u64 = 200;
 
-/// How many slots are looked at at once.
-const STEP: usize = 64;
+/// How many graces are ended at once.
+const PORTION: usize = 64;
 
 /// What passes know of those before. Passes come one after the other.
 pub(super) struct Pass {
     phases: Phases,
     /// As slots per block.
     block: usize,
-    /// In steps of 64 slots.
-    steps: u64,
     last: Option<Timestamp>,
 }
 
@@ -51,7 +51,6 @@ impl Pass {
         Self {
             phases: Phases::new(layout),
             block: layout.block as usize,
-            steps: u64::from(layout.slots()).div_ceil(STEP as u64),
             last: None,
         }
     }
@@ -95,35 +94,35 @@ impl Pass {
             Some(_) | None => None,
         };
         self.last = Some(self.last.map_or(now, |last| last.max(now)));
+        let groups = hall.floor.groups();
         let Some((last, now)) = turn else {
-            end_due(hall, books, due, 0..self.steps);
+            end_due(hall, books, due, 0..groups);
             return;
         };
-        // A slot's turn comes at a fixed time of each period, so that it comes again after one, however the passes fall.
-        let turn = |at: Timestamp| at.0 % SWEEP * self.steps / SWEEP;
+        // A group's turn comes at a fixed time of each period, so that it comes again after one, however the passes fall.
+        let turn = |at: Timestamp| (at.0 % SWEEP * groups as u64 / SWEEP) as usize;
         let (from, to) = (turn(last), turn(now));
         if last.0 / SWEEP == now.0 / SWEEP {
             end_due(hall, books, due, from..to);
         } else {
-            end_due(hall, books, due, from..self.steps);
+            end_due(hall, books, due, from..groups);
             end_due(hall, books, due, 0..to);
         }
     }
 }
 
-/// Ends the seats that are due in these steps of 64 slots, of the slots that were ever used.
-fn end_due(hall: &Hall, books: &Mutex<Books>, due: Due, steps: std::ops::Range<u64>) {
-    let used = hall.slots_dealt() as usize;
-    let steps = steps.start as usize..(steps.end as usize).min(used.div_ceil(STEP));
-    for first in steps.map(|step| step * STEP) {
-        let found = hall.floor.look(first, due);
+/// Ends the seats that are due in these groups, as far as slots were ever used.
+fn end_due(hall: &Hall, books: &Mutex<Books>, due: Due, groups: Range<usize>) {
+    let used = (hall.slots_dealt() as usize).div_ceil(GROUP);
+    for group in groups.start..groups.end.min(used) {
+        let found = hall.floor.look(group, due);
         if found == 0 {
             continue;
         }
         let slots = || {
-            (0..STEP)
+            (0..GROUP)
                 .filter(move |bit| found >> bit & 1 != 0)
-                .filter_map(move |bit| u32::try_from(first + bit).ok())
+                .filter_map(move |bit| u32::try_from(group * GROUP + bit).ok())
         };
         // Without the lock first: most of what is found was active since, and is about to be written out.
         if slots().any(|slot| hall.floor.overdue(slot, due).is_some()) {
@@ -144,7 +143,7 @@ fn end_due(hall: &Hall, books: &Mutex<Books>, due: Due, steps: std::ops::Range<u
 fn end_lost(hall: &Hall, books: &Mutex<Books>, now: Timestamp) {
     while hall.next_grace_end() <= now {
         let mut books = lock(books);
-        for _ in 0..STEP {
+        for _ in 0..PORTION {
             match books.first_grace() {
                 Some((end, slot)) if end <= now => {
                     books.end_and_close(hall, slot, EndReason::Lost);

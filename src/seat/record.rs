@@ -40,8 +40,8 @@ impl Links {
 /// Who serves a seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Service {
-    /// This connection: the seat is live.
-    By(Connection),
+    /// This connection: the seat is live. (Taken apart, so that all this fits into 16 bytes.)
+    By { worker: u16, id: u64 },
     /// Nobody: the seat is suspended, and ends at this time.
     NoneUntil(Timestamp),
     /// The seat has ended, for this reason.
@@ -59,12 +59,18 @@ impl Record {
         links: Links::NONE,
         siblings: Links::NONE,
     };
+}
 
-    /// The connection that serves its seat, if it is live.
-    pub(super) fn connection(&self) -> Option<Connection> {
-        match self.service {
-            Service::By(connection) => Some(connection),
-            Service::NoneUntil(_) | Service::Ended(_) => None,
+impl Service {
+    pub(super) const fn by(Connection { worker, id }: Connection) -> Self {
+        Self::By { worker, id }
+    }
+
+    /// The connection that serves the seat, if it is live.
+    pub(super) const fn connection(self) -> Option<Connection> {
+        match self {
+            Self::By { worker, id } => Some(Connection { worker, id }),
+            Self::NoneUntil(_) | Self::Ended(_) => None,
         }
     }
 }

@@ -85,21 +85,17 @@ impl Books {
         let client = record.client;
         record.player_generation = record.player_generation.max(grant.player_generation);
         hall.floor.was_active(slot, hall.era.round_up(now));
-        let displaced = match record.service {
-            Service::By(displaced) => {
-                hall.floor.mark(slot);
-                hall.closings.list(handle, displaced, EndReason::Superseded);
-                Some(displaced)
-            }
-            Service::NoneUntil(_) | Service::Ended(_) => {
-                self.graces.remove(&mut self.records, slot);
-                hall.set_next_grace_end(self.first_grace());
-                hall.floor.resume(handle);
-                None
-            }
-        };
+        let displaced = record.service.connection();
+        if let Some(displaced) = displaced {
+            hall.floor.mark(slot);
+            hall.closings.list(handle, displaced, EndReason::Superseded);
+        } else {
+            self.graces.remove(&mut self.records, slot);
+            hall.set_next_grace_end(self.first_grace());
+            hall.floor.resume(handle);
+        }
         let record = self.records.get_mut(slot)?;
-        record.service = Service::By(grant.connection);
+        record.service = Service::by(grant.connection);
         record.told = lock(&hall.journal).resumed(
             handle,
             grant.connection.worker,
@@ -141,7 +137,7 @@ impl Books {
         *record = Record {
             player,
             client,
-            service: Service::By(connection),
+            service: Service::by(connection),
             player_generation,
             told: lock(&hall.journal).joined(Joined {
                 handle,

@@ -8,13 +8,13 @@ use std::sync::PoisonError;
 #[cfg(not(tickgate_loom))]
 pub(super) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
 };
 
 #[cfg(tickgate_loom)]
 pub(super) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
 };
 
 /// What can be made of zeroes.
@@ -23,7 +23,7 @@ pub(super) use bytemuck::Zeroable as Zero;
 
 /// What is zero by default: loom's atomics are more than their bits.
 #[cfg(tickgate_loom)]
-pub(super) use Default as Zero;
+pub(super) use std::default::Default as Zero;
 
 /// So many zeroes, in one piece that never moves.
 ///

@@ -77,19 +77,18 @@ impl SeatTable {
     /// [`ActivitySource::Verify`] it touches the live ones as well.
     pub fn verify_batch(&self, handles: &[Handle], answers: &mut Answers) {
         let floor = &self.hall.floor;
-        answers.begin(handles.len());
         let touches = self.activity == ActivitySource::Verify;
-        for handles in handles.chunks(64) {
-            let bits = floor.live_among(handles);
+        answers.begin(handles.len());
+        floor.live_among(handles, |handles, live| {
             if touches {
                 for (bit, handle) in handles.iter().enumerate() {
-                    if bits >> bit & 1 != 0 {
+                    if live >> bit & 1 != 0 {
                         floor.mark(handle.slot());
                     }
                 }
             }
-            answers.push(bits);
-        }
+            answers.push(live);
+        });
     }
 
     /// Notes that the seat's session is active. Two atomic loads, and one store for the first touch after each write-out; does

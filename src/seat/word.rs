@@ -22,36 +22,44 @@ const STATE: u32 = 3;
 pub(super) const LAST_GENERATION: u32 = u32::MAX >> 2;
 
 /// The word of a live seat, and its handle's tag.
+#[inline]
 pub(super) const fn live(generation: u32) -> u32 {
     generation << 2 | LIVE
 }
 
+#[inline]
 pub(super) const fn suspended(generation: u32) -> u32 {
     generation << 2 | SUSPENDED
 }
 
+#[inline]
 pub(super) const fn ended(generation: u32) -> u32 {
     generation << 2
 }
 
+#[inline]
 pub(super) const fn generation(word: u32) -> u32 {
     word >> 2
 }
 
 /// Whether there is a seat, live or suspended.
+#[inline]
 pub(super) const fn is_seat(word: u32) -> bool {
     word & STATE != 0
 }
 
+#[inline]
 pub(super) const fn is_live(word: u32) -> bool {
     word & STATE == LIVE
 }
 
+#[inline]
 pub(super) const fn is_suspended(word: u32) -> bool {
     word & STATE == SUSPENDED
 }
 
 /// What a word says to a handle.
+#[inline]
 pub(super) const fn verdict(word: u32, tag: u32) -> Verdict {
     match word ^ tag {
         0 => Verdict::Live,
