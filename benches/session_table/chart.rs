@@ -12,7 +12,7 @@ const WIDTH: f64 = 760.0;
 /// Where the bars begin; what names them stands before.
 const LEFT: f64 = 190.0;
 /// Kept free behind the longest bar, for its figure.
-const RIGHT: f64 = 90.0;
+const RIGHT: f64 = 120.0;
 const BAR: f64 = 13.0;
 const GAP: f64 = 3.0;
 

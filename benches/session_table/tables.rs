@@ -136,8 +136,11 @@ fn with_ratio(ns: f64, reference: Option<f64>, what: &str) -> String {
     }
 }
 
-/// Two or three digits that count.
+/// Two or three digits that count, and whole numbers from ten on.
 pub(crate) fn figure(value: f64) -> String {
+    if value >= 1_000.0 {
+        return thousands(value.round() as u32);
+    }
     let places = match value {
         value if value >= 10.0 => 0,
         value if value >= 1.0 => 1,
