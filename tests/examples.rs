@@ -5,6 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    clippy::duplicate_mod,
     missing_docs,
     unreachable_pub,
     dead_code,

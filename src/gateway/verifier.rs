@@ -136,13 +136,9 @@ mod tests {
 
     const ANY: [u64; 3] = [0, 61, u64::MAX];
 
-    fn verifier(door: &Door) -> Verifier {
-        Verifier::new(Arc::clone(&door.shared))
-    }
-
     /// As an engine holds it.
     fn engine(door: &Door) -> Box<dyn SessionVerifier> {
-        Box::new(verifier(door).clone())
+        Box::new(Verifier::new(Arc::clone(&door.shared)))
     }
 
     #[test]

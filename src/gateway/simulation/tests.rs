@@ -211,12 +211,12 @@ fn an_exchange_allocates_nothing_once_warm() {
         for (n, handle) in handles
             .iter()
             .enumerate()
-            .filter(|(n, _)| (n + number) % 2 == 0)
+            .filter(|(n, _)| (n + number).is_multiple_of(2))
         {
             seats.touch(*handle);
             let mut inbox = worker.inbox();
             inbox.push_datagram(&worker.budget, *handle, &[n as u8; 24]);
-            if (n + number) % 16 == 0 && inbox.takes_messages(&worker.budget, *handle) {
+            if (n + number).is_multiple_of(16) && inbox.takes_messages(&worker.budget, *handle) {
                 inbox.push_message(*handle, &[n as u8; 100]);
             }
         }
