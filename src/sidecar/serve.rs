@@ -228,7 +228,8 @@ impl Listeners {
             Clock::system(),
             running.stop.clone(),
         ));
-        let (tls, timeout) = (mutual.clone(), CALL_TIMEOUT);
+        // An attach has a deadline of its own, and says so when it passes.
+        let (tls, timeout) = (mutual.clone(), control::ATTACH_TIMEOUT + CALL_TIMEOUT);
         serve(self.control, tls, routes.routes(), timeout, running);
 
         let mut routes = common(&running.health);
