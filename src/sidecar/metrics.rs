@@ -65,7 +65,7 @@ impl Count {
 pub(super) struct Counters {
     /// Logins, by method: a login method's name, or "backend".
     pub(super) logins: Labelled,
-    /// Refreshes, by outcome: "rotated", "again", or why not: "reused", "ended", "rejected".
+    /// Refreshes, by outcome: "rotated", "again", or why not: "reused", "ended", "rejected", "rate_limited".
     pub(super) refreshes: Labelled,
     /// Connect tokens asked for, by outcome: "minted", or a refusal's label.
     pub(super) connect_tokens: Labelled,
@@ -83,7 +83,14 @@ impl Counters {
     pub(super) fn new() -> Self {
         Self {
             logins: Labelled::new(&["backend"]),
-            refreshes: Labelled::new(&["rotated", "again", "reused", "ended", "rejected"]),
+            refreshes: Labelled::new(&[
+                "rotated",
+                "again",
+                "reused",
+                "ended",
+                "rejected",
+                "rate_limited",
+            ]),
             connect_tokens: Labelled::new(&["minted"]),
             revocations: Labelled::new(&["session", "player", "logout"]),
             calls: Labelled::new(&["ok"]),

@@ -54,8 +54,8 @@ use self::{
 };
 
 pub use config::{
-    DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, MasterKey, SessionLives, SidecarConfig,
-    StoreChoice,
+    DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment,
+    MIN_REFRESHES_PER_MINUTE, MasterKey, SessionLives, SidecarConfig, StoreChoice,
 };
 pub use metrics::SidecarMetrics;
 
@@ -192,6 +192,7 @@ impl Sidecar {
             previous_transport_key,
             lives,
             connect_tokens_per_minute,
+            refreshes_per_minute,
             store,
             clock,
             dev_login,
@@ -223,6 +224,7 @@ impl Sidecar {
             store: Arc::clone(&store),
             keyring: SessionKeyring::new(session_key, previous_session_key),
             refresh_keyring: RefreshKeyring::new(refresh_key, previous_refresh_key),
+            refresh_limit: Limit::per_minute(refreshes_per_minute),
             lives,
             clock: clock.clone(),
             explain: Arc::clone(&explain),
