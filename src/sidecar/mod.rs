@@ -8,6 +8,7 @@
 
 mod admin;
 mod auth;
+mod client_key;
 mod config;
 mod explain;
 mod host;
