@@ -108,6 +108,16 @@ impl BadRefresh {
 }
 
 impl Refusal {
+    /// The labels of what a connect token may be refused for, but for the store's.
+    pub(super) const OF_CONNECT_TOKENS: [&'static str; 6] = [
+        "argument",
+        "rate_limited",
+        "no_such_gateway",
+        "gateway_away",
+        "gateway_drains",
+        "no_gateway",
+    ];
+
     /// The refusal's fixed name in logs and metrics; of a token, the true reason, which the caller is not told.
     pub(super) fn label(&self) -> &'static str {
         match self {
