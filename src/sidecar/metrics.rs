@@ -13,6 +13,7 @@ use std::{
 
 use prometheus_client::registry::Registry as Metrics;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{Readings, Scrape, Source},
@@ -126,6 +127,8 @@ pub(super) struct Sources {
     pub(super) failed: watch::Receiver<bool>,
     /// Whether the services are fit to be called, as the health service tells it too.
     pub(super) serving: watch::Receiver<bool>,
+    /// Cancelled when the sidecar shuts down.
+    pub(super) stop: CancellationToken,
 }
 
 impl SidecarMetrics {
@@ -150,9 +153,25 @@ impl Source for SidecarMetrics {
         !*self.0.failed.borrow()
     }
 
-    /// Whether the store works, and the sidecar is not shutting down.
-    fn is_ready(&self) -> bool {
-        self.is_live() && *self.0.serving.borrow()
+    /// The store has failed for good (`store_failed`) or did the last time it was purged (`store_error`), or the sidecar is shutting
+    /// down (`shutting_down`).
+    fn hindrances(&self) -> Vec<&'static str> {
+        let Sources {
+            failed,
+            serving,
+            stop,
+            ..
+        } = &*self.0;
+        let hindrance = if *failed.borrow() {
+            "store_failed"
+        } else if stop.is_cancelled() {
+            "shutting_down"
+        } else if !*serving.borrow() {
+            "store_error"
+        } else {
+            return Vec::new();
+        };
+        vec![hindrance]
     }
 }
 
@@ -164,6 +183,7 @@ impl Readings for SidecarMetrics {
             head,
             failed,
             serving: _,
+            stop: _,
         } = &*self.0;
         read_counters(counters, scrape)?;
         let Totals {
@@ -297,6 +317,7 @@ mod tests {
             head,
             failed,
             serving,
+            stop: CancellationToken::new(),
         });
         (metrics, failing, serve)
     }
@@ -375,13 +396,17 @@ mod tests {
     }
 
     #[test]
-    fn readiness_is_the_stores() {
+    fn readiness_is_the_stores_and_says_why_not() {
         let (metrics, failing, serve) = metrics();
         assert!(metrics.is_live() && metrics.is_ready());
         serve.send_replace(false);
-        assert!(metrics.is_live() && !metrics.is_ready());
+        assert!(metrics.is_live());
+        assert_eq!(metrics.hindrances(), ["store_error"]);
+        metrics.0.stop.cancel();
+        assert_eq!(metrics.hindrances(), ["shutting_down"]);
         serve.send_replace(true);
         failing.send_replace(true);
-        assert!(!metrics.is_live() && !metrics.is_ready());
+        assert!(!metrics.is_live());
+        assert_eq!(metrics.hindrances(), ["store_failed"]);
     }
 }

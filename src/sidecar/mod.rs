@@ -257,6 +257,7 @@ impl Sidecar {
             head: store.watch_head(),
             failed: store.watch_failed(),
             serving: running.health.watch(),
+            stop: running.stop.clone(),
         });
         let host = Host {
             registry,
