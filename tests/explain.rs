@@ -153,6 +153,21 @@ async fn the_true_reason_is_told_where_the_client_hears_only_a_refusal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_is_told_since_when_there_is_a_memory() {
+    let stack = Stack::start().await;
+    let since = stack.time.clock().wall();
+    let one = stack.plain_gateway("one").await;
+    let admin = operator(&stack);
+    stack.time.advance(Duration::from_secs(60));
+    let ann = stack.login("ann").await;
+    for about in [about(&ann), About::Gateway("one".parse().unwrap())] {
+        let told = admin.explain(&about).await.unwrap();
+        assert_eq!(told.remembers_since, since);
+    }
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_is_followed_to_every_gateway() {
     let stack = Stack::start().await;
     let one = stack.plain_gateway("one").await;

@@ -218,7 +218,7 @@ impl Sidecar {
             current: transport_key,
             previous: previous_transport_key,
         });
-        let explain = Arc::new(Explain::new());
+        let explain = Arc::new(Explain::new(clock.wall()));
         let running = Running::new(Arc::clone(&store));
         let counters = &running.counters;
         let sessions = Arc::new(Sessions {

@@ -45,7 +45,7 @@ pub(super) fn world(lives: SessionLives) -> World {
         refresh_limit: Limit::per_minute(DEFAULT_REFRESHES_PER_MINUTE),
         lives,
         clock: time.clock(),
-        explain: Arc::new(Explain::new()),
+        explain: Arc::new(Explain::new(START)),
         counters: Arc::new(Counters::new()),
     };
     World {

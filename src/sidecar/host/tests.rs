@@ -24,7 +24,7 @@ fn host(store: &Arc<MemoryStore>, time: &ManualTime) -> Host {
             },
             previous: None,
         }),
-        explain: Arc::new(Explain::new()),
+        explain: Arc::new(Explain::new(START)),
         counters: Arc::new(Counters::new()),
         idle: SessionLives::default().idle,
         clock: time.clock(),
