@@ -64,7 +64,8 @@ pub struct ExplainedEvent {
     pub session: Option<SessionId>,
     /// The gateway that it happened on, or is for.
     pub gateway: Option<GatewayId>,
-    /// The true reason of a refusal or an end, as a fixed label.
+    /// The true reason of a refusal or an end, as a fixed label; of a resumption, "superseded" if an earlier connection of the session was
+    /// live and was closed for it.
     pub reason: Option<String>,
     /// What the client was told: the close code's name.
     pub close_code: Option<String>,
