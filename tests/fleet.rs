@@ -413,6 +413,7 @@ async fn who_comes_back_within_the_grace_has_the_same_seat() {
     assert_eq!(witness.players, (2, 2), "she never left the world");
     let events = told_of_seats(&admin, &session, "resumed").await;
     assert_eq!(kinds(&events), ["admitted", "suspended", "resumed"]);
+    assert_eq!(events[2].reason, None, "nobody was there to be superseded");
     let kept = events[2].at.since(suspended_at);
     assert!(kept < GRACE, "{kept:?}");
     println!(

@@ -3,7 +3,7 @@
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{Config, Environment, KeySource, Size, schema};
-use crate::{control::MAX_SEATS, token::MAX_CONNECT_LIFE};
+use crate::{control::MAX_SEATS, sidecar::MIN_REFRESHES_PER_MINUTE, token::MAX_CONNECT_LIFE};
 
 /// A value that breaks a rule.
 pub(super) struct Fault {
@@ -49,6 +49,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("sidecar.previous_refresh_key", PREVIOUS_KEY),
     ("sidecar.transport_key", KEY_SOURCE),
     ("sidecar.connect_tokens_per_minute", "1 to 6000"),
+    ("sidecar.refreshes_per_minute", "20 to 6000"),
     ("sidecar.generate_keys", BOOLEAN),
     (
         "sidecar.store",
@@ -246,6 +247,11 @@ impl Check {
             "sidecar.connect_tokens_per_minute",
             sidecar.connect_tokens_per_minute,
             1..=6_000,
+        );
+        self.range(
+            "sidecar.refreshes_per_minute",
+            sidecar.refreshes_per_minute,
+            MIN_REFRESHES_PER_MINUTE..=6_000,
         );
         self.keys(sidecar);
     }

@@ -133,6 +133,7 @@ impl Config {
             previous_refresh_key,
             transport_key,
             connect_tokens_per_minute: _,
+            refreshes_per_minute: _,
             generate_keys,
             store,
             dev_login,

@@ -139,6 +139,8 @@ pub struct Sidecar {
     pub transport_key: KeySource,
     /// How many connect tokens a player may ask for with one session in a minute.
     pub connect_tokens_per_minute: u32,
+    /// How many refreshes may be asked for with one session in a minute.
+    pub refreshes_per_minute: u32,
     /// Development: makes those of the three keys whose file is not there yet.
     pub generate_keys: bool,
     /// Where sessions and revocations are kept.
@@ -165,6 +167,7 @@ impl Default for Sidecar {
             previous_refresh_key: None,
             transport_key: KeySource::File("certs/transport.key".into()),
             connect_tokens_per_minute: 60,
+            refreshes_per_minute: 30,
             generate_keys: false,
             store: Store::default(),
             dev_login: false,

@@ -437,6 +437,10 @@ fn the_defaults_are_those_of_gateway_and_sidecar() {
         sidecar.connect_tokens_per_minute,
         crate::sidecar::DEFAULT_CONNECT_TOKENS_PER_MINUTE
     );
+    assert_eq!(
+        sidecar.refreshes_per_minute,
+        crate::sidecar::DEFAULT_REFRESHES_PER_MINUTE
+    );
     assert_eq!(seat.window_ticks(demo.tick_hz), seats.window);
     let lives = SessionLives {
         idle: session.idle,

@@ -110,6 +110,8 @@ pub(super) struct Admission {
     pub(super) handle: Handle,
     pub(super) player: PlayerId,
     pub(super) welcome: Welcome,
+    /// Whether a live connection of the session had the seat until now.
+    pub(super) superseded: bool,
 }
 
 /// A client that was not let in.
@@ -288,6 +290,13 @@ fn seat(
             max_datagram: MAX_DATAGRAM,
             ping_interval_ms: PING_INTERVAL_MS,
         },
+        superseded: matches!(
+            installed,
+            Installed::Taken {
+                displaced: Some(_),
+                ..
+            }
+        ),
     })
 }
 

@@ -113,8 +113,8 @@ pub struct Limits {
     pub single_use: usize,
     /// How long new clients are admitted after the last heartbeat of the sidecar. Default 30 s.
     pub admit_while_stale: Duration,
-    /// How long seats go on after the last heartbeat of the sidecar; then they end. Default none: for ever. Looked at once a second, by
-    /// the tick: while the simulation stands still nobody plays anyway.
+    /// How long seats go on after the last heartbeat of the sidecar; then they end. Default none: for ever. Looked at once a second,
+    /// whether or not the simulation ticks.
     pub max_stale: Option<Duration>,
     /// How long new clients are admitted after the last tick of the simulation. Default 2 s.
     pub tick_stall: Duration,

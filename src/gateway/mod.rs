@@ -213,6 +213,7 @@ impl Gateway {
             core,
             socket,
             poll,
+            sidecar_look_at: time.now(),
             clock: time,
             shared: Arc::clone(&shared),
             stop: Arc::clone(&stop),

@@ -150,6 +150,7 @@ fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleEr
             connect_token: session.connect_life,
         },
         connect_tokens_per_minute: sidecar.connect_tokens_per_minute,
+        refreshes_per_minute: sidecar.refreshes_per_minute,
         store: StoreChoice::Embedded(path.clone()),
         clock,
         dev_login: sidecar.dev_login,

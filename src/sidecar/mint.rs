@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    MasterKey,
+    MasterKey, client_key,
     explain::Explain,
     limit::Limit,
     metrics::Counters,
@@ -96,7 +96,7 @@ impl Mint {
             client_key,
         } = wanted;
         let target = parse_target(target)?;
-        let client_key = parse_client_key(&client_key)?;
+        let client_key = client_key::parse(&client_key)?;
         let session = found.session.id;
         self.limit
             .take(session, self.clock.now())
@@ -182,17 +182,6 @@ fn parse_target(target: Option<proto::GatewayTarget>) -> Result<Target, Refusal>
             allowed: "a gateway_id, an address, or any = true",
         }),
     }
-}
-
-/// Only its length is judged: a key that is no point of the curve proves nothing later, to its owner's harm alone.
-fn parse_client_key(bytes: &[u8]) -> Result<Option<[u8; 32]>, Refusal> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    bytes.try_into().map(Some).map_err(|_| Refusal::Argument {
-        field: "client_key",
-        allowed: "empty, or the 32 bytes of an Ed25519 public key",
-    })
 }
 
 /// By which mint and refusal of a token are known to be of the same one, where the token itself must not be written down.

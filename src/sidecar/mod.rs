@@ -8,6 +8,7 @@
 
 mod admin;
 mod auth;
+mod client_key;
 mod config;
 mod explain;
 mod host;
@@ -54,8 +55,8 @@ use self::{
 };
 
 pub use config::{
-    DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, MasterKey, SessionLives, SidecarConfig,
-    StoreChoice,
+    DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment,
+    MIN_REFRESHES_PER_MINUTE, MasterKey, SessionLives, SidecarConfig, StoreChoice,
 };
 pub use metrics::SidecarMetrics;
 
@@ -192,6 +193,7 @@ impl Sidecar {
             previous_transport_key,
             lives,
             connect_tokens_per_minute,
+            refreshes_per_minute,
             store,
             clock,
             dev_login,
@@ -216,13 +218,14 @@ impl Sidecar {
             current: transport_key,
             previous: previous_transport_key,
         });
-        let explain = Arc::new(Explain::new());
+        let explain = Arc::new(Explain::new(clock.wall()));
         let running = Running::new(Arc::clone(&store));
         let counters = &running.counters;
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
             keyring: SessionKeyring::new(session_key, previous_session_key),
             refresh_keyring: RefreshKeyring::new(refresh_key, previous_refresh_key),
+            refresh_limit: Limit::per_minute(refreshes_per_minute),
             lives,
             clock: clock.clone(),
             explain: Arc::clone(&explain),
@@ -254,6 +257,7 @@ impl Sidecar {
             head: store.watch_head(),
             failed: store.watch_failed(),
             serving: running.health.watch(),
+            stop: running.stop.clone(),
         });
         let host = Host {
             registry,

@@ -32,9 +32,13 @@ pub(super) enum Refusal {
     )]
     Refresh(BadRefresh),
     #[error(
-        "this session asks for connect tokens too often: the next one can be had in {} s", .wait.as_millis().div_ceil(1_000)
+        "this session asks for connect tokens too often: the next one can be had in {} s", seconds(.wait)
     )]
     TooManyConnectTokens { wait: Duration },
+    #[error(
+        "this session is refreshed too often: ask again in {} s, with the same refresh token", seconds(.wait)
+    )]
+    TooManyRefreshes { wait: Duration },
     #[error(
         "this needs a client certificate with the role tickgate://backend/<name> or tickgate://admin/<name>"
     )]
@@ -104,6 +108,16 @@ impl BadRefresh {
 }
 
 impl Refusal {
+    /// The labels of what a connect token may be refused for, but for the store's.
+    pub(super) const OF_CONNECT_TOKENS: [&'static str; 6] = [
+        "argument",
+        "rate_limited",
+        "no_such_gateway",
+        "gateway_away",
+        "gateway_drains",
+        "no_gateway",
+    ];
+
     /// The refusal's fixed name in logs and metrics; of a token, the true reason, which the caller is not told.
     pub(super) fn label(&self) -> &'static str {
         match self {
@@ -113,7 +127,7 @@ impl Refusal {
             Self::BearerEnded(ended) | Self::SessionEnded(ended) => ended.label(),
             Self::BearerUnknown | Self::NoSuchSession => "no_such_session",
             Self::Refresh(bad) => bad.label(),
-            Self::TooManyConnectTokens { .. } => "rate_limited",
+            Self::TooManyConnectTokens { .. } | Self::TooManyRefreshes { .. } => "rate_limited",
             Self::Role | Self::AdminRole => "role",
             Self::MethodOff(_) => "method_off",
             Self::Argument { .. } | Self::Id { .. } => "argument",
@@ -126,6 +140,14 @@ impl Refusal {
             Self::Store(error) => error.label(),
         }
     }
+}
+
+/// The metadata that says in how many seconds to ask again, as the header of that name does in HTTP (RFC 9110, section 10.2.3).
+const RETRY_AFTER: &str = "retry-after";
+
+/// Whole seconds, rounded up: who waits for as long is not too early.
+const fn seconds(wait: &Duration) -> u128 {
+    wait.as_nanos().div_ceil(1_000_000_000)
 }
 
 impl From<Refusal> for Status {
@@ -153,7 +175,12 @@ impl From<Refusal> for Status {
             | Refusal::NothingKnown
             | Refusal::NoSuchGateway(_)
             | Refusal::NoSuchAddress => Self::not_found(message),
-            Refusal::TooManyConnectTokens { .. } => Self::resource_exhausted(message),
+            Refusal::TooManyConnectTokens { wait } | Refusal::TooManyRefreshes { wait } => {
+                let mut status = Self::resource_exhausted(message);
+                let seconds = u64::try_from(seconds(&wait)).unwrap_or(u64::MAX);
+                status.metadata_mut().insert(RETRY_AFTER, seconds.into());
+                status
+            }
             Refusal::SessionEnded(_) => Self::failed_precondition(message),
             Refusal::GatewayAway
             | Refusal::GatewayDrains

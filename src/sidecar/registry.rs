@@ -227,6 +227,16 @@ impl Registry {
         }
     }
 
+    /// The gateway is to hear when these of its sessions were last active, wherever that was.
+    pub(super) fn active_elsewhere(&self, id: AttachmentId, active: &[(SessionId, Timestamp)]) {
+        let mut state = self.state();
+        for (session, at) in active {
+            if state.attached(id).is_some_and(|a| a.has_seat(*session)) {
+                state.push_activity(id, *session, *at);
+            }
+        }
+    }
+
     /// A gateway has applied the log up to `revision`.
     pub(super) fn acknowledged(&self, id: AttachmentId, revision: Revision) {
         if let Some(attached) = self.state().attached(id) {

@@ -367,6 +367,7 @@ macro_rules! conformance {
             what_has_ended_is_not_refreshed
             sessions_are_listed_newest_first_in_pages
             a_gateway_is_granted_what_was_minted_for_it
+            activity_elsewhere_is_known_of_sessions_of_several_gateways
             a_session_has_a_bounded_number_of_gateways
             a_newer_process_fences_the_older_ones_off
             a_bounded_number_of_old_processes_is_remembered

@@ -82,6 +82,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// All that [`label`](Self::label) may say.
+    pub const LABELS: [&'static str; 5] = [
+        "store_storage",
+        "store_commit",
+        "store_record",
+        "store_randomness",
+        "store_closed",
+    ];
+
     /// The error's fixed name in logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {

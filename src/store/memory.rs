@@ -255,6 +255,22 @@ impl Store for MemoryStore {
         })
     }
 
+    fn active_elsewhere(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<(SessionId, Timestamp)>> {
+        self.with(|model| {
+            let active_at = |id: SessionId| {
+                let (_, session) = model.sessions.get(&id)?;
+                let gateways = model.grants.get(&id)?;
+                let elsewhere = gateways.iter().any(|other| *other != gateway);
+                elsewhere.then_some((id, session.active_at))
+            };
+            Ok(sessions.into_iter().filter_map(active_at).collect())
+        })
+    }
+
     fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
         self.with(|model| {
             let known = model.processes.entry(gateway).or_default();

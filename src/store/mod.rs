@@ -231,6 +231,14 @@ pub trait Store: Send + Sync + 'static {
         sessions: Vec<SessionId>,
     ) -> Answer<'_, Vec<SessionId>>;
 
+    /// The last activity of those of these sessions of which a connect token was minted for another gateway than this one, in their
+    /// order: only there can they have been active without its knowing. Nearly no session is among them.
+    fn active_elsewhere(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<(SessionId, Timestamp)>>;
+
     /// A gateway process wants to attach: one that has not been seen before is the newest, and fences off the one before, for good
     /// (the last [`MAX_FENCED`] are remembered). Durable when it answers, so that a restart of the sidecar lets no old process back.
     fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing>;

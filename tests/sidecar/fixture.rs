@@ -12,7 +12,7 @@ use tickgate::{
     control::{self, CarriedKey, GatewayDescription, GatewayHost, RevocationRange},
     id::{Incarnation, Lineage},
     proto::login_request,
-    sidecar::DEFAULT_CONNECT_TOKENS_PER_MINUTE,
+    sidecar::{DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE},
     tls,
 };
 pub(crate) use tickgate::{
@@ -24,7 +24,10 @@ pub(crate) use tickgate::{
         auth_service_client::AuthServiceClient, gateway_target,
     },
     rpc,
-    sidecar::{Environment, MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice},
+    sidecar::{
+        Environment, MIN_REFRESHES_PER_MINUTE, MasterKey, SessionLives, Sidecar, SidecarConfig,
+        StoreChoice,
+    },
     tls::Identity,
     token::{RefreshKey, SessionKey, TransportMasterKey},
 };
@@ -85,6 +88,7 @@ impl World {
             previous_transport_key: None,
             lives: SessionLives::default(),
             connect_tokens_per_minute: DEFAULT_CONNECT_TOKENS_PER_MINUTE,
+            refreshes_per_minute: DEFAULT_REFRESHES_PER_MINUTE,
             store: StoreChoice::Embedded(self.folder.path().join("store.redb")),
             clock: self.time.clock(),
             dev_login: true,

@@ -240,6 +240,7 @@ impl Core {
             handle,
             player: _,
             welcome,
+            superseded,
         } = *admission;
         self.leave_rooms(link);
         link.stage = Stage::Seated(handle);
@@ -253,7 +254,7 @@ impl Core {
         self.shared.events.record(GatewayEvent {
             at: self.shared.clock.wall(),
             kind: if welcome.resumed {
-                GatewayEventKind::Resumed
+                GatewayEventKind::Resumed { superseded }
             } else {
                 GatewayEventKind::Admitted
             },

@@ -32,6 +32,34 @@ pub(in crate::store) async fn a_gateway_is_granted_what_was_minted_for_it(store:
     assert_eq!(granted(1).await.unwrap(), []);
 }
 
+pub(in crate::store) async fn activity_elsewhere_is_known_of_sessions_of_several_gateways(
+    store: Arc<dyn Store>,
+) {
+    let [here, both, there] = ["here", "both", "there"];
+    let here = log_in(&*store, here).await.session.id;
+    let both = log_in(&*store, both).await.session.id;
+    let there = log_in(&*store, there).await.session.id;
+    for (session, at) in [(here, 1), (both, 1), (both, 2), (there, 2)] {
+        store.grant(session, gateway(at)).await.unwrap();
+    }
+    let all = vec![there, both, SessionId(7), here];
+    let elsewhere = || store.active_elsewhere(gateway(1), all.clone());
+    let at_login = store.session(both).await.unwrap().unwrap();
+    let at_login = at_login.session.active_at;
+    assert_eq!(
+        elsewhere().await.unwrap(),
+        [(there, at_login), (both, at_login)]
+    );
+    // To the millisecond, whatever of it is on disk.
+    let [first, last] = [2_000, 2_001].map(|ms| START.after(Duration::from_millis(ms)));
+    store.note_activity(&[here, both], first);
+    store.note_activity(&[both], last);
+    assert_eq!(
+        elsewhere().await.unwrap(),
+        [(there, at_login), (both, last)]
+    );
+}
+
 pub(in crate::store) async fn a_session_has_a_bounded_number_of_gateways(store: Arc<dyn Store>) {
     let id = log_in(&*store, "ada").await.session.id;
     for n in 0..=MAX_GRANTS {

@@ -212,6 +212,23 @@ impl Store for EmbeddedStore {
         self.scan(move |read| gateways::read_granted(read, &gateway, sessions))
     }
 
+    fn active_elsewhere(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<(SessionId, Timestamp)>> {
+        Box::pin(async move {
+            let read =
+                self.scan(move |read| gateways::read_active_elsewhere(read, &gateway, sessions));
+            let mut moved = read.await?;
+            let activity = lock(&self.shared.activity);
+            for (session, active_at) in &mut moved {
+                *active_at = activity.exact(*session, *active_at);
+            }
+            Ok(moved)
+        })
+    }
+
     fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
         Box::pin(async move {
             // A process whose stream broke comes back: no write then, and no wait for one.
