@@ -371,6 +371,8 @@ macro_rules! conformance {
             a_newer_process_fences_the_older_ones_off
             a_bounded_number_of_old_processes_is_remembered
             two_processes_that_attach_at_once_leave_one
+            a_published_gateway_is_known_until_its_lease_runs_out
+            only_the_newest_process_is_published
         }
     };
 }
@@ -393,4 +395,9 @@ mod embedded {
         let store: Arc<dyn Store> = Arc::new(store.unwrap());
         (store, folder)
     });
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    conformance!(crate::store::redis::tests::by_callers_time().await);
 }
