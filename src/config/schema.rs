@@ -9,7 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::values::{self, KeySource, SidecarUrl, Size, Store};
-use crate::id::GatewayId;
+use crate::{
+    id::GatewayId,
+    store::{DEFAULT_PREFIX, RedisUrl},
+};
 
 /// A whole configuration, checked.
 ///
@@ -142,6 +145,8 @@ pub struct Sidecar {
     pub generate_keys: bool,
     /// Where sessions and revocations are kept.
     pub store: Store,
+    /// The server, if that is where.
+    pub redis: Redis,
     /// Development: login by name alone.
     pub dev_login: bool,
     /// Development: `AuthService` without TLS.
@@ -166,8 +171,37 @@ impl Default for Sidecar {
             connect_tokens_per_minute: 60,
             generate_keys: false,
             store: Store::default(),
+            redis: Redis::default(),
             dev_login: false,
             plain_text: false,
+        }
+    }
+}
+
+/// The Redis server that sidecars share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// Where it is.
+    #[serde(with = "values::redis_url")]
+    pub url: RedisUrl,
+    /// Where its password is; none: it asks for none.
+    #[serde(with = "values::optional_key")]
+    pub password: Option<KeySource>,
+    /// Who signs its certificate (PEM); none: whom the system trusts.
+    #[serde(with = "values::optional_path")]
+    pub ca: Option<PathBuf>,
+    /// What all keys begin with.
+    pub prefix: String,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: values::redis_url::default(),
+            password: None,
+            ca: None,
+            prefix: DEFAULT_PREFIX.to_owned(),
         }
     }
 }

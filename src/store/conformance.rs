@@ -16,6 +16,8 @@ use super::{
     Store, StoreError, StoreLives,
 };
 
+#[cfg(feature = "redis")]
+pub(super) use self::gateways::published;
 use self::{gateways::*, refresh::*};
 
 pub(super) const LIVES: StoreLives = StoreLives {

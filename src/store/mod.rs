@@ -296,6 +296,11 @@ pub trait Store: Send + Sync + 'static {
     /// The process is not attached to this sidecar any more; if it is to another one, that one's word stands.
     fn withdraw_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, ()>;
 
+    /// Whether other sidecars may have the same store: then gateways are to be published, and found.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// The gateways that are published now, by id.
     fn gateways(&self, at: Timestamp) -> Answer<'_, Vec<PublishedGateway>>;
 

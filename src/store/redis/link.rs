@@ -34,6 +34,12 @@ pub(super) struct Live {
     pub(super) broken: CancellationToken,
 }
 
+impl Live {
+    fn is_whole(&self) -> bool {
+        !self.broken.is_cancelled()
+    }
+}
+
 /// Where calls find the connection of the moment.
 pub(super) struct Link {
     client: Client,
@@ -92,7 +98,9 @@ impl Link {
         let ready = async {
             let turn = self.calls.acquire().await;
             let mut live = self.live.subscribe();
-            let found = live.wait_for(Option::is_some).await;
+            let found = live
+                .wait_for(|live| live.as_ref().is_some_and(Live::is_whole))
+                .await;
             let found = found.ok().and_then(|live| live.clone());
             turn.ok().zip(found)
         };

@@ -66,8 +66,10 @@ pub use settings::{DEFAULT_PREFIX, InvalidRedisUrl, RedisSettings, RedisUrl};
 /// [`StoreError::Unavailable`] if they have not been sent.
 pub struct RedisStore {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<Vec<writer::Moment>>,
-    tasks: TaskTracker,
+    /// None once the store is closed.
+    queue: Mutex<Option<mpsc::Sender<Vec<writer::Moment>>>>,
+    keeper: TaskTracker,
+    writer: TaskTracker,
     /// Names this sidecar to the others.
     own: String,
 }
@@ -138,17 +140,19 @@ impl RedisStore {
         });
         let connected = keeper::connect(&shared).await?;
         let (queue, moments) = mpsc::channel(writer::QUEUE);
-        let tasks = TaskTracker::new();
+        let (keeper, writer) = (TaskTracker::new(), TaskTracker::new());
         let mut live = shared.link.watch();
-        tasks.spawn(keeper::keep(Arc::clone(&shared), connected));
-        tasks.spawn(writer::run(Arc::clone(&shared), moments));
-        tasks.close();
+        keeper.spawn(keeper::keep(Arc::clone(&shared), connected));
+        writer.spawn(writer::run(Arc::clone(&shared), moments));
+        keeper.close();
+        writer.close();
         // The keeper has the connection in hand; calls find it once it is running.
         drop(live.wait_for(Option::is_some).await);
         Ok(Self {
             shared,
-            queue,
-            tasks,
+            queue: Mutex::new(Some(queue)),
+            keeper,
+            writer,
             own,
         })
     }

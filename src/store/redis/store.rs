@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     RedisStore, gateways, lock, log_state_of,
@@ -20,6 +20,9 @@ use crate::{
         Refreshed, SessionRevocation, Started, Store, StoreError, StoreLives, draw,
     },
 };
+
+/// How long what is queued may take when the store is closed.
+const FINISH: Duration = Duration::from_secs(5);
 
 /// Sessions that one script is asked about: 2 ms of the server's time, for which everybody else waits.
 const ASKED: usize = 1_024;
@@ -245,10 +248,13 @@ impl RedisStore {
         if self.closed().is_cancelled() {
             return Ok(());
         }
+        // What is queued first, and then what was not even due; calls that are under way end meanwhile.
+        lock(&self.queue).take();
+        drop(timeout(FINISH, self.writer.wait()).await);
         let unwritten = lock(&self.shared.activity).unwritten();
         let written = writer::write(&self.shared, &unwritten).await;
         self.closed().cancel();
-        self.tasks.wait().await;
+        self.keeper.wait().await;
         written
     }
 }
@@ -361,6 +367,10 @@ impl Store for RedisStore {
         })
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn gateways(&self, at: Timestamp) -> Answer<'_, Vec<PublishedGateway>> {
         Box::pin(async move {
             let call = self.call(&SCRIPTS.gateways, at);
@@ -410,9 +420,8 @@ impl Store for RedisStore {
     }
 
     fn note_activity(&self, sessions: &[SessionId], at: Timestamp) {
-        if self.closed().is_cancelled() {
-            return;
-        }
+        let queue = lock(&self.queue);
+        let Some(queue) = queue.as_ref() else { return };
         let mut activity = lock(&self.shared.activity);
         let due: Vec<writer::Moment> = sessions
             .iter()
@@ -424,7 +433,7 @@ impl Store for RedisStore {
         }
         let sent = due.clone();
         // A full queue means that the server is behind: the next report of these sessions tries again.
-        if self.queue.try_send(due).is_ok() {
+        if queue.try_send(due).is_ok() {
             sent.iter().for_each(|(id, at)| activity.sent(*id, *at));
         }
     }

@@ -1,11 +1,10 @@
 //! A real Redis server for a test: on a port of its own, with its data in a folder that is thrown away.
 
 use std::{
-    fs::File,
+    io::{BufRead, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 /// What a server needs to be fit for a store.
@@ -44,11 +43,14 @@ impl Server {
             _data: Some(data),
         };
         // Somebody else may take the port in between.
-        while server.child.is_none() {
+        for _ in 0..20 {
             server.port = free_port();
             server.up();
+            if server.child.is_some() {
+                return server;
+            }
         }
-        server
+        panic!("redis-server does not start with {options:?}");
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -69,6 +71,13 @@ impl Server {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Sends it a signal, by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// Starts it again, at its port and over its data.
@@ -94,8 +103,8 @@ impl Server {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Starts it, and waits until it says that it is there; not if it could not have the port.
     fn up(&mut self) {
-        let log = File::create(self.folder.join("log")).unwrap();
         let mut child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", ""])
@@ -103,23 +112,20 @@ impl Server {
             .arg(&self.folder)
             .args(&self.options)
             .stdin(Stdio::null())
-            .stdout(log)
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server: install it (Debian and Ubuntu: apt-get install redis-server)");
-        for _ in 0..500 {
-            if child.try_wait().unwrap().is_some() {
-                return;
-            }
-            let log = std::fs::read_to_string(self.folder.join("log")).unwrap();
-            if log.contains("Ready to accept connections") {
-                self.child = Some(child);
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        let log = BufReader::new(child.stdout.take().unwrap());
+        let is_up = log
+            .lines()
+            .map_while(Result::ok)
+            .any(|line| line.contains("Ready to accept connections"));
+        if is_up {
+            self.child = Some(child);
+        } else {
+            child.wait().unwrap();
         }
-        let _ = child.kill();
-        panic!("redis-server does not come up");
     }
 }
 
