@@ -145,12 +145,12 @@ pub struct Sidecar {
     pub generate_keys: bool,
     /// Where sessions and revocations are kept.
     pub store: Store,
-    /// The server, if that is where.
-    pub redis: Redis,
     /// Development: login by name alone.
     pub dev_login: bool,
     /// Development: `AuthService` without TLS.
     pub plain_text: bool,
+    /// The server, where sessions are kept in Redis.
+    pub redis: Redis,
 }
 
 impl Default for Sidecar {
@@ -171,9 +171,9 @@ impl Default for Sidecar {
             connect_tokens_per_minute: 60,
             generate_keys: false,
             store: Store::default(),
-            redis: Redis::default(),
             dev_login: false,
             plain_text: false,
+            redis: Redis::default(),
         }
     }
 }

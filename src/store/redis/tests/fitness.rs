@@ -23,22 +23,22 @@ async fn what_would_lose_something_is_refused() {
             "appendonly yes",
         ),
         (
-            &["--appendfsync", "everysec"],
+            &["--appendfsync", "everysec"][..],
             "redis_appendfsync",
             "appendfsync always",
         ),
         (
-            &["--maxmemory-policy", "allkeys-lru"],
+            &["--maxmemory-policy", "allkeys-lru"][..],
             "redis_eviction",
             "maxmemory-policy noeviction",
         ),
         (
-            &["--cluster-enabled", "yes"],
+            &["--cluster-enabled", "yes"][..],
             "redis_cluster",
             "cluster-enabled no",
         ),
         (
-            &["--replicaof", "127.0.0.1", "9"],
+            &["--replicaof", "127.0.0.1", "9"][..],
             "redis_not_primary",
             "name the primary",
         ),
