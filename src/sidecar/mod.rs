@@ -265,6 +265,7 @@ impl Sidecar {
                 Arc::clone(&registry),
                 Arc::clone(&store),
                 clock.clone(),
+                running.health.clone(),
                 running.stop.clone(),
             ));
         }

@@ -11,7 +11,7 @@ use crate::{
     store::{Publication, Store, StoreError},
 };
 
-use super::registry::Registry;
+use super::{registry::Registry, serve::Health};
 
 /// How long what is told of a gateway counts: so long tokens may be minted for the gateways of a sidecar that was killed. Five
 /// times the pause between two renewals.
@@ -23,11 +23,13 @@ const RENEWAL: Duration = Duration::from_secs(1);
 /// How long changes are gathered before they are told: a gateway that has just attached is known elsewhere within this.
 const GATHERED: Duration = Duration::from_millis(50);
 
-/// Tells and asks until `stop`.
+/// Tells and asks until `stop`, and says by the health service whether the store could be reached for it: newcomers are better served by
+/// a sidecar that reaches it.
 pub(super) async fn run(
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
     clock: Clock,
+    health: Health,
     stop: CancellationToken,
 ) {
     let mut changes = registry.changes();
@@ -37,11 +39,22 @@ pub(super) async fn run(
         clock,
         told: HashMap::new(),
     };
+    let mut is_reached = true;
     loop {
         changes.borrow_and_update();
-        if let Err(error) = neighbours.exchange().await {
-            tracing::warn!(label = error.label(), %error, "other sidecars were not told of the gateways here");
+        let exchanged = tokio::select! {
+            () = stop.cancelled() => break,
+            exchanged = neighbours.exchange() => exchanged,
+        };
+        match exchanged {
+            Ok(()) => is_reached = true,
+            Err(error) => {
+                if std::mem::take(&mut is_reached) {
+                    tracing::error!(label = error.label(), %error, "the store is out of reach, and so are other sidecars' gateways");
+                }
+            }
         }
+        health.serving(is_reached).await;
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(RENEWAL) => {}
