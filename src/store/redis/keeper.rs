@@ -141,8 +141,10 @@ async fn observe(
     let before = clock.now();
     let (seconds, micros): (u64, u64) = cmd("TIME").query_async(connection).await?;
     let took = clock.now().saturating_duration_since(before);
-    // Half of the round trip is the error at most; after a long one it is better not to know.
-    if took <= BLOCK / 4 {
+    // Half of the round trip is the error at most; after a long one it is better not to know. The first one counts whatever it took: it
+    // sets the clock, which must not happen later.
+    let is_first = shared.known.seen().lineage.is_none();
+    if is_first || took <= BLOCK / 4 {
         let told = Timestamp(seconds.saturating_mul(1_000).saturating_add(micros / 1_000));
         clock.observe(told.after(took / 2));
     }

@@ -80,6 +80,11 @@ impl Known {
         log.recent = Recent::after(head);
     }
 
+    /// The log begins after `tail`.
+    pub(super) fn purged(&self, tail: Revision) {
+        self.log().recent.forget_to(tail);
+    }
+
     pub(super) fn watch(&self) -> watch::Receiver<Revision> {
         self.log().head.subscribe()
     }

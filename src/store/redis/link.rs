@@ -22,7 +22,7 @@ const CALLS: usize = 4_096;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a call waits for its answer: a hundred times what a slow disk takes for the fsync before it.
-const ANSWER: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How long a new connection may take, with TLS and log-in.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -105,6 +105,7 @@ impl Link {
             turn.ok().zip(found)
         };
         let ready = tokio::select! {
+            biased;
             () = self.closed.cancelled() => return Err(StoreError::Closed),
             ready = timeout(PATIENCE, ready) => ready.ok().flatten(),
         };

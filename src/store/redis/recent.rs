@@ -49,6 +49,13 @@ impl Recent {
         }
     }
 
+    /// Forgets what comes up to `tail`.
+    pub(super) fn forget_to(&mut self, tail: Revision) {
+        while self.before < tail && self.events.pop_front().is_some() {
+            self.before.0 += 1;
+        }
+    }
+
     /// Up to `limit` events after `from`; none if they are not all here.
     pub(super) fn range(&self, from: Revision, limit: usize) -> Option<RevocationRange> {
         let skip = from.0.checked_sub(self.before.0)?;
@@ -91,6 +98,11 @@ mod tests {
         assert_eq!(range.events, [event(11), event(12)]);
         assert_eq!(recent.range(Revision(12), 9).unwrap().events, [event(13)]);
         assert_eq!(recent.range(Revision(14), 9), None);
+        recent.forget_to(Revision(12));
+        assert_eq!(recent.range(Revision(11), 9), None);
+        assert_eq!(recent.range(Revision(12), 9).unwrap().events, [event(13)]);
+        recent.forget_to(Revision(20));
+        assert_eq!(recent.head(), Revision(13), "what has not arrived here yet");
     }
 
     #[test]

@@ -236,6 +236,7 @@ impl RedisStore {
                 .arg(PURGED);
             let mut answer = self.invoke(&call).await?;
             let (sessions, events): (usize, usize) = (answer.parsed()?, answer.parsed()?);
+            self.shared.known.purged(answer.revision()?);
             total.sessions += sessions;
             total.events += events;
             if sessions < PURGED && events < PURGED {

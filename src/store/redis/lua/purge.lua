@@ -1,4 +1,5 @@
--- 3 the margin after sessions' ends in ms, 4 the retention of events in ms, 5 how many of each at most; answers how many of each went
+-- 3 the margin after sessions' ends in ms, 4 the retention of events in ms, 5 how many of each at most; answers how many of each went,
+-- and the log's tail
 local h = head()
 if not h then return GONE end
 local at, most = now(), tonumber(ARGV[5])
@@ -21,4 +22,4 @@ if last then
   redis.call('XTRIM', P .. 'log', 'MINID', int(tonumber(last) + 1) .. '-0')
   redis.call('HSET', P .. 'log:state', 'tail', last)
 end
-return {#over, old}
+return {#over, old, redis.call('HGET', P .. 'log:state', 'tail')}

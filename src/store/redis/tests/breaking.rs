@@ -128,7 +128,7 @@ async fn an_answer_that_does_not_come_is_told_as_such() {
     let store = open(&server, &Clock::system()).await;
     let id = new_session(&store, "ada").await;
     server.signal("STOP");
-    let asked = tokio::time::timeout(Duration::from_secs(6), store.revoke_session(id, START));
+    let asked = tokio::time::timeout(Duration::from_secs(9), store.revoke_session(id, START));
     let error = asked.await.expect("late").unwrap_err();
     server.signal("CONT");
     assert_eq!(error.label(), "store_unanswered");
