@@ -24,7 +24,8 @@ use crate::{
 /// How long what is queued may take when the store is closed.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// Sessions that one script is asked about: 2 ms of the server's time, for which everybody else waits.
+/// Sessions that one script is asked about: some milliseconds of the server's time, for which everybody else waits. So the scripts about
+/// a long list go one after the other, and let others in between.
 const ASKED: usize = 1_024;
 
 /// Sessions that one script lists.

@@ -14,7 +14,7 @@ pub(super) type Moment = (SessionId, Timestamp);
 /// Reports that may wait. When it is full, what is reported is due again the next time.
 pub(super) const QUEUE: usize = 256;
 
-/// Sessions in one script: some 2 ms of the server's time.
+/// Sessions in one script: some milliseconds of the server's time, for which everybody else waits.
 const BATCH: usize = 512;
 
 /// Until the queue's other end is gone.
