@@ -118,7 +118,7 @@ async fn a_server_that_is_away_is_told_within_the_deadline() {
     store.close().await.unwrap();
     let other = open(&server, &Clock::system()).await;
     let found = other.session(id).await.unwrap().unwrap();
-    assert!(found.session.active_at >= found.session.created_at);
+    assert_eq!(found.session.active_at, at);
 }
 
 /// A server that takes what is sent and does not answer, as behind a network that drops packets.
