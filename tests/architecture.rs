@@ -81,6 +81,7 @@ const CRATES: &[(&str, Where)] = &[
     ("hyper_util", Only(&["admin", "rpc"])),
     ("prometheus_client", Only(&["admin", "gateway", "sidecar"])),
     ("redb", Only(&["store"])),
+    ("redis", Only(&["store/redis"])),
     ("rcgen", Only(&["certs"])),
     ("rusty_paseto", Only(&["token"])),
     ("jiff", Only(&["clock"])),

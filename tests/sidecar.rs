@@ -14,7 +14,14 @@ mod admin;
 mod auth;
 #[path = "sidecar/fixture.rs"]
 mod fixture;
+#[cfg(feature = "redis")]
+#[path = "../src/store/redis/tests/server.rs"]
+#[allow(dead_code, reason = "the store's own tests use all of it")]
+mod redis_server;
 #[path = "sidecar/refresh.rs"]
 mod refresh;
 #[path = "sidecar/running.rs"]
 mod running;
+#[cfg(feature = "redis")]
+#[path = "sidecar/shared.rs"]
+mod shared;

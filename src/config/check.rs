@@ -53,8 +53,18 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("sidecar.generate_keys", BOOLEAN),
     (
         "sidecar.store",
-        "\"embedded\" (data/store.redb) or the path of the store's file",
+        "\"embedded\" (data/store.redb), \"redis\", or the path of the store's file",
     ),
+    (
+        "sidecar.redis.url",
+        "redis://host:port/database, or rediss:// for TLS; a user's name before the host, never a password",
+    ),
+    ("sidecar.redis.password", PREVIOUS_KEY),
+    (
+        "sidecar.redis.ca",
+        "\"\" for whom the system trusts, or a path",
+    ),
+    ("sidecar.redis.prefix", "1 to 64 printable ASCII characters"),
     ("sidecar.dev_login", BOOLEAN),
     ("sidecar.plain_text", BOOLEAN),
     (
@@ -253,7 +263,23 @@ impl Check {
             sidecar.refreshes_per_minute,
             MIN_REFRESHES_PER_MINUTE..=6_000,
         );
+        self.redis(&sidecar.redis);
         self.keys(sidecar);
+    }
+
+    fn redis(&mut self, redis: &schema::Redis) {
+        let prefix = &redis.prefix;
+        let is_plain = prefix.bytes().all(|b| b.is_ascii_graphic());
+        self.must(
+            is_plain && (1..=64).contains(&prefix.len()),
+            "sidecar.redis.prefix",
+            format_args!("{prefix:?} is empty, too long or not printable"),
+        );
+        self.must(
+            redis.ca.is_none() || redis.url.is_tls(),
+            "sidecar.redis.ca",
+            "without TLS nobody shows a certificate",
+        );
     }
 
     fn keys(&mut self, sidecar: &schema::Sidecar) {

@@ -9,9 +9,10 @@ use std::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{KeySource, Sidecar};
-use crate::token::{
-    self, InvalidKey, Purpose, RefreshKey, SessionKey, SharedKey, TransportMasterKey,
+use super::{KeySource, Redis, Sidecar, Store};
+use crate::{
+    store::RedisSettings,
+    token::{self, InvalidKey, Purpose, RefreshKey, SessionKey, SharedKey, TransportMasterKey},
 };
 
 /// The keys that a sidecar seals tokens with.
@@ -178,6 +179,48 @@ impl Sidecar {
                 TransportMasterKey::from_paserk,
             ),
         }
+    }
+}
+
+impl Sidecar {
+    /// Where the Redis server is and how to log in there, for a sidecar that keeps its sessions in one.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`] or [`KeyError::Unreadable`]: the password or the authority's certificate is not where it should be.
+    pub fn redis_settings(&self) -> Result<RedisSettings, KeyError> {
+        let Redis {
+            url,
+            password,
+            ca,
+            prefix,
+        } = &self.redis;
+        let mut settings = RedisSettings::new(url.clone()).prefix(prefix);
+        if let Some(place) = password {
+            let loader = Loader {
+                purpose: "Redis password",
+                place,
+                generate: None,
+            };
+            let text = loader.text()?;
+            settings = settings.password(Zeroizing::new(text.trim().to_owned()));
+        }
+        if let Some(path) = ca {
+            let pem = std::fs::read(path).map_err(|source| KeyError::Unreadable {
+                purpose: "Redis CA",
+                place: KeySource::File(path.clone()),
+                source,
+            })?;
+            settings = settings.ca(pem);
+        }
+        Ok(settings)
+    }
+
+    /// The files that logging in to Redis takes; none if the sessions are kept elsewhere.
+    pub(super) fn redis_files(&self) -> impl Iterator<Item = &Path> {
+        let redis = (self.store == Store::Redis).then_some(&self.redis);
+        let password = redis.and_then(|redis| redis.password.as_ref()?.file());
+        let ca = redis.and_then(|redis| redis.ca.as_deref());
+        password.into_iter().chain(ca)
     }
 }
 

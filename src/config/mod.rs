@@ -32,7 +32,7 @@ use crate::certs::{DEV_SERVER_NAME, Layout};
 pub use error::{ConfigError, Position, Problem};
 pub use keys::{KeyError, KeysAtHand, SidecarKeys, write_key_file};
 pub use schema::{
-    Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, SamePlayer, Seat,
+    Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, Redis, SamePlayer, Seat,
     Session, Sidecar,
 };
 pub use values::{KeySource, SidecarUrl, Size, Store};
@@ -136,6 +136,8 @@ impl Config {
             refreshes_per_minute: _,
             generate_keys,
             store,
+            // Not asked: a stack of its own shares its store with nobody.
+            redis: _,
             dev_login,
             plain_text,
         } = sidecar;
@@ -223,6 +225,7 @@ impl Config {
                     .filter_map(KeySource::file),
             )
             .chain(previous.into_iter().flatten().filter_map(KeySource::file))
+            .chain(sidecar.redis_files())
             .chain([&*gateway.certificate, &gateway.key])
             .chain(
                 [&gateway.next_certificate, &gateway.next_key]
@@ -244,13 +247,20 @@ impl Config {
             refresh_key,
             previous_refresh_key,
             transport_key,
-            store: Store::Embedded(store),
+            store,
+            redis: Redis { password, ca, .. },
             ..
         } = &mut self.sidecar;
-        let previous = [previous_session_key, previous_refresh_key];
+        let previous = [previous_session_key, previous_refresh_key, password];
+        let store = match store {
+            Store::Embedded(path) => Some(path),
+            Store::Redis => None,
+        };
         let gateway = &mut self.gateway;
-        [certificate, key, client_ca, store]
+        [certificate, key, client_ca]
             .into_iter()
+            .chain(store)
+            .chain(ca)
             .chain(
                 [session_key, refresh_key, transport_key]
                     .into_iter()

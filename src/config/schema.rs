@@ -10,7 +10,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::values::{self, KeySource, SidecarUrl, Size, Store};
-use crate::{id::GatewayId, seat::SeatConfig};
+use crate::{
+    id::GatewayId,
+    seat::SeatConfig,
+    store::{DEFAULT_PREFIX, RedisUrl},
+};
 
 /// A whole configuration, checked.
 ///
@@ -149,6 +153,8 @@ pub struct Sidecar {
     pub dev_login: bool,
     /// Development: `AuthService` without TLS.
     pub plain_text: bool,
+    /// The server, where sessions are kept in Redis.
+    pub redis: Redis,
 }
 
 impl Default for Sidecar {
@@ -172,6 +178,35 @@ impl Default for Sidecar {
             store: Store::default(),
             dev_login: false,
             plain_text: false,
+            redis: Redis::default(),
+        }
+    }
+}
+
+/// The Redis server that sidecars share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// Where it is.
+    #[serde(with = "values::redis_url")]
+    pub url: RedisUrl,
+    /// Where its password is; none: it asks for none.
+    #[serde(with = "values::optional_key")]
+    pub password: Option<KeySource>,
+    /// Who signs its certificate (PEM); none: whom the system trusts.
+    #[serde(with = "values::optional_path")]
+    pub ca: Option<PathBuf>,
+    /// What all keys begin with.
+    pub prefix: String,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: values::redis_url::default(),
+            password: None,
+            ca: None,
+            prefix: DEFAULT_PREFIX.to_owned(),
         }
     }
 }

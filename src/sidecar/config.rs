@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+#[cfg(feature = "redis")]
+use crate::store::RedisSettings;
+
 use super::StartError;
 
 /// Where a process runs: what is convenient in development is a hole in production.
@@ -81,6 +84,9 @@ pub struct MasterKey {
 pub enum StoreChoice {
     /// In a local file; it is made if it is not there.
     Embedded(PathBuf),
+    /// On a Redis server that many sidecars share. The sidecar's clock is put on that server's time.
+    #[cfg(feature = "redis")]
+    Redis(RedisSettings),
 }
 
 /// Everything that [`Sidecar::start`](super::Sidecar::start) needs. It reads no other file, and no environment.

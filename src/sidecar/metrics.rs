@@ -118,11 +118,14 @@ impl Counters {
 #[derive(Clone)]
 pub struct SidecarMetrics(Arc<Sources>);
 
+/// Tells the head of the revocation log.
+pub(super) type Head = Box<dyn Fn() -> Revision + Send + Sync>;
+
 /// Where the values come from.
 pub(super) struct Sources {
     pub(super) counters: Arc<Counters>,
     pub(super) registry: Arc<Registry>,
-    pub(super) head: watch::Receiver<Revision>,
+    pub(super) head: Head,
     /// Whether the store's medium has failed for good.
     pub(super) failed: watch::Receiver<bool>,
     /// Whether the services are fit to be called, as the health service tells it too.
@@ -192,7 +195,7 @@ impl Readings for SidecarMetrics {
             seats,
             acknowledged,
         } = registry.totals();
-        let Revision(head) = *head.borrow();
+        let Revision(head) = head();
         let lag = acknowledged.map_or(0, |Revision(slowest)| head.saturating_sub(slowest));
         let gauges = [
             (
@@ -310,11 +313,10 @@ mod tests {
     fn metrics() -> (SidecarMetrics, watch::Sender<bool>, watch::Sender<bool>) {
         let (failing, failed) = watch::channel(false);
         let (serve, serving) = watch::channel(true);
-        let (_, head) = watch::channel(Revision(7));
         let metrics = SidecarMetrics::new(Sources {
             counters: Arc::new(Counters::new()),
             registry: Arc::new(Registry::new(Clock::system())),
-            head,
+            head: Box::new(|| Revision(7)),
             failed,
             serving,
             stop: CancellationToken::new(),

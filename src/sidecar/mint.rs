@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     clock::Clock,
+    control::GatewayDescription,
     id::{ClientId, GatewayId, Incarnation},
     proto::{self, gateway_target},
     store::{Found, Store, StoreError},
@@ -85,6 +86,24 @@ impl Mint {
         issued
     }
 
+    /// The gateway for the token. One that attached to another sidecar a moment ago is asked for before it is refused.
+    async fn choose(
+        &self,
+        target: &Target,
+    ) -> Result<Result<GatewayDescription, NotFound>, StoreError> {
+        let chosen = self.registry.choose(target);
+        match chosen {
+            Err(NotFound::Nothing | NotFound::Away | NotFound::NotThat)
+                if self.store.is_shared() =>
+            {
+                let published = self.store.gateways(self.clock.wall()).await?;
+                self.registry.hear_of(published);
+                Ok(self.registry.choose(target))
+            }
+            _ => Ok(chosen),
+        }
+    }
+
     async fn issue_uncounted(
         &self,
         found: &Found,
@@ -102,8 +121,8 @@ impl Mint {
             .take(session, self.clock.now())
             .map_err(|wait| Refusal::TooManyConnectTokens { wait })?;
         let gateway = self
-            .registry
             .choose(&target)
+            .await?
             .map_err(|reason| match (reason, target) {
                 (NotFound::NotThat, Target::Gateway(id)) => Refusal::NoSuchGateway(id),
                 (NotFound::NotThat, Target::Address(_)) => Refusal::NoSuchAddress,

@@ -16,6 +16,7 @@ mod limit;
 mod login;
 mod metrics;
 mod mint;
+mod neighbours;
 mod refresh;
 mod refusal;
 mod registry;
@@ -35,10 +36,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::Clock,
+    id::Revision,
     store::{EmbeddedStore, OpenError, Store, StoreError},
     tls::{Identity, TlsError},
     token::{RefreshKeyring, SessionKeyring, SharedKey},
 };
+
+#[cfg(feature = "redis")]
+use crate::store::RedisStore;
 
 use self::{
     admin::AdminApi,
@@ -206,7 +211,7 @@ impl Sidecar {
             client_ca: _,
             plain_text: _,
         } = config;
-        let store = open(store, lives).await?;
+        let store = open(store, lives, &clock).await?;
         // By the system's clock, as heartbeats go, even when a test moves the sidecar's time by hand.
         // A store that cannot say is not taken for a new one.
         let earlier = store.sessions(None, None, 1).await;
@@ -254,11 +259,20 @@ impl Sidecar {
         let metrics = SidecarMetrics::new(Sources {
             counters: Arc::clone(counters),
             registry: Arc::clone(&registry),
-            head: store.watch_head(),
+            head: head_of(&store),
             failed: store.watch_failed(),
             serving: running.health.watch(),
             stop: running.stop.clone(),
         });
+        if store.is_shared() {
+            running.tasks.spawn(neighbours::run(
+                Arc::clone(&registry),
+                Arc::clone(&store),
+                clock.clone(),
+                running.health.clone(),
+                running.stop.clone(),
+            ));
+        }
         let host = Host {
             registry,
             store,
@@ -374,8 +388,19 @@ impl std::fmt::Debug for Running {
     }
 }
 
-async fn open(choice: StoreChoice, lives: SessionLives) -> Result<Arc<dyn Store>, StartError> {
+async fn open(
+    choice: StoreChoice,
+    lives: SessionLives,
+    clock: &Clock,
+) -> Result<Arc<dyn Store>, StartError> {
+    #[cfg(not(feature = "redis"))]
+    let _ = clock;
     match choice {
+        #[cfg(feature = "redis")]
+        StoreChoice::Redis(settings) => {
+            let opened = RedisStore::open(&settings, lives.for_store(), clock.clone());
+            Ok(Arc::new(opened.await?))
+        }
         StoreChoice::Embedded(path) => {
             let for_error = path.clone();
             let opened =
@@ -389,6 +414,16 @@ async fn open(choice: StoreChoice, lives: SessionLives) -> Result<Arc<dyn Store>
             Ok(Arc::new(opened?))
         }
     }
+}
+
+/// Reads the head of the log as it is then: the watch of one lineage ends with it. Does not keep the store.
+fn head_of(store: &Arc<dyn Store>) -> metrics::Head {
+    let store = Arc::downgrade(store);
+    Box::new(move || {
+        store
+            .upgrade()
+            .map_or(Revision(0), |store| *store.watch_head().borrow())
+    })
 }
 
 /// Purges now and then, and says by the health service whether the store works: at once when it has failed for good.

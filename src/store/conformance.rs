@@ -16,6 +16,8 @@ use super::{
     Store, StoreError, StoreLives,
 };
 
+#[cfg(feature = "redis")]
+pub(super) use self::gateways::published;
 use self::{gateways::*, refresh::*};
 
 pub(super) const LIVES: StoreLives = StoreLives {
@@ -372,6 +374,8 @@ macro_rules! conformance {
             a_newer_process_fences_the_older_ones_off
             a_bounded_number_of_old_processes_is_remembered
             two_processes_that_attach_at_once_leave_one
+            a_published_gateway_is_known_until_its_lease_runs_out
+            only_the_newest_process_is_published
         }
     };
 }
@@ -394,4 +398,9 @@ mod embedded {
         let store: Arc<dyn Store> = Arc::new(store.unwrap());
         (store, folder)
     });
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    conformance!(crate::store::redis::tests::by_callers_time().await);
 }

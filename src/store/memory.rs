@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -15,9 +16,10 @@ use crate::{
 };
 
 use super::{
-    Answer, EndedBy, Fencing, Found, Identity, LEEWAY, MAX_FENCED, MAX_GRANTS, NewSession, Player,
-    PlayerRevocation, Purged, REFRESH_GRACE, RefreshClaim, Refreshed, Session, SessionRevocation,
-    Standing, Started, Store, StoreError, StoreLives, Successor, draw,
+    Answer, DEFAULT_ROLE, EndedBy, Fencing, Found, Identity, LEEWAY, MAX_FENCED, MAX_GRANTS,
+    NewSession, Player, PlayerRevocation, Publication, PublishedGateway, Purged, REFRESH_GRACE,
+    RefreshClaim, Refreshed, Session, SessionRevocation, Standing, Started, Store, StoreError,
+    StoreLives, Successor, draw, leases::Leases,
 };
 
 /// A store without a disk.
@@ -26,6 +28,7 @@ pub(crate) struct MemoryStore {
     head: watch::Sender<Revision>,
     /// Whether it says of itself that its medium has failed.
     pub(crate) failed: watch::Sender<bool>,
+    leases: Leases,
     lives: StoreLives,
 }
 
@@ -64,6 +67,7 @@ impl MemoryStore {
             }),
             head: watch::Sender::new(Revision(0)),
             failed: watch::Sender::new(false),
+            leases: Leases::default(),
             lives,
         }
     }
@@ -141,7 +145,7 @@ impl Store for MemoryStore {
                     let player = Player {
                         id,
                         generation: PlayerGeneration(0),
-                        role: "player".to_owned(),
+                        role: DEFAULT_ROLE.to_owned(),
                         revoked_revision: Revision(0),
                     };
                     model.players.insert(id, player);
@@ -286,6 +290,34 @@ impl Store for MemoryStore {
                 }
             }
         })
+    }
+
+    fn publish_gateway(
+        &self,
+        gateway: PublishedGateway,
+        lease: Duration,
+        _has_attached: bool,
+        at: Timestamp,
+    ) -> Answer<'_, Publication> {
+        self.with(|model| {
+            let known = model.processes.get(&gateway.description.id);
+            let place =
+                known.and_then(|k| k.iter().position(|i| *i == gateway.description.incarnation));
+            let fencing = place.map(|place| match place + 1 == known.map_or(0, Vec::len) {
+                true => Fencing::Newest,
+                false => Fencing::Fenced,
+            });
+            Ok(self.leases.publish(fencing, gateway, at.after(lease)))
+        })
+    }
+
+    fn withdraw_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, ()> {
+        self.leases.withdraw(&gateway, incarnation);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn gateways(&self, at: Timestamp) -> Answer<'_, Vec<PublishedGateway>> {
+        self.with(|_| Ok(self.leases.list(at)))
     }
 
     fn revoke_session(&self, id: SessionId, at: Timestamp) -> Answer<'_, SessionRevocation> {

@@ -67,6 +67,17 @@ impl World {
         }
     }
 
+    /// Another sidecar of the same deployment: the same certificates and keys, and a folder of its own.
+    #[cfg(feature = "redis")]
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            certs: self.certs.clone(),
+            time: ManualTime::starting_at(START),
+            ..*self
+        }
+    }
+
     pub(crate) fn config(&self) -> SidecarConfig {
         let loopback: SocketAddr = LOOPBACK.parse().unwrap();
         SidecarConfig {

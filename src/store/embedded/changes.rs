@@ -10,15 +10,12 @@ use crate::{
     id::{PlayerGeneration, PlayerId, Revision, SessionId},
     proto,
     store::{
-        NewSession, PlayerRevocation, Purged, SessionRevocation, Standing, Started, StoreError,
-        activity::Activity, draw,
+        DEFAULT_ROLE, NewSession, PlayerRevocation, Purged, SessionRevocation, Standing, Started,
+        StoreError, activity::Activity, draw,
     },
 };
 
 use super::tables::{Tables, decode, found, player_of};
-
-/// The role of a player who has not been given another.
-const DEFAULT_ROLE: &str = "player";
 
 /// Rows that one purge step takes at most from each table, so that a long purge does not hold up others for longer than a commit.
 const PURGE_STEP: usize = 1_000;
