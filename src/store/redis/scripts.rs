@@ -34,6 +34,7 @@ scripts! {
     adopt
     attach_gateway
     dead
+    elsewhere
     gateways
     grant
     granted

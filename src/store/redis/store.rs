@@ -320,6 +320,32 @@ impl Store for RedisStore {
         })
     }
 
+    fn active_elsewhere(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<(SessionId, Timestamp)>> {
+        Box::pin(async move {
+            let mut active = Vec::new();
+            for some in sessions.chunks(ASKED) {
+                let mut call = self.call(&SCRIPTS.elsewhere, Timestamp(0));
+                call.arg(gateway.as_str());
+                for session in some {
+                    call.arg(session.to_string());
+                }
+                let mut answer = self.invoke(&call).await?;
+                let noted = lock(&self.shared.activity);
+                while !answer.is_empty() {
+                    let place: usize = answer.parsed()?;
+                    let session = *some.get(place).ok_or(DAMAGED)?;
+                    let active_at = answer.parsed().map(Timestamp)?;
+                    active.push((session, noted.exact(session, active_at)));
+                }
+            }
+            Ok(active)
+        })
+    }
+
     fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
         Box::pin(async move {
             let mut call = self.call(&SCRIPTS.attach_gateway, Timestamp(0));
