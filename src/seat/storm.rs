@@ -11,8 +11,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    ActivitySource, Answers, EndReason, Handle, Installed, NotSeated, SeatChange, SeatConfig,
-    SeatTable, TickReport, Verdict,
+    ActivitySource, Answers, EndReason, Grant, Handle, Installed, NotSeated, SeatChange,
+    SeatConfig, SeatTable, TickReport, Verdict,
     behaviour::{START, grant},
     model::follow,
 };
@@ -26,6 +26,8 @@ const WINDOW: u32 = 20;
 /// Revocations, and so seats that are given again.
 const ROUNDS: usize = 30_000;
 const NOBODY: Handle = Handle::new(u32::MAX, 1);
+/// Longer than the test goes on by its own time, however long a thread has to wait for a core meanwhile.
+const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
 /// The latest handle of each session, and the latest that was revoked: what stands there, nobody may find live any more.
 #[derive(Default)]
@@ -45,6 +47,15 @@ fn read(at: &AtomicU64) -> Handle {
     }
 }
 
+/// Says that all is done, also when it is over because somebody panicked.
+struct Finish<'a>(&'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 struct Storm {
     table: SeatTable,
     boards: Vec<Board>,
@@ -54,10 +65,11 @@ struct Storm {
 impl Storm {
     fn install(&self, session: usize, connection: u64) -> Handle {
         for _ in 0..50_000_000 {
-            match self
-                .table
-                .install(grant(session as u128, connection), START)
-            {
+            let grant = Grant {
+                ends_at: START.after(FOR_EVER),
+                ..grant(session as u128, connection)
+            };
+            match self.table.install(grant, START) {
                 Ok(Installed::Fresh(handle)) => return handle,
                 Ok(taken @ Installed::Taken { .. }) => {
                     panic!("{taken:?}: its last seat was revoked")
@@ -72,6 +84,7 @@ impl Storm {
 
     /// Seats everybody, revokes one after the other, and seats them again.
     fn revoke(&self) {
+        let _finish = Finish(&self.done);
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut seats: Vec<Handle> = (0..SESSIONS)
             .map(|session| self.install(session, 0))
@@ -98,7 +111,6 @@ impl Storm {
             seats[session] = self.install(session, round as u64 + 1);
             board.latest.store(pack(seats[session]), Ordering::Release);
         }
-        self.done.store(true, Ordering::SeqCst);
     }
 
     /// Plays in all seats, stale ones as well, and asks about them in batches. Returns how many answers said that a seat was live.
@@ -185,7 +197,8 @@ fn what_was_revoked_is_live_in_no_batch_and_active_in_no_pass() {
             table: SeatTable::new(SeatConfig {
                 capacity: SESSIONS as u32,
                 window: WINDOW,
-                idle: Duration::from_secs(1 << 30),
+                idle: FOR_EVER,
+                grace: FOR_EVER,
                 activity,
                 ..SeatConfig::default()
             }),
