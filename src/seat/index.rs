@@ -101,7 +101,7 @@ impl Index {
 
     /// Where the run of a hash begins: as far into the buckets as the hash is into all hashes.
     fn home(&self, upper: u32) -> usize {
-        (u64::from(upper) * self.buckets.len() as u64 >> 32) as usize
+        ((u64::from(upper) * self.buckets.len() as u64) >> 32) as usize
     }
 
     fn after(&self, at: usize) -> usize {

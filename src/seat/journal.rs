@@ -1,6 +1,9 @@
 //! The changes that the simulation has not been told yet.
 
-use super::{EndReason, Handle, Joined, SeatChange};
+use super::{
+    EndReason, Handle, Joined, SeatChange,
+    fault::{Fault, is_planted},
+};
 use crate::id::{ClientId, SessionId};
 
 /// Changes since the last tick, each seat's in order of occurrence.
@@ -112,7 +115,11 @@ impl Journal {
             client,
             reason,
         });
-        self.ended.push(handle.slot());
+        if is_planted(Fault::FreesAtOnce) {
+            self.free.push(handle.slot());
+        } else {
+            self.ended.push(handle.slot());
+        }
     }
 
     /// How many ends have not been handed over yet: so many slots wait for that.

@@ -62,6 +62,10 @@ mod closings;
 mod config;
 mod counts;
 mod era;
+#[cfg(not(tickgate_loom))]
+mod fault;
+#[cfg(tickgate_loom)]
+pub mod fault;
 mod floor;
 mod graces;
 mod grant;
@@ -72,6 +76,8 @@ mod journal;
 mod layout;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod oracle;
 mod pass;
 mod phases;
 #[cfg(test)]
@@ -82,6 +88,8 @@ mod record;
 mod revocations;
 mod seating;
 mod single_use;
+#[cfg(test)]
+mod storm;
 #[cfg(test)]
 mod suspending;
 mod sync;
@@ -96,6 +104,8 @@ pub use change::{EndReason, Joined, SeatChange, TickReport, Verdict};
 pub use closings::{Closing, Waker};
 pub use config::{ActivitySource, DEFAULT_WINDOW, SamePlayer, SeatConfig};
 pub use counts::SeatCounts;
+#[cfg(tickgate_loom)]
+pub use fault::Fault;
 pub use grant::{Grant, Installed, LiveSeatInfo, NotSeated};
 pub use handle::{Connection, Handle};
 pub use revocations::{ApplyError, Coverage, RevocationLog, Revoked};

@@ -15,6 +15,7 @@ use super::{
     EndReason, TickReport,
     books::Books,
     era::Due,
+    fault::{Fault, is_planted},
     floor::{GROUP, Overdue},
     hall::Hall,
     layout::Layout,
@@ -106,7 +107,9 @@ impl Pass {
             end_due(hall, books, due, from..to);
         } else {
             end_due(hall, books, due, from..groups);
-            end_due(hall, books, due, 0..to);
+            if !is_planted(Fault::LooksAway) {
+                end_due(hall, books, due, 0..to);
+            }
         }
     }
 }
@@ -128,7 +131,12 @@ fn end_due(hall: &Hall, books: &Mutex<Books>, due: Due, groups: Range<usize>) {
         if slots().any(|slot| hall.floor.overdue(slot, due).is_some()) {
             let mut books = lock(books);
             for slot in slots() {
-                let reason = match hall.floor.overdue(slot, due) {
+                let overdue = if is_planted(Fault::EndsUnchecked) {
+                    Some(Overdue::Idle)
+                } else {
+                    hall.floor.overdue(slot, due)
+                };
+                let reason = match overdue {
                     Some(Overdue::Expired) => EndReason::Expired,
                     Some(Overdue::Idle) => EndReason::Idle,
                     None => continue,

@@ -1,6 +1,7 @@
 //! Which seats' activity is due on which tick: N seats written once a window, about N/window of them on each tick.
 
 use super::{
+    fault::{Fault, is_planted},
     layout::{Deals, Layout},
     sync::zeroes,
 };
@@ -77,7 +78,7 @@ impl Phases {
             let passed = chain
                 .written
                 .and_then(|written| tick.0.checked_sub(written.0));
-            if passed.is_some_and(|passed| passed < window) {
+            if passed.is_some_and(|passed| passed < window) && !is_planted(Fault::WritesTwice) {
                 continue;
             }
             chain.written = Some(tick);
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(blocks(&mut phases, 4), [2, 3, 0], "late, but for the last");
         assert_eq!(blocks(&mut phases, 7), [1], "the others were just now");
         assert_eq!(blocks(&mut phases, 8), [0]);
-        assert_eq!(blocks(&mut phases, 9), [], "two ticks ago");
+        assert!(blocks(&mut phases, 9).is_empty(), "two ticks ago");
         assert_eq!(blocks(&mut phases, 11), [2, 3]);
         assert_eq!(blocks(&mut phases, 2), [2], "counted afresh");
     }
