@@ -173,6 +173,7 @@ impl Bench<'_> {
             for what in [What::Verify, What::Batch, What::TickAnswers] {
                 let key = Key::back_to_back(what.label(), size).beside(company);
                 if self.filter.measures && self.filter.wants(&key.name()) {
+                    // A company that falls behind says so; the figure stays, as there is no way to take it back from Criterion.
                     company.beside(crowd, || {
                         self.criterion(group, key, &mut crowd.ask(what));
                     });

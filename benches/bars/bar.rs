@@ -125,23 +125,21 @@ impl Line {
             of,
             note,
         } = &self.figure;
-        let mut line = json!({
+        json!({
             "name": self.name,
             "value": value,
             "least": least,
             "most": most,
             "of": of,
             "note": note,
-        });
-        if let Some(bound) = self.bound {
-            line["bound"] = json!(bound.value());
-            line["at"] = json!(match bound {
+            // Null where nothing is claimed.
+            "bound": self.bound.map(Bound::value),
+            "at": self.bound.map(|bound| match bound {
                 Bound::AtLeast(_) => "least",
                 Bound::AtMost(_) => "most",
-            });
-            line["ok"] = json!(self.holds());
-        }
-        line
+            }),
+            "ok": self.bound.map(|_| self.holds()),
+        })
     }
 
     /// A row of a Markdown table.

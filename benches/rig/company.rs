@@ -34,18 +34,22 @@ impl Company {
         }
     }
 
-    /// Does `act` in this company, which has begun before `act` does and ends with it.
-    pub(crate) fn beside<R>(self, crowd: &Crowd, act: impl FnOnce() -> R) -> R {
+    /// Does `act` in this company, which has begun before `act` does and ends with it. None if the company fell behind because the
+    /// machine had no time for it: what was measured then is of less than was asked for, and must not look like a result.
+    pub(crate) fn beside<R>(self, crowd: &Crowd, act: impl FnOnce() -> R) -> Option<R> {
         let stop = AtomicBool::new(false);
         let done = AtomicU64::new(0);
-        std::thread::scope(|scope| {
+        let fell_behind = AtomicBool::new(false);
+        let outcome = std::thread::scope(|scope| {
             match self {
                 Self::Alone => {}
                 Self::Verifier => {
                     scope.spawn(|| verify(crowd, &stop, &done));
                 }
                 Self::Writer => {
-                    scope.spawn(|| write(crowd, &stop, &done));
+                    scope.spawn(|| {
+                        fell_behind.store(!write(crowd, &stop, &done), Ordering::Release)
+                    });
                 }
             }
             while self != Self::Alone && done.load(Ordering::Acquire) == 0 {
@@ -54,7 +58,13 @@ impl Company {
             // Set when `act` panics too, or the scope would wait for ever.
             let _stop = StopOnDrop(&stop);
             act()
-        })
+        });
+        (!fell_behind.into_inner()).then_some(outcome)
+    }
+
+    /// The same, again as long as the company falls behind, three times at most.
+    pub(crate) fn beside_on_time<R>(self, crowd: &Crowd, mut act: impl FnMut() -> R) -> Option<R> {
+        (0..3).find_map(|_| self.beside(crowd, &mut act))
     }
 }
 
@@ -75,8 +85,8 @@ fn verify(crowd: &Crowd, stop: &AtomicBool, done: &AtomicU64) {
     }
 }
 
-/// Each write has its due instant; whoever wakes late catches up.
-fn write(crowd: &Crowd, stop: &AtomicBool, done: &AtomicU64) {
+/// Each write has its due instant; whoever wakes late catches up. False if more than a twentieth was still to be done in the end.
+fn write(crowd: &Crowd, stop: &AtomicBool, done: &AtomicU64) -> bool {
     let mut guests = crowd.guests();
     let mut closings = Vec::new();
     let started = stopwatch::start();
@@ -94,8 +104,10 @@ fn write(crowd: &Crowd, stop: &AtomicBool, done: &AtomicU64) {
     }
     assert_eq!(refused, 0, "of {writes} inserts of the writer");
     let due = started.elapsed().as_millis() as u64 * WRITES_PER_SECOND / 1_000;
-    assert!(
-        writes + due / 20 + 20 >= due,
-        "the writer fell behind: {writes} of {due}"
-    );
+    // It may have slept through the last milliseconds before it was stopped.
+    let kept_up = writes + due / 20 + 5 >= due;
+    if !kept_up {
+        eprintln!("-- the writer fell behind, {writes} of {due}: this machine is too busy");
+    }
+    kept_up
 }

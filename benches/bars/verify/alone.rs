@@ -43,7 +43,9 @@ fn p99(crowd: &Crowd, company: Company) -> Figure {
     let mut pass = crowd.ask(What::Pass);
     let (mut all, mut blocks) = (Vec::new(), Vec::new());
     for _ in 0..BLOCKS {
-        let samples = company.beside(crowd, || paced(&mut pass, TICKS));
+        let Some(samples) = company.beside_on_time(crowd, || paced(&mut pass, TICKS)) else {
+            continue;
+        };
         blocks.push(percentile(&samples, 0.99) / 1_000.0);
         all.extend(samples);
     }

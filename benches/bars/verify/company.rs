@@ -72,6 +72,7 @@ impl Slowdowns {
 
     fn tell_of(&self, report: &mut Report, bar: &'static Bar, company: Company) {
         let of = || self.0.iter().filter(|slowdown| slowdown.company == company);
+        // A subject without a single pair has no median (NaN), which is the worst of all, and short.
         let worst = of().max_by(|a, b| median(&a.ratios).total_cmp(&median(&b.ratios)));
         if let Some(worst) = worst {
             let note = format!("the worst of {}: {}", of().count(), worst.subject);
@@ -96,10 +97,15 @@ fn ratios(crowd: &Crowd, what: What, company: Company, at_60_hz: bool) -> Vec<f6
         }
     };
     let pairs = if at_60_hz { PACED_PAIRS } else { PAIRS };
-    (0..pairs)
-        .map(|_| {
+    let ratios: Vec<_> = (0..pairs)
+        .filter_map(|_| {
             let alone = time();
-            company.beside(crowd, &mut time) / alone
+            Some(company.beside_on_time(crowd, &mut time)? / alone)
         })
-        .collect()
+        .collect();
+    // A median of fewer pairs is none.
+    if ratios.len() < PACED_PAIRS {
+        return Vec::new();
+    }
+    ratios
 }
