@@ -523,7 +523,7 @@ fn tokens_go_to_the_gateways_of_other_sidecars_too() {
         }
     }
     let by_id = Target::Gateway("us".parse().unwrap());
-    assert_eq!(chosen(&by_id), Ok(us.clone()));
+    assert_eq!(chosen(&by_id), Ok(us));
     // Our own word on what is published counts for nothing here, and of a gateway that is here as well, ours.
     let own = PublishedGateway {
         elsewhere: false,
