@@ -133,8 +133,12 @@ fn comes_again(arena: &mut Arena) {
 fn who_joins_during_a_look_ends_in_time() {
     let life = Duration::from_secs(5);
     let mut arena = Arena::new(1);
-    // In each slot: where one was never used, every pass looks.
-    for (session, connection) in [(A, 1), (B, 2)] {
+    // In each slot, since where one was never used every pass looks; and once more, for a time that is to come.
+    let slots = u64::from(arena.table.slots());
+    for (session, connection) in [A, B].into_iter().cycle().zip(0..=slots) {
+        if connection == slots {
+            arena.tick();
+        }
         let seat = arena.install(Grant {
             ends_at: START.after(life),
             ..grant(session, connection)
@@ -147,7 +151,7 @@ fn who_joins_during_a_look_ends_in_time() {
     let worker = arena.spawn(move |table| {
         let grant = Grant {
             ends_at: then,
-            ..grant(B, 3)
+            ..grant(B, slots + 1)
         };
         table.install(grant, now).unwrap().handle()
     });
