@@ -202,6 +202,8 @@ pub struct TickReport {
     pub changes: Vec<SeatChange>,
     /// Sessions whose activity is to be written now; each at most once.
     pub active: Vec<SessionId>,
+    /// Which pass it is of; 0 before the first.
+    pub(super) pass: u64,
 }
 
 #[cfg(test)]

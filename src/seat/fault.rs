@@ -36,6 +36,8 @@ pub enum Fault {
     EndsEarly,
     /// A pass passes over slots whose turn it is to be looked at.
     LooksAway,
+    /// A pass sets the bit of a seat that it tells to be live, and does not look whether it still is.
+    TellsUnchecked,
     /// A phase is written out whenever its turn comes, however lately that was.
     WritesTwice,
 }

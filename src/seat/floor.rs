@@ -7,8 +7,9 @@
 //! | `sessions` | JTI of its seat, or of the last one | whoever holds the books, while the slot is free |
 //! | `ends_at` | absolute end of its seat; never, if there is none | whoever holds the books |
 //! | `active_at` | last activity known; never, if there is no seat | whoever holds the books, and the pass |
+//! | `live` | a bit: the simulation was told that its seat is live, and it is ([`live`](super::live)) | whoever holds the books clears it, the pass sets it |
 //!
-//! 29 bytes a slot, and 8 for each 64 of them: `earliest`, bounds of their times, by which the sweep passes over almost all of them. Each array is as long as it can ever get to be, and zeroed: the operating system backs its pages as slots are first
+//! 29 bytes and a bit a slot, and 8 for each 64 of them: `earliest`, bounds of their times, by which the sweep passes over almost all of them. Each array is as long as it can ever get to be, and zeroed: the operating system backs its pages as slots are first
 //! used ([`zeroes`]). So the table grows without moving anything, and a reader needs no lock, no segment and no second look. The arrays
 //! are apart because their readers are: verify takes four bytes a slot, 16 slots to a cache line that nothing writes but joins,
 //! suspensions and ends.
@@ -44,6 +45,7 @@ use super::{
     Handle, Verdict,
     era::{Due, NEVER},
     fault::{self, Fault, is_planted},
+    live::LiveBits,
     sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence, zeroes},
     word,
 };
@@ -62,6 +64,7 @@ pub(super) struct Floor {
     active_at: Box<[AtomicU32]>,
     /// By group of 64 slots: no end among them is earlier, nor any last activity.
     earliest: Box<[[AtomicU32; 2]]>,
+    pub(super) live: LiveBits,
 }
 
 impl Floor {
@@ -75,6 +78,7 @@ impl Floor {
             ends_at: zeroes(slots),
             active_at: zeroes(slots),
             earliest: zeroes(slots.div_ceil(GROUP)),
+            live: LiveBits::new(slots),
         }
     }
 
@@ -97,6 +101,7 @@ impl Floor {
             ends_at,
             active_at,
             earliest,
+            live,
         } = self;
         size_of_val(&**words)
             + size_of_val(&**marks)
@@ -104,6 +109,7 @@ impl Floor {
             + size_of_val(&**ends_at)
             + size_of_val(&**active_at)
             + size_of_val(&**earliest)
+            + live.bytes()
     }
 
     #[inline]
@@ -243,6 +249,7 @@ impl Floor {
     /// Suspends a live seat. Says whether it was marked; the mark stays, to be written out.
     pub(super) fn suspend(&self, handle: Handle) -> bool {
         self.set(handle.slot(), word::suspended(handle.generation()));
+        self.live.clear(handle.slot());
         self.is_marked(handle.slot())
     }
 
@@ -257,6 +264,7 @@ impl Floor {
     /// Ends a seat, live or suspended.
     pub(super) fn end(&self, handle: Handle) {
         self.set(handle.slot(), word::ended(handle.generation()));
+        self.live.clear(handle.slot());
         self.clear_times(handle.slot());
     }
 

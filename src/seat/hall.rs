@@ -26,6 +26,8 @@ pub(super) struct Hall {
     pub(super) closings: Closings,
     /// In milliseconds since the epoch.
     next_grace_end: Apart<AtomicU64>,
+    /// How many passes there were.
+    passes: AtomicU64,
     /// In milliseconds.
     idle: AtomicU64,
     /// The next sweep is to look at each slot.
@@ -42,6 +44,7 @@ impl Hall {
             journal: Apart(Mutex::new(Journal::new(config.capacity))),
             closings: Closings::default(),
             next_grace_end: Apart(AtomicU64::new(NO_GRACE)),
+            passes: AtomicU64::new(0),
             idle: AtomicU64::new(0),
             is_to_sweep_all: AtomicBool::new(false),
         };
@@ -52,6 +55,16 @@ impl Hall {
     /// How many slots were dealt out so far; all seats are among them.
     pub(super) fn slots_dealt(&self) -> u32 {
         self.deals.count() * self.layout.block
+    }
+
+    /// Counts a pass, and tells its number, from 1.
+    pub(super) fn count_pass(&self) -> u64 {
+        self.passes.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// How many passes there were.
+    pub(super) fn passes(&self) -> u64 {
+        self.passes.load(Ordering::Acquire)
     }
 
     pub(super) fn idle(&self) -> Duration {

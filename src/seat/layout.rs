@@ -40,7 +40,8 @@ impl Layout {
     pub(super) fn new(config: &SeatConfig) -> Self {
         let phases = config.window.max(1);
         let seats = config.capacity;
-        let block = prior_power_of_two(seats / phases / 8).min(LARGEST_BLOCK);
+        let each = seats / phases;
+        let block = prior_power_of_two(each / 8).max(prior_power_of_two(each / 2).min(64)).min(LARGEST_BLOCK);
         let partly_empty = u64::from(block) * u64::from(phases);
         let uneven = (u64::from(seats) * u64::from(phases)).isqrt();
         let more = u32::try_from(partly_empty + uneven)

@@ -74,6 +74,7 @@ mod handle;
 mod index;
 mod journal;
 mod layout;
+mod live;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -108,6 +109,7 @@ pub use counts::SeatCounts;
 pub use fault::Fault;
 pub use grant::{Grant, Installed, LiveSeatInfo, NotSeated};
 pub use handle::{Connection, Handle};
+pub use live::LiveSlots;
 pub use revocations::{ApplyError, Coverage, RevocationLog, Revoked};
 pub use single_use::{Pending, SingleUse, UseRefused};
 pub use table::SeatTable;

@@ -64,7 +64,11 @@ impl Pass {
         now: Timestamp,
         report: &mut TickReport,
     ) {
-        let TickReport { changes, active } = report;
+        let TickReport {
+            changes,
+            active,
+            pass,
+        } = report;
         changes.clear();
         active.clear();
         hall.era.begin(now);
@@ -73,6 +77,10 @@ impl Pass {
         self.sweep(hall, books, now);
         end_lost(hall, books, now);
         lock(&hall.journal).hand_over(changes);
+        for change in &*changes {
+            hall.floor.tell(change);
+        }
+        *pass = hall.count_pass();
     }
 
     /// Writes out the marked seats of each phase since the last pass: about N/window of N.

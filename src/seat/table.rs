@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{
     ActivitySource, Answers, Connection, EndReason, Grant, Handle, Installed, LiveSeatInfo,
-    NotSeated, SeatConfig, SeatCounts, TickReport, Verdict,
+    LiveSlots, NotSeated, SeatConfig, SeatCounts, TickReport, Verdict,
     books::Books,
     closings::{Closing, Waker},
     hall::Hall,
@@ -89,6 +89,18 @@ impl SeatTable {
             }
             answers.push(live);
         });
+    }
+
+    /// Who may stay, by slot, for whoever keeps players by [`Handle::slot`] and has heard what `report` says: the report of the last tick of this
+    /// table. One of any other is lent a view of nobody.
+    ///
+    /// It touches nobody: with [`ActivitySource::Verify`] ask by handle.
+    pub fn live<'a>(&'a self, report: &'a TickReport) -> LiveSlots<'a> {
+        if report.pass == self.hall.passes() && report.pass != 0 {
+            LiveSlots::of(&self.hall.floor.live)
+        } else {
+            LiveSlots::none()
+        }
     }
 
     /// Notes that the seat's session is active. Two atomic loads, and one store for the first touch after each write-out; does
