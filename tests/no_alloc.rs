@@ -87,6 +87,8 @@ fn ticks_allocate_nothing_once_warm() {
     let mut pass = |tick: u64| {
         handles.iter().for_each(|handle| table.touch(*handle));
         table.tick(Tick(tick), at(tick), &mut report);
+        let live = table.live(&report).runs();
+        assert_eq!(live.map(|run| run.len()).sum::<usize>(), handles.len());
     };
     (1..=2 * HZ).for_each(&mut pass);
     // Five seconds: five looks for due ends are among them.

@@ -48,16 +48,20 @@ pub(crate) enum What {
     Pass,
     /// A whole tick: the pass, then an answer for every handle by `verify_batch`.
     TickAnswers,
-    /// The same with everybody's touch measured too. In a gateway the workers touch, when a packet comes; here one thread does all.
+    /// A whole tick of a game that keeps its players by slot: the pass, then the slot of each who may stay, one by one, by
+    /// [`tickgate::seat::LiveSlots`].
+    TickSlots,
+    /// Tick and answers by batch, with everybody's touch measured too. In a gateway the workers touch, when a packet comes; here one thread does all.
     TouchTickAnswers,
 }
 
 impl What {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Verify,
         Self::Batch,
         Self::Pass,
         Self::TickAnswers,
+        Self::TickSlots,
         Self::TouchTickAnswers,
     ];
 
@@ -67,6 +71,7 @@ impl What {
             Self::Batch => "verify_batch",
             Self::Pass => "pass alone",
             Self::TickAnswers => "tick-answers",
+            Self::TickSlots => "tick-answers by slot",
             Self::TouchTickAnswers => "touch+tick-answers",
         }
     }
@@ -82,6 +87,7 @@ pub(crate) struct Crowd {
     /// The same handles in slot order, in which to touch all takes the least time.
     touched: Vec<Handle>,
     tick: AtomicU64,
+    guests_at_most: usize,
     guests: Mutex<Guests>,
 }
 
@@ -190,6 +196,7 @@ impl Crowd {
             asked,
             touched,
             tick: AtomicU64::new(ticks),
+            guests_at_most: guests.len(),
             guests: Mutex::new(Guests {
                 next: everybody.len() as u64,
                 seated: guests,
@@ -273,6 +280,18 @@ impl Asker<'_> {
         assert!(black_box(answers).all_live());
     }
 
+    /// Each slot is taken by itself, as a game takes it that has its player there. Guests may be coming and going.
+    fn live_slots(&self) {
+        let (mut live, mut slots) = (0_usize, 0_u32);
+        for run in self.crowd.table.live(&self.report).runs() {
+            live += run.len();
+            slots = run.fold(slots, u32::wrapping_add);
+        }
+        black_box(slots);
+        let everybody = self.crowd.handles.len();
+        assert!((everybody..=everybody + self.crowd.guests_at_most).contains(&live));
+    }
+
     fn tick(&mut self) {
         self.crowd.next_tick(&mut self.report);
         black_box(&self.report);
@@ -284,14 +303,14 @@ impl Subject for Asker<'_> {
     /// the question, it goes by here: it frees the slots of those whom a writer has revoked.
     fn prepare(&mut self) {
         match self.what {
-            What::Pass | What::TickAnswers => self.crowd.touch_all(),
+            What::Pass | What::TickAnswers | What::TickSlots => self.crowd.touch_all(),
             What::Verify | What::Batch => self.crowd.next_tick(&mut self.report),
             What::TouchTickAnswers => {}
         }
     }
 
     fn is_prepared(&self) -> bool {
-        matches!(self.what, What::Pass | What::TickAnswers)
+        matches!(self.what, What::Pass | What::TickAnswers | What::TickSlots)
     }
 
     fn pass(&mut self) {
@@ -302,6 +321,10 @@ impl Subject for Asker<'_> {
             What::TickAnswers => {
                 self.tick();
                 self.verify_batch();
+            }
+            What::TickSlots => {
+                self.tick();
+                self.live_slots();
             }
             What::TouchTickAnswers => {
                 self.crowd.touch_all();

@@ -17,7 +17,9 @@ use super::{
 use crate::{
     clock::Timestamp,
     id::{PlayerId, Tick},
-    seat::{Answers, EndReason, Handle, Joined, SeatChange, SeatTable, TickReport, Verdict},
+    seat::{
+        Answers, EndReason, Handle, Joined, LiveSlots, SeatChange, SeatTable, TickReport, Verdict,
+    },
 };
 
 /// The simulation's end of a gateway. One per gateway; it lives on the game loop's thread.
@@ -83,6 +85,7 @@ impl Simulation {
             inputs_dropped: dropped,
             seats: Seats {
                 table: &self.shared.seats,
+                report: &self.report,
                 verified: Cell::new(0),
                 total: &self.shared.counters.verifies,
             },
@@ -181,7 +184,8 @@ pub struct Exchange<'a> {
     pub inputs: Inputs<'a>,
     /// Datagrams that were dropped since the last tick because their seat, or all seats together, sent too many.
     pub inputs_dropped: u64,
-    /// The seats: [`verify`](Seats::verify) each one, or [all at once](Seats::verify_batch), every tick.
+    /// The seats: [`verify`](Seats::verify) each one, or [all at once](Seats::verify_batch), every tick; or take
+    /// [the slots of all who may stay](Seats::live).
     pub seats: Seats<'a>,
     /// What is to be sent.
     pub out: Outbox<'a>,
@@ -191,12 +195,19 @@ pub struct Exchange<'a> {
 /// takes the table itself (`&*seats`), uncounted.
 pub struct Seats<'a> {
     table: &'a SeatTable,
+    report: &'a TickReport,
     /// Here and not in the shared counter, which another core may hold: so that to count costs no more than an addition.
     verified: Cell<u64>,
     total: &'a AtomicU64,
 }
 
-impl Seats<'_> {
+impl<'a> Seats<'a> {
+    /// Who may stay, by slot: the least that it can cost to ask about everybody. For a game that keeps its players in an array by
+    /// [`Handle::slot`] and has followed all [changes](Exchange::changes) of this tick and of those before: see [`LiveSlots`]. Uncounted.
+    pub fn live(&self) -> LiveSlots<'a> {
+        self.table.live(self.report)
+    }
+
     /// May this seat stay? As [`SeatTable::verify`], and counted.
     pub fn verify(&self, handle: Handle) -> Verdict {
         self.verified.set(self.verified.get() + 1);
@@ -204,7 +215,7 @@ impl Seats<'_> {
     }
 
     /// May these seats stay? As [`SeatTable::verify_batch`], and counted: one bit per handle, in their order, into memory that is used
-    /// again. The way to ask about everybody on every tick.
+    /// again. The way to ask about everybody on every tick by handle.
     pub fn verify_batch(&self, handles: &[Handle], answers: &mut Answers) {
         // No slice has 2^64 handles.
         let asked = u64::try_from(handles.len()).unwrap_or(u64::MAX);

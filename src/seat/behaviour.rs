@@ -287,6 +287,48 @@ fn a_batch_answers_and_touches_as_one_by_one() {
     }
 }
 
+#[test]
+fn the_live_slots_are_of_those_who_were_told_and_of_the_last_report_alone() {
+    let (table, other) = (table_of(4), table_of(4));
+    let seat = |n: u64| table.install(grant(n.into(), n), START).unwrap().handle();
+    let (mut report, mut elsewhere) = (TickReport::default(), TickReport::default());
+    assert_eq!(table.live(&report).count(), 0, "no tick was");
+    let (first, second) = (seat(1), seat(2));
+    table.tick(Tick(1), START, &mut report);
+    other.tick(Tick(1), START, &mut elsewhere);
+    let both = [first, second].map(Handle::slot);
+    assert!(table.live(&report).iter().eq(both));
+    assert!(table.end(first, EndReason::Left));
+    assert!(table.live(&report).iter().eq([second.slot()]), "at once");
+
+    // The end is told, and a stranger takes the slot while the simulation works.
+    table.tick(Tick(2), START, &mut report);
+    let strangers: Vec<_> = (3..6).map(seat).collect();
+    let stranger = strangers
+        .iter()
+        .find(|stranger| stranger.slot() == first.slot());
+    assert!(
+        stranger.is_some(),
+        "{strangers:?} take all slots that there are"
+    );
+    assert!(table.live(&report).iter().eq([second.slot()]));
+
+    // Another simulation's report says nothing of this table's slots, nor does one that was not the last.
+    table.tick(Tick(3), START, &mut elsewhere);
+    assert_eq!(table.live(&report).count(), 0);
+    assert_eq!(table.live(&elsewhere).count(), 4);
+    assert!(format!("{:?}", table.live(&elsewhere)).starts_with('['));
+}
+
+/// A table of a few slots.
+fn table_of(capacity: u32) -> SeatTable {
+    let config = SeatConfig {
+        capacity,
+        ..SeatConfig::default()
+    };
+    SeatTable::with_spare_slots(config, 0)
+}
+
 /// However sessions come and go, each is written out on the phase of its JTI as long as blocks are left.
 #[test]
 fn a_session_sits_in_a_block_of_its_phase() {

@@ -23,6 +23,8 @@ pub type Waker = Arc<dyn Fn() + Send + Sync>;
 pub(super) struct Closings {
     /// One per worker that was ever named, in no order. A handful, so it is searched.
     desks: ArcSwap<Vec<Arc<Desk>>>,
+    /// Something was listed at some desk since workers were last woken: a tick that has nothing to ring for looks at no desk.
+    due: AtomicBool,
 }
 
 struct Desk {
@@ -39,10 +41,14 @@ impl Closings {
         let desk = self.desk(connection.worker);
         lock(&desk.listed).push((handle, connection, reason));
         desk.due.store(true, Ordering::Release);
+        self.due.store(true, Ordering::Release);
     }
 
     /// Wakes the workers for which something was listed.
     pub(super) fn ring(&self) {
+        if !self.due.load(Ordering::Relaxed) || !self.due.swap(false, Ordering::AcqRel) {
+            return;
+        }
         for desk in self.desks.load().iter() {
             if desk.due.load(Ordering::Relaxed) && desk.due.swap(false, Ordering::AcqRel) {
                 let waker = lock(&desk.waker).clone();

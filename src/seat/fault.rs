@@ -38,6 +38,8 @@ pub enum Fault {
     LooksAway,
     /// A pass sets the bit of a seat that it tells to be live, and does not look whether it still is.
     TellsUnchecked,
+    /// A seat's bit is set as soon as it is seated, before the simulation was told of it.
+    ShowsUntold,
     /// A phase is written out whenever its turn comes, however lately that was.
     WritesTwice,
 }

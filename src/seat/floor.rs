@@ -241,6 +241,7 @@ impl Floor {
             active.fetch_min(active_at, Ordering::AcqRel);
         }
         self.set(slot, word::live(generation));
+        self.live.opened(slot);
         // After the word, and whatever is there: a pass that takes it off finds the seat.
         self.marks.get(index)?.store(1, Ordering::Release);
         Some(Handle::new(slot, generation))

@@ -53,6 +53,13 @@ impl LiveBits {
         }
     }
 
+    /// A seat that the simulation was not told of yet.
+    pub(super) fn opened(&self, slot: u32) {
+        if is_planted(Fault::ShowsUntold) {
+            self.set(slot);
+        }
+    }
+
     fn set(&self, slot: u32) {
         if let Some(bits) = self.0.get((slot / BITS) as usize) {
             bits.fetch_or(1 << (slot % BITS), Ordering::AcqRel);

@@ -1,7 +1,7 @@
 //! Passes, batches, touches and revocations at full speed, on a table of many blocks: what a revocation has finished, no batch finds live.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
@@ -136,12 +136,22 @@ impl Storm {
         live
     }
 
+    /// Looks at the live slots that the tick lends: each is somebody's who was told of, and of whom no revocation was finished before.
+    fn look(&self, report: &TickReport, by_slot: &HashMap<u32, Handle>) {
+        let revoked: HashSet<Handle> = self.boards.iter().map(|b| read(&b.revoked)).collect();
+        for slot in self.table.live(report).iter() {
+            let handle = by_slot.get(&slot).expect("shown, and not told of");
+            assert!(!revoked.contains(handle), "revoked, and shown");
+        }
+    }
+
     /// Ticks without a rest. Returns how many ends and how much activity was told.
     fn tick(&self) -> (usize, usize) {
         let (mut ends, mut written) = (0, 0);
         let mut report = TickReport::default();
         let mut told: HashMap<Handle, Verdict> = HashMap::new();
         let mut seated: HashMap<SessionId, Handle> = HashMap::new();
+        let mut by_slot: HashMap<u32, Handle> = HashMap::new();
         let mut before_its_join: Vec<SessionId> = Vec::new();
         for tick in 0.. {
             let last = self.done.load(Ordering::SeqCst);
@@ -154,11 +164,13 @@ impl Storm {
                 match change {
                     SeatChange::Joined(joined) => {
                         seated.insert(joined.session, handle);
+                        by_slot.insert(handle.slot(), handle);
                     }
                     SeatChange::Ended { session, .. } => {
                         ends += 1;
                         // Nobody will be told of it again.
                         told.remove(&handle);
+                        by_slot.remove(&handle.slot());
                         if seated.get(session) == Some(&handle) {
                             seated.remove(session);
                         }
@@ -167,6 +179,7 @@ impl Storm {
                     SeatChange::Resumed { .. } | SeatChange::Suspended { .. } => {}
                 }
             }
+            self.look(&report, &by_slot);
             // A pass may meet a seat just before its join is there to be told; the next one tells it then.
             for session in before_its_join.drain(..) {
                 assert!(

@@ -91,8 +91,8 @@ impl SeatTable {
         });
     }
 
-    /// Who may stay, by slot, for whoever keeps players by [`Handle::slot`] and has heard what `report` says: the report of the last tick of this
-    /// table. One of any other is lent a view of nobody.
+    /// Who may stay, by slot: for whoever keeps players by [`Handle::slot`] and has heard what `report` says, which must be that of this
+    /// table's last tick. After another tick it lends a view of nobody.
     ///
     /// It touches nobody: with [`ActivitySource::Verify`] ask by handle.
     pub fn live<'a>(&'a self, report: &'a TickReport) -> LiveSlots<'a> {

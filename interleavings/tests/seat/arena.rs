@@ -10,8 +10,8 @@ use tickgate_interleavings::{
     clock::Timestamp,
     id::{ClientId, PlayerGeneration, PlayerId, SessionId, Tick},
     seat::{
-        Connection, EndReason, Fault, Grant, Handle, Installed, NotSeated, SeatChange, SeatConfig,
-        SeatTable, TickReport, fault,
+        Connection, EndReason, Fault, Grant, Handle, Installed, LiveSlots, NotSeated, SeatChange,
+        SeatConfig, SeatTable, TickReport, fault,
     },
 };
 
@@ -124,6 +124,11 @@ impl Arena {
         self.table.tick(Tick(self.tick), self.now, &mut self.report);
         self.changes.extend_from_slice(&self.report.changes);
         self.active.clone_from(&self.report.active);
+    }
+
+    /// Who may stay, as the last tick lends it.
+    pub fn live(&self) -> LiveSlots<'_> {
+        self.table.live(&self.report)
     }
 
     /// The ends of a seat that were told.

@@ -15,5 +15,6 @@
 mod activity;
 mod arena;
 mod ends;
+mod live;
 mod revocation;
 mod slots;

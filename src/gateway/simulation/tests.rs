@@ -100,6 +100,7 @@ fn what_is_sent_to_a_suspended_seat_goes_nowhere_quietly() {
     let mut exchange = stage.simulation.tick();
     assert_eq!(exchange.changes, [SeatChange::Suspended { handle }]);
     assert_eq!(exchange.seats.verify(handle), Verdict::Suspended);
+    assert!(!exchange.seats.live().contains(handle.slot()));
     assert!(exchange.out.datagram(handle, b"are you there"));
     assert!(exchange.out.message(handle, b"?"));
     drop(exchange);
@@ -230,6 +231,7 @@ fn an_exchange_allocates_nothing_once_warm() {
         let mut heard = 0;
         seats.verify_batch(&handles, &mut answers);
         assert!(answers.all_live());
+        assert_eq!(seats.live().iter().count(), handles.len());
         for handle in &handles {
             assert!(seats.verify(*handle).is_live());
             for input in inputs.of(*handle) {

@@ -1,11 +1,11 @@
 //! Plain maps of seats, and each call of the table held to them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
-use super::tally::Tally;
+use super::{order::Order, tally::Tally};
 use crate::{
     clock::Timestamp,
     id::{PlayerGeneration, PlayerId, SessionId},
@@ -43,6 +43,8 @@ pub(super) struct Seat {
     pub(super) ended: Option<EndReason>,
     /// As the simulation was told last.
     pub(super) told: Option<Verdict>,
+    /// Told as live, and live ever since.
+    pub(super) is_shown: bool,
 }
 
 impl Seat {
@@ -65,43 +67,6 @@ impl Seat {
     fn touch(&mut self, now: Timestamp, last_tick: u64) {
         self.active_at = self.active_at.max(now);
         self.marked.get_or_insert(last_tick);
-    }
-}
-
-/// Joins and ends in the order in which they are to be told. Those of one call stand in any.
-#[derive(Default)]
-pub(super) struct Order {
-    /// Numbers of instants, of each seat in order.
-    instants: HashMap<Handle, VecDeque<u64>>,
-    instant: u64,
-    /// What is noted is of the same instant as what was before.
-    at_once: bool,
-}
-
-impl Order {
-    fn note(&mut self, handle: Handle) {
-        self.instant += u64::from(!self.at_once);
-        self.instants
-            .entry(handle)
-            .or_default()
-            .push_back(self.instant);
-    }
-
-    /// Holds what was told to it, and starts afresh.
-    pub(super) fn hear(&mut self, told: &[Handle]) {
-        let instants: Vec<u64> = told
-            .iter()
-            .map(|handle| {
-                let instant = self.instants.get_mut(handle).and_then(VecDeque::pop_front);
-                instant.unwrap_or_else(|| panic!("{handle} neither joined nor ended"))
-            })
-            .collect();
-        assert!(
-            instants.is_sorted(),
-            "joins and ends out of order: {told:?}"
-        );
-        self.instants.retain(|_, rest| !rest.is_empty());
-        assert!(self.instants.is_empty(), "not told: {:?}", self.instants);
     }
 }
 
@@ -255,6 +220,7 @@ impl Book {
                 written: None,
                 ended: None,
                 told: None,
+                is_shown: false,
             },
         );
         if let Some(before) = before {
@@ -298,6 +264,7 @@ impl Book {
         }
         self.suspended -= usize::from(seat.is_suspended());
         seat.ended = Some(reason);
+        seat.is_shown = false;
         let (session, player) = (seat.grant.session, seat.grant.player);
         if let Some(connection) = seat.connection.take()
             && close
@@ -386,7 +353,7 @@ impl Book {
             return;
         }
         let seat = self.seats.get_mut(&handle.slot()).unwrap();
-        seat.connection = None;
+        (seat.connection, seat.is_shown) = (None, false);
         seat.grace_ends = now.after(grace);
         if seat.marked.is_some() {
             seat.known_at = seat.known_at.max(now);
@@ -591,6 +558,7 @@ impl Book {
             .for_each(|session| self.ask_session(session));
         let all: Vec<Handle> = self.given.iter().copied().collect();
         self.verify_batch(&all);
+        self.look();
         all.into_iter().for_each(|handle| {
             self.verify(handle);
             self.ask_reason(handle);

@@ -9,6 +9,7 @@
 //! a simulation that stands still.
 
 mod book;
+mod order;
 mod passes;
 mod tally;
 mod world;
@@ -103,13 +104,18 @@ fn agrees_with_plain_maps() {
 
 #[test]
 fn planted_bugs_are_found() {
-    use Fault::{EndsEarly, FreesAtOnce, LooksAway, NoSeatCheck, SameGeneration, WritesTwice};
+    use Fault::{
+        EndsEarly, FreesAtOnce, LooksAway, NoSeatCheck, SameGeneration, ShowsUntold,
+        TellsUnchecked, WritesTwice,
+    };
     let faults = [
         EndsEarly,
         FreesAtOnce,
         LooksAway,
         NoSeatCheck,
         SameGeneration,
+        ShowsUntold,
+        TellsUnchecked,
         WritesTwice,
     ];
     for bug in faults {

@@ -26,7 +26,8 @@ impl Book {
         self.hear_active(&report.active);
         self.hear_changes(&report);
         self.report = report;
-        for seat in self.seats.values() {
+        for seat in self.seats.values_mut() {
+            seat.is_shown = seat.verdict().is_live();
             seat.is_as_it_must_be(&self.config, self.tick, self.skipped, self.now);
         }
     }
@@ -98,6 +99,17 @@ impl Book {
         }
         self.order.hear(&order);
         self.each_is_told_as_it_is(&report.changes);
+    }
+
+    /// The view by slot shows who was told as live and was so ever since, and nobody else.
+    pub(super) fn look(&self) {
+        let live = self.table.live(&self.report);
+        let shown = self.seats.iter().filter(|(_, seat)| seat.is_shown);
+        let mut expected: Vec<u32> = shown.map(|(slot, _)| *slot).collect();
+        expected.sort_unstable();
+        assert_eq!(live.iter().collect::<Vec<_>>(), expected);
+        assert_eq!(live.count(), expected.len());
+        assert!(expected.iter().all(|slot| live.contains(*slot)));
     }
 
     fn each_is_told_as_it_is(&self, changes: &[SeatChange]) {

@@ -257,6 +257,7 @@ impl World {
             Step::Batch => {
                 let handles = self.batch();
                 self.book.verify_batch(&handles);
+                self.book.look();
             }
             Step::Tick => {
                 // Real ticks come a little early or late, and sometimes the same one is asked for again.
