@@ -20,7 +20,8 @@
 //!
 //! [`SeatTable`] keeps the seats. What is asked of every seat on every tick stands on the *floor*: flat arrays of atomics by slot,
 //! which any thread reads without lock, hash, clock or allocation. Whether a seat may stay is one word of four bytes ([`Handle`] names
-//! slot and generation); whoever follows that up finds the layout in `word.rs`, and what may overlap what in `floor.rs`. Everything else
+//! slot and generation); whoever follows that up finds the layout in `word.rs`, and what may overlap what in `floor.rs`. For games that keep players by
+//! slot, a tick lends one bit for each (`live.rs`). Everything else
 //! about a seat stands in the *books* behind one lock, which admissions and ends take and the hot path never does. Beside the table
 //! stand the two memories that admission asks: [`SingleUse`], which connect tokens were used, and [`RevocationLog`], what was revoked.
 //!
