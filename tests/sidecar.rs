@@ -14,6 +14,10 @@ mod admin;
 mod auth;
 #[path = "sidecar/fixture.rs"]
 mod fixture;
+#[path = "sidecar/links.rs"]
+mod links;
+#[path = "sidecar/login.rs"]
+mod login;
 #[path = "sidecar/refresh.rs"]
 mod refresh;
 #[path = "sidecar/running.rs"]

@@ -36,7 +36,7 @@ impl Labelled {
         *counts.entry(value).or_default() += 1;
     }
 
-    fn read(&self) -> Vec<(&'static str, u64)> {
+    pub(super) fn read(&self) -> Vec<(&'static str, u64)> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts
             .iter()
@@ -65,6 +65,10 @@ impl Count {
 pub(super) struct Counters {
     /// Logins, by method: a login method's name, or "backend".
     pub(super) logins: Labelled,
+    /// Proofs of an account that were refused, by the refusal's label.
+    pub(super) refused_logins: Labelled,
+    /// Letters, by outcome: "sent", or why not: "expired", "refused" (by the relay, for good), "failed", "unwritable".
+    pub(super) mails: Labelled,
     /// Refreshes, by outcome: "rotated", "again", or why not: "reused", "ended", "rejected".
     pub(super) refreshes: Labelled,
     /// Connect tokens asked for, by outcome: "minted", or a refusal's label.
@@ -83,6 +87,8 @@ impl Counters {
     pub(super) fn new() -> Self {
         Self {
             logins: Labelled::new(&["backend"]),
+            refused_logins: Labelled::new(&["wrong_code"]),
+            mails: Labelled::new(&["sent", "failed", "refused", "expired"]),
             refreshes: Labelled::new(&["rotated", "again", "reused", "ended", "rejected"]),
             connect_tokens: Labelled::new(&["minted"]),
             revocations: Labelled::new(&["session", "player", "logout"]),
@@ -196,6 +202,8 @@ impl Readings for SidecarMetrics {
 fn read_counters(counters: &Counters, scrape: &mut Scrape<'_>) -> fmt::Result {
     let Counters {
         logins,
+        refused_logins,
+        mails,
         refreshes,
         connect_tokens,
         revocations,
@@ -205,6 +213,18 @@ fn read_counters(counters: &Counters, scrape: &mut Scrape<'_>) -> fmt::Result {
     } = counters;
     let labelled = [
         ("logins", "Sessions made", "method", logins),
+        (
+            "logins_refused",
+            "Proofs of an account that were refused",
+            "reason",
+            refused_logins,
+        ),
+        (
+            "mails",
+            "Letters that came to an end, one way or another",
+            "outcome",
+            mails,
+        ),
         ("refreshes", "Refreshes asked for", "outcome", refreshes),
         (
             "connect_tokens",
@@ -288,6 +308,8 @@ mod tests {
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         for line in [
             "tickgate_sidecar_logins_total{method=\"backend\"} 0",
+            "tickgate_sidecar_logins_refused_total{reason=\"wrong_code\"} 0",
+            "tickgate_sidecar_mails_total{outcome=\"sent\"} 0",
             "tickgate_sidecar_refreshes_total{outcome=\"rotated\"} 0",
             "tickgate_sidecar_connect_tokens_total{outcome=\"minted\"} 0",
             "tickgate_sidecar_connect_tokens_total{outcome=\"gateway_away\"} 1",

@@ -14,6 +14,7 @@ mod conformance;
 mod draw;
 mod embedded;
 mod error;
+mod logins;
 #[cfg(test)]
 pub(crate) mod memory;
 mod rotation;
@@ -32,6 +33,10 @@ use crate::{
 
 pub use embedded::EmbeddedStore;
 pub use error::{OpenError, StoreError};
+pub use logins::{
+    Account, Attempt, Code, Guess, Issued, Join, KeyedHash, Linked, Logins, MAX_IDENTITIES,
+    MAX_PAYLOAD, OneTime, OneTimePurpose, PasswordSet, Payload, Spent,
+};
 pub use session::{EndedBy, Found, Player, Session, Standing};
 
 /// What a store answers, some time.
@@ -190,11 +195,11 @@ pub struct Purged {
     pub events: usize,
 }
 
-/// Where sessions, players and revocations are kept.
+/// Where sessions, players and revocations are kept, and, as [`Logins`], what the ways to log in keep.
 ///
 /// Times are the caller's, so that a store needs no clock of its own. Dropping a future does not undo what it asked for: a change
 /// that was queued happens.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Logins + Send + Sync + 'static {
     /// Makes a session, and the player if the account is new, in one step. The session carries the player generation of that very
     /// instant, so that it is on one side or the other of every revocation of the player.
     fn start_session(&self, new: NewSession) -> Answer<'_, Started>;
