@@ -175,8 +175,17 @@ async fn conveniences_are_for_development_on_loopback() {
     assert_eq!(error.label(), "convenience_exposed");
     assert!(error.to_string().contains("0.0.0.0:0"), "{error}");
 
+    // Letters that lie in a folder are convenient too.
+    let spooling = SidecarConfig {
+        dev_login: false,
+        ..production()
+    };
+    let error = refused(spooling).await;
+    assert_eq!(error.label(), "convenience_in_production");
     let without = SidecarConfig {
         dev_login: false,
+        login: LoginConfig::default(),
+        mail: None,
         ..production()
     };
     let stage = world.start_with(without).await;
@@ -227,6 +236,22 @@ async fn a_bad_configuration_does_not_start() {
         refused(none).await.to_string(),
         "connect tokens per minute must be at least 1"
     );
+    let shared = SidecarConfig {
+        login_key: LoginKey::from_bytes(&world.session_key),
+        ..world.config()
+    };
+    assert!(matches!(refused(shared).await, StartError::SharedKey(_)));
+    for break_it in [
+        |config: &mut SidecarConfig| config.mail = None,
+        |config: &mut SidecarConfig| config.mail.as_mut().unwrap().link = None,
+    ] {
+        let mut config = world.config();
+        break_it(&mut config);
+        assert_eq!(refused(config).await.label(), "no_mail");
+    }
+    let mut long = world.config();
+    long.login.magic_link_life = 16 * MINUTE;
+    assert_eq!(refused(long).await.label(), "life");
     let epochs = SidecarConfig {
         previous_transport_key: Some(MasterKey {
             epoch: 1,

@@ -20,6 +20,8 @@ pub(super) mod network;
 pub(super) mod nonce;
 pub(super) mod otp;
 pub(super) mod password;
+#[cfg(test)]
+mod timing;
 pub(super) mod verification;
 
 use std::sync::Arc;

@@ -74,7 +74,7 @@ impl Hasher {
         Self::with(MEMORY_KIB, PASSES)
     }
 
-    fn with(memory_kib: u32, passes: u32) -> Result<Self, StoreError> {
+    pub(super) fn with(memory_kib: u32, passes: u32) -> Result<Self, StoreError> {
         let params = Params::new(memory_kib, passes, LANES, None);
         let params = params.map_err(|_| StoreError::Randomness)?;
         let mut random = Zeroizing::new([0; 32]);

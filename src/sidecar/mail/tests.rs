@@ -2,96 +2,150 @@
 
 use std::sync::Mutex;
 
+use futures_util::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::{clock::ManualTime, sidecar::tests::START};
+use crate::{certs::DevCerts, clock::ManualTime, sidecar::tests::START, tls};
 
-/// What the relay answers to a letter, one after the other; after the last it takes everything.
+/// A line in both directions.
+trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Line for T {}
+
 struct Relay {
     port: u16,
     /// Letters as they arrived.
     taken: mpsc::Receiver<String>,
 }
 
+/// What a relay goes by.
+#[derive(Clone)]
+struct Rules {
+    /// What it answers to letters, one after the other; after the last it takes everything.
+    answers: Arc<Mutex<Vec<&'static str>>>,
+    /// What it offers STARTTLS with.
+    upgrade: Option<TlsAcceptor>,
+    taken: mpsc::Sender<String>,
+}
+
 impl Relay {
     async fn up(answers: &[&'static str]) -> Self {
+        Self::secured(answers, SmtpSecurity::Plain, None).await
+    }
+
+    async fn secured(
+        answers: &[&'static str],
+        security: SmtpSecurity,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (sender, taken) = mpsc::channel(100);
-        let answers = Arc::new(Mutex::new(answers.iter().copied().collect::<Vec<_>>()));
+        let rules = Rules {
+            answers: Arc::new(Mutex::new(answers.to_vec())),
+            upgrade: tls.clone().filter(|_| security == SmtpSecurity::StartTls),
+            taken: sender,
+        };
+        let first = tls.filter(|_| security == SmtpSecurity::Tls);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (answers, sender) = (Arc::clone(&answers), sender.clone());
-                tokio::spawn(async move { drop(converse(stream, &answers, sender).await) });
+                let (rules, first) = (rules.clone(), first.clone());
+                tokio::spawn(async move {
+                    let line: Box<dyn Line> = match first {
+                        Some(tls) => Box::new(tls.accept(stream).await?),
+                        None => Box::new(stream),
+                    };
+                    converse(line, "220 relay.test ESMTP\r\n", rules).await
+                });
             }
         });
         Self { port, taken }
     }
 
     fn delivery(&self) -> Delivery {
+        self.secured_delivery(SmtpSecurity::Plain, Vec::new())
+    }
+
+    fn secured_delivery(
+        &self,
+        security: SmtpSecurity,
+        ca: Vec<CertificateDer<'static>>,
+    ) -> Delivery {
         Delivery::Smtp(SmtpConfig {
             host: "127.0.0.1".to_owned(),
             port: self.port,
-            security: SmtpSecurity::Plain,
+            security,
             credentials: Some(("user".to_owned(), Zeroizing::new("swordfish".to_owned()))),
-            ca: Vec::new(),
+            ca,
         })
     }
 }
 
 /// One conversation, from the greeting to QUIT. Says no where the answers to be given say so.
-async fn converse(
-    stream: tokio::net::TcpStream,
-    answers: &Mutex<Vec<&'static str>>,
-    taken: mpsc::Sender<String>,
-) -> std::io::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut lines = BufReader::new(read).lines();
-    write.write_all(b"220 relay.test ESMTP\r\n").await?;
-    while let Some(line) = lines.next_line().await? {
-        let command = line.split(' ').next().unwrap_or("").to_ascii_uppercase();
-        let answer = match &*command {
-            "EHLO" => "250-relay.test\r\n250-8BITMIME\r\n250 AUTH PLAIN",
-            // "\0user\0swordfish" in base64.
-            "AUTH" if line.ends_with("AHVzZXIAc3dvcmRmaXNo") => "235 welcome",
-            "AUTH" => "535 no",
-            "MAIL" | "RCPT" => "250 ok",
-            "DATA" => {
-                write.write_all(b"354 go on\r\n").await?;
-                let mut letter = String::new();
-                while let Some(line) = lines.next_line().await? {
-                    if line == "." {
-                        break;
-                    }
-                    letter += &line;
-                    letter += "\n";
+fn converse(
+    line: Box<dyn Line>,
+    greeting: &'static str,
+    rules: Rules,
+) -> BoxFuture<'static, std::io::Result<()>> {
+    Box::pin(async move {
+        let (read, mut write) = tokio::io::split(line);
+        let mut lines = BufReader::new(read).lines();
+        write.write_all(greeting.as_bytes()).await?;
+        while let Some(line) = lines.next_line().await? {
+            let command = line.split(' ').next().unwrap_or("").to_ascii_uppercase();
+            let answer = match (&*command, &rules.upgrade) {
+                ("EHLO", Some(_)) => "250-relay.test\r\n250 STARTTLS",
+                ("EHLO", None) => "250-relay.test\r\n250-8BITMIME\r\n250 AUTH PLAIN",
+                ("STARTTLS", Some(tls)) => {
+                    write.write_all(b"220 go on\r\n").await?;
+                    let line = lines.into_inner().into_inner().unsplit(write);
+                    let line = Box::new(tls.accept(line).await?);
+                    let upgrade = None;
+                    return converse(line, "", Rules { upgrade, ..rules }).await;
                 }
-                let answer = {
-                    let mut answers = answers.lock().unwrap();
-                    if answers.is_empty() {
-                        "250 taken"
-                    } else {
-                        answers.remove(0)
+                // Nothing else goes over a line that is not private yet.
+                (_, Some(_)) => "530 STARTTLS first",
+                // "\0user\0swordfish" in base64.
+                ("AUTH", None) if line.ends_with("AHVzZXIAc3dvcmRmaXNo") => "235 welcome",
+                ("AUTH", None) => "535 no",
+                ("MAIL" | "RCPT", None) => "250 ok",
+                ("DATA", None) => {
+                    write.write_all(b"354 go on\r\n").await?;
+                    let mut letter = String::new();
+                    while let Some(line) = lines.next_line().await? {
+                        if line == "." {
+                            break;
+                        }
+                        letter += &line;
+                        letter += "\n";
                     }
-                };
-                if answer.starts_with("250") {
-                    taken.send(letter).await.unwrap();
+                    let answer = {
+                        let mut answers = rules.answers.lock().unwrap();
+                        match answers.is_empty() {
+                            true => "250 taken",
+                            false => answers.remove(0),
+                        }
+                    };
+                    if answer.starts_with("250") {
+                        rules.taken.send(letter).await.unwrap();
+                    }
+                    answer
                 }
-                answer
-            }
-            "QUIT" => {
-                write.write_all(b"221 bye\r\n").await?;
-                return Ok(());
-            }
-            _ => "502 what?",
-        };
-        write.write_all(format!("{answer}\r\n").as_bytes()).await?;
-    }
-    Ok(())
+                ("QUIT", None) => {
+                    write.write_all(b"221 bye\r\n").await?;
+                    return Ok(());
+                }
+                _ => "502 what?",
+            };
+            write.write_all(format!("{answer}\r\n").as_bytes()).await?;
+        }
+        Ok(())
+    })
 }
 
 struct Office {
@@ -170,6 +224,31 @@ async fn a_busy_relay_is_asked_again_and_one_that_refuses_is_not() {
     office.post("222222");
     assert!(relay.taken.recv().await.unwrap().contains("222222"));
     assert_eq!(office.outcomes().await, [("refused", 1), ("sent", 1)]);
+}
+
+#[tokio::test]
+async fn a_relay_is_believed_by_its_certificate_alone() {
+    let (certs, others) = (
+        DevCerts::generate(&[]).unwrap(),
+        DevCerts::generate(&[]).unwrap(),
+    );
+    for security in [SmtpSecurity::Tls, SmtpSecurity::StartTls] {
+        let config = tls::rpc_server_config(&certs.sidecar, None).unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let mut relay = Relay::secured(&[], security, Some(acceptor)).await;
+        for (ca, outcome) in [(&certs.ca, "sent"), (&others.ca, "failed")] {
+            let office = office(relay.secured_delivery(security, vec![ca.clone()]));
+            office.post("123456");
+            assert_eq!(office.outcomes().await, [(outcome, 1)], "{security:?}");
+        }
+        assert!(relay.taken.recv().await.unwrap().contains("123456"));
+    }
+    // One that does not offer STARTTLS is told nothing.
+    let mut plain = Relay::up(&[]).await;
+    let office = office(plain.secured_delivery(SmtpSecurity::StartTls, vec![certs.ca.clone()]));
+    office.post("123456");
+    assert_eq!(office.outcomes().await, [("failed", 1)]);
+    assert!(plain.taken.try_recv().is_err());
 }
 
 #[tokio::test]

@@ -158,7 +158,8 @@ pub(in crate::store) async fn attempts_in_a_row_are_counted_before_they_are_made
             Attempt::TooMany => None,
         })
         .collect();
-    assert_eq!(counted, (1..=100).collect());
+    let all: HashSet<u32> = (1..=100).collect();
+    assert_eq!(counted, all);
     // Another account is not concerned, and neither is this one once it has been proved.
     let attempt = |n, at| store.attempt(key(n), 100, at, end);
     assert_eq!(attempt(2, START).await.unwrap(), Attempt::Counted(1));

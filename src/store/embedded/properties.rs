@@ -14,7 +14,7 @@ use crate::{
     control::Revocation,
     id::{GatewayId, Incarnation},
     store::{
-        RefreshClaim, Refreshed, Standing,
+        Logins, RefreshClaim, Refreshed, Standing,
         conformance::{LIVES, START, account},
         memory::MemoryStore,
     },
