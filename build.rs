@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Messages with a secret in them.
-const SECRET: [&str; 7] = [
+const SECRET: [&str; 12] = [
     "TransportKey",
     "ConnectTicket",
     "LoginResponse",
@@ -11,6 +11,11 @@ const SECRET: [&str; 7] = [
     "RefreshRequest",
     "RefreshResponse",
     "LogoutRequest",
+    "OtpLogin",
+    "MagicLinkLogin",
+    "PasswordLogin",
+    "ConsumeVerificationRequest",
+    "RequestOtpResponse",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -56,6 +56,11 @@ redacted!(RefreshResponse {
     role,
 });
 redacted!(LogoutRequest { refresh_token; });
+redacted!(OtpLogin { email, request_id, code; });
+redacted!(MagicLinkLogin { token; });
+redacted!(PasswordLogin { email, password; });
+redacted!(ConsumeVerificationRequest { token, purpose; });
+redacted!(RequestOtpResponse { request_id; expires_at_ms });
 
 /// The file descriptors of all services, for the reflection service.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("tickgate.v1");
@@ -105,13 +110,38 @@ mod tests {
         let logout = LogoutRequest {
             refresh_token: CANARY.into(),
         };
+        let otp = LoginRequest {
+            method: Some(login_request::Method::Otp(OtpLogin {
+                email: CANARY.into(),
+                request_id: CANARY.into(),
+                code: CANARY.into(),
+            })),
+            link: false,
+        };
+        let link = MagicLinkLogin {
+            token: CANARY.into(),
+        };
+        let password = PasswordLogin {
+            email: CANARY.into(),
+            password: CANARY.into(),
+        };
+        let consumed = ConsumeVerificationRequest {
+            token: CANARY.into(),
+            purpose: Some(consume_verification_request::Purpose::NewPassword(
+                CANARY.into(),
+            )),
+        };
+        let asked = RequestOtpResponse {
+            request_id: CANARY.into(),
+            expires_at_ms: 1,
+        };
         let shown = format!(
-            "{attached:?} {message:?} {ticket:?} {login:?} {created:#?} {refresh:?} {refreshed:?} {logout:?}"
+            "{link:?} {password:?} {consumed:?} {otp:?} {asked:?} {attached:?} {message:?} {ticket:?} {login:?} {created:#?} {refresh:?} {refreshed:?} {logout:?}"
         );
         assert!(!shown.contains(CANARY), "{shown}");
         // Bytes would show as numbers, were they shown as a list.
         assert!(!shown.contains("99, 97, 110"), "{shown}");
-        assert_eq!(shown.matches("[redacted]").count(), 11);
+        assert_eq!(shown.matches("[redacted]").count(), 20);
         assert!(shown.contains("eu-1") && shown.contains("epoch: 3"));
     }
 }

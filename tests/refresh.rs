@@ -69,6 +69,7 @@ impl Client {
         let method = login_request::Method::Dev(proto::DevLogin { name: name.into() });
         let request = proto::LoginRequest {
             method: Some(method),
+            link: false,
         };
         self.0.clone().login(request).await.unwrap().into_inner()
     }

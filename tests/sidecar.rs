@@ -14,12 +14,18 @@ mod admin;
 mod auth;
 #[path = "sidecar/fixture.rs"]
 mod fixture;
+#[path = "sidecar/links.rs"]
+mod links;
+#[path = "sidecar/login.rs"]
+mod login;
 #[cfg(feature = "redis")]
 #[path = "../src/store/redis/tests/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use all of it")]
 mod redis_server;
 #[path = "sidecar/refresh.rs"]
 mod refresh;
+#[path = "sidecar/relay.rs"]
+mod relay;
 #[path = "sidecar/running.rs"]
 mod running;
 #[cfg(feature = "redis")]

@@ -131,7 +131,9 @@ impl From<KeyError> for Failure {
             KeyError::Invalid { purpose, .. } => format!(
                 "put a key there as `tickgate keys generate {purpose}` prints it: one line that starts with k4.local."
             ),
-            KeyError::Unreadable { .. } | KeyError::NotWritten { .. } => {
+            KeyError::Unreadable { .. }
+            | KeyError::NotWritten { .. }
+            | KeyError::Password { .. } => {
                 "check the path and who may read and write there".to_owned()
             }
             _ => "make another key with `tickgate keys generate` for one of them".to_owned(),

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 use tickgate::{
     config::write_key_file,
-    token::{KeyId, RefreshKey, SessionKey, TransportMasterKey},
+    token::{KeyId, LoginKey, RefreshKey, SessionKey, TransportMasterKey},
 };
 use zeroize::Zeroizing;
 
@@ -33,16 +33,18 @@ enum Command {
     long_about = "Makes a new key of 32 random bytes and writes it as PASERK text (k4.local.…): to standard output, or to a file that \
         its owner alone can read (mode 0600). An existing file is never overwritten. The key's id (k4.lid.…), which is no secret \
         and stands in every token, goes to standard error.\n\n\
-        A sidecar needs three keys, and refuses to start when two are the same. The session key seals session tokens, the refresh \
+        A sidecar needs four keys, and refuses to start when two are the same. The session key seals session tokens, the refresh \
         key refresh tokens; the transport key is the master from which every gateway process is given a key of its own for connect \
-        tokens. Gateways need none of them in a file.",
+        tokens; under the login key the store knows codes and links that were mailed, and nothing that opens anything. Gateways need \
+        none of them in a file.",
     after_long_help = "Examples:\n  \
         tickgate keys generate session --out certs/session.key\n  \
         tickgate keys generate refresh --out certs/refresh.key\n  \
         tickgate keys generate transport --out certs/transport.key\n  \
+        tickgate keys generate login --out certs/login.key\n  \
         export SESSION_KEY=$(tickgate keys generate session)\n\n\
-        What to do next: name the file or the environment variable in config.toml, [sidecar] session_key, refresh_key and \
-        transport_key. To rotate a key, make a new one, and name the old one as previous_session_key or previous_refresh_key until \
+        What to do next: name the file or the environment variable in config.toml, [sidecar] session_key, refresh_key, \
+        transport_key and login_key. To rotate a key, make a new one, and name the old one as previous_session_key or previous_refresh_key until \
         its tokens have expired. `tickgate dev` needs none of this: it makes its own."
 )]
 struct Generate {
@@ -64,6 +66,8 @@ enum For {
     Refresh,
     /// Master of the keys for connect tokens
     Transport,
+    /// Hashes the codes and links that the store knows
+    Login,
 }
 
 impl fmt::Display for For {
@@ -72,6 +76,7 @@ impl fmt::Display for For {
             Self::Session => "session",
             Self::Refresh => "refresh",
             Self::Transport => "transport",
+            Self::Login => "login",
         })
     }
 }
@@ -89,6 +94,10 @@ impl For {
             }
             Self::Transport => {
                 let key = TransportMasterKey::generate();
+                (key.to_paserk(), key.id())
+            }
+            Self::Login => {
+                let key = LoginKey::generate();
                 (key.to_paserk(), key.id())
             }
         }

@@ -42,6 +42,7 @@ use tickgate::config::{Config, ConfigError, DEFAULT_PATH};
         tickgate keys generate session --out certs/session.key\n  \
         tickgate keys generate refresh --out certs/refresh.key\n  \
         tickgate keys generate transport --out certs/transport.key\n  \
+        tickgate keys generate login --out certs/login.key\n  \
         tickgate check-config            is config.toml fine?\n  \
         tickgate sidecar                 the authority\n  \
         tickgate gateway                 a gateway, on each game machine\n\n\

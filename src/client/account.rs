@@ -16,7 +16,10 @@ use super::{
 use crate::{
     clock::Timestamp,
     id::{PlayerId, SessionId},
-    proto::{self, auth_service_client::AuthServiceClient},
+    proto::{
+        self, auth_service_client::AuthServiceClient, consume_verification_request, login_request,
+        request_verification_request,
+    },
     rpc, tls,
 };
 
@@ -56,6 +59,29 @@ pub struct Identified {
     pub ends_at: Timestamp,
 }
 
+/// A code that is on its way to an e-mail address, and what it is good together with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtpRequest {
+    email: String,
+    id: SecretToken,
+    expires_at: Timestamp,
+}
+
+impl OtpRequest {
+    /// When the code stops being accepted, by the sidecar's clock.
+    pub fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
+    fn proof(&self, code: &str) -> login_request::Method {
+        login_request::Method::Otp(proto::OtpLogin {
+            email: self.email.clone(),
+            request_id: self.id.expose().into(),
+            code: code.into(),
+        })
+    }
+}
+
 /// A line to the sidecar for players. Connects by itself when it is first used and whenever the connection broke. Cheap to clone;
 /// clones share the connection.
 #[derive(Debug, Clone)]
@@ -82,9 +108,220 @@ impl Account {
     /// # Errors
     /// [`CallError::Denied`] outside development; [`CallError::Invalid`] for an empty or overlong name.
     pub async fn login_dev(&self, name: &str) -> Result<Session, CallError> {
-        let method = proto::login_request::Method::Dev(proto::DevLogin { name: name.into() });
-        let request = proto::LoginRequest {
+        let method = login_request::Method::Dev(proto::DevLogin { name: name.into() });
+        self.log_in(method, None).await
+    }
+
+    /// Has a code mailed to an address, to log in with.
+    ///
+    /// # Errors
+    /// [`CallError::Invalid`] for what is no e-mail address; [`CallError::Denied`] where the method is switched off;
+    /// [`CallError::Unavailable`] when too much mail is waiting; [`CallError::RateLimited`].
+    pub async fn request_otp(&self, email: &str) -> Result<OtpRequest, CallError> {
+        let request = proto::RequestOtpRequest {
+            email: email.into(),
+        };
+        let answer = within(CALL_DEADLINE, self.0.clone().request_otp(request)).await?;
+        Ok(OtpRequest {
+            email: email.into(),
+            id: SecretToken::new(answer.request_id),
+            expires_at: Timestamp(answer.expires_at_ms),
+        })
+    }
+
+    /// Logs in with the code that was mailed. An address that was nobody becomes a new player.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`] for a wrong, used or expired code (there are three guesses); [`CallError::Invalid`] for what is
+    /// not six digits, which costs no guess.
+    pub async fn login_otp(&self, request: &OtpRequest, code: &str) -> Result<Session, CallError> {
+        self.log_in(request.proof(code), None).await
+    }
+
+    /// Makes the address that the code was mailed to another way in for the session's player. The new session is that player's.
+    ///
+    /// # Errors
+    /// As [`login_otp`](Self::login_otp); [`CallError::Invalid`] when the address is another player, or the player has one already.
+    pub async fn link_otp(
+        &self,
+        session: &Session,
+        request: &OtpRequest,
+        code: &str,
+    ) -> Result<Session, CallError> {
+        self.log_in(request.proof(code), Some(session)).await
+    }
+
+    /// Has a link mailed to log in with. Returns when it stops being accepted, by the sidecar's clock.
+    ///
+    /// # Errors
+    /// As [`request_otp`](Self::request_otp).
+    pub async fn request_magic_link(&self, email: &str) -> Result<Timestamp, CallError> {
+        let wanted = request_verification_request::Purpose::MagicLink(email.into());
+        self.request_link(Request::new(wanted)).await
+    }
+
+    /// Logs in with the token of a link that was mailed: what stands behind `token=` in it.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`] for a token that is unknown, expired, used, or for something else.
+    pub async fn login_magic_link(&self, token: &SecretToken) -> Result<Session, CallError> {
+        let method = login_request::Method::MagicLink(proto::MagicLinkLogin {
+            token: token.expose().into(),
+        });
+        self.log_in(method, None).await
+    }
+
+    /// Logs in by e-mail address and password.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`] for a wrong password, or after too many wrong ones in a row;
+    /// [`CallError::RateLimited`].
+    pub async fn login_password(&self, email: &str, password: &str) -> Result<Session, CallError> {
+        let method = login_request::Method::Password(proto::PasswordLogin {
+            email: email.into(),
+            password: password.into(),
+        });
+        self.log_in(method, None).await
+    }
+
+    /// Has a link mailed to set a password with: the first one too. Returns when it stops being accepted, by the sidecar's clock.
+    ///
+    /// # Errors
+    /// As [`request_otp`](Self::request_otp).
+    pub async fn request_password_reset(&self, email: &str) -> Result<Timestamp, CallError> {
+        let wanted = request_verification_request::Purpose::PasswordReset(email.into());
+        self.request_link(Request::new(wanted)).await
+    }
+
+    /// Sets the password of the account that the link was mailed to, and ends all its sessions.
+    ///
+    /// # Errors
+    /// [`CallError::Invalid`] for a password of less than 8 characters or more than 256 bytes, which does not use the token up;
+    /// [`CallError::Unauthenticated`] for a token that is unknown, expired, used, or for something else.
+    pub async fn reset_password(
+        &self,
+        token: &SecretToken,
+        new_password: &str,
+    ) -> Result<PlayerId, CallError> {
+        let new = consume_verification_request::Purpose::NewPassword(new_password.into());
+        self.use_link(token, new).await
+    }
+
+    /// Has a link mailed to a new e-mail address, which makes it the player's instead of the one before. Returns when it stops being
+    /// accepted, by the sidecar's clock.
+    ///
+    /// # Errors
+    /// As [`request_otp`](Self::request_otp); [`CallError::Unauthenticated`] when the session token is not accepted.
+    pub async fn request_email_change(
+        &self,
+        session: &Session,
+        new_email: &str,
+    ) -> Result<Timestamp, CallError> {
+        let wanted = request_verification_request::Purpose::EmailChange(new_email.into());
+        self.request_link(with_bearer(&session.token, wanted)?)
+            .await
+    }
+
+    /// Makes the address that the link was mailed to the player's, who asked for it.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`] for a token that is unknown, expired, used, or for something else, or when the session that asked
+    /// for it was revoked; [`CallError::Invalid`] when the address is another player.
+    pub async fn change_email(&self, token: &SecretToken) -> Result<PlayerId, CallError> {
+        let change = consume_verification_request::Purpose::EmailChange(true);
+        self.use_link(token, change).await
+    }
+
+    async fn request_link(
+        &self,
+        wanted: Request<request_verification_request::Purpose>,
+    ) -> Result<Timestamp, CallError> {
+        let request = wanted.map(|purpose| proto::RequestVerificationRequest {
+            purpose: Some(purpose),
+        });
+        let answer = within(CALL_DEADLINE, self.0.clone().request_verification(request)).await?;
+        Ok(Timestamp(answer.expires_at_ms))
+    }
+
+    async fn use_link(
+        &self,
+        token: &SecretToken,
+        purpose: consume_verification_request::Purpose,
+    ) -> Result<PlayerId, CallError> {
+        let request = proto::ConsumeVerificationRequest {
+            token: token.expose().into(),
+            purpose: Some(purpose),
+        };
+        let answer = within(CALL_DEADLINE, self.0.clone().consume_verification(request)).await?;
+        player_id(&answer.player_id)
+    }
+
+    /// Logs in with a key that this device holds: the same key is the same player, and a new one is a new player. `audience` is the
+    /// name of the service that is meant (`sidecar.login.audience`): another one's challenge is not signed.
+    ///
+    /// # Errors
+    /// [`CallError::Denied`] where the method is switched off; [`CallError::Malformed`] when the challenge is another service's.
+    pub async fn login_device_key(
+        &self,
+        key: &ClientKey,
+        audience: &str,
+    ) -> Result<Session, CallError> {
+        let method = self.sign_challenge(key, audience).await?;
+        self.log_in(method, None).await
+    }
+
+    /// Makes the key another way in for the session's player. The new session is that player's.
+    ///
+    /// # Errors
+    /// As [`login_device_key`](Self::login_device_key); [`CallError::Invalid`] when the key is another player.
+    pub async fn link_device_key(
+        &self,
+        session: &Session,
+        key: &ClientKey,
+        audience: &str,
+    ) -> Result<Session, CallError> {
+        let method = self.sign_challenge(key, audience).await?;
+        self.log_in(method, Some(session)).await
+    }
+
+    async fn sign_challenge(
+        &self,
+        key: &ClientKey,
+        audience: &str,
+    ) -> Result<login_request::Method, CallError> {
+        let request = proto::CreateChallengeRequest {};
+        let drawn = within(CALL_DEADLINE, self.0.clone().create_challenge(request)).await?;
+        if drawn.audience != audience {
+            return Err(CallError::Malformed(
+                "challenge: it is for another audience",
+            ));
+        }
+        let challenge: &[u8; 32] = drawn
+            .challenge
+            .as_ref()
+            .try_into()
+            .map_err(|_| CallError::Malformed("challenge: it has not the length of one"))?;
+        let signature = key.sign_login(challenge, drawn.expires_at_ms, audience);
+        Ok(login_request::Method::DeviceKey(proto::DeviceKeyLogin {
+            public_key: public_half(Some(key.public())),
+            challenge: drawn.challenge,
+            signature: Bytes::copy_from_slice(&signature),
+        }))
+    }
+
+    /// Logs in by this method; links its account to the session's player, if there is one.
+    async fn log_in(
+        &self,
+        method: login_request::Method,
+        link: Option<&Session>,
+    ) -> Result<Session, CallError> {
+        let message = proto::LoginRequest {
             method: Some(method),
+            link: link.is_some(),
+        };
+        let request = match link {
+            Some(session) => with_bearer(&session.token, message)?,
+            None => Request::new(message),
         };
         let login = within(CALL_DEADLINE, self.0.clone().login(request)).await?;
         Ok(Session {

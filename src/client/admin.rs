@@ -105,6 +105,21 @@ impl Admin {
         self.0.revoke_player(player, wait).await
     }
 
+    /// Gives a player another role (1 to 32 lower-case letters, digits, '-' and '_'), and returns the one before. Tokens carry it from
+    /// their next refresh on.
+    ///
+    /// # Errors
+    /// [`CallError::NotFound`] for an unknown player; [`CallError::Invalid`] for what is no role; [`CallError::Denied`] for who is no
+    /// operator.
+    pub async fn set_role(&self, player: PlayerId, role: &str) -> Result<String, CallError> {
+        let request = proto::SetRoleRequest {
+            player_id: player.to_string(),
+            role: role.into(),
+        };
+        let answer = within(CALL_DEADLINE, self.0.client().set_role(request)).await?;
+        Ok(answer.previous)
+    }
+
     /// The gateways that are attached now, by id.
     ///
     /// # Errors

@@ -88,6 +88,16 @@ impl ClientKey {
     }
 }
 
+impl ClientKey {
+    /// The signature that logs in with this key: good for this challenge, until its end, at the service that it names.
+    pub fn sign_login(&self, challenge: &[u8; 32], expires_at_ms: u64, audience: &str) -> [u8; 64] {
+        let message = wire::device_login_message(challenge, expires_at_ms, audience);
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.0.sign(&message).as_ref());
+        signature
+    }
+}
+
 impl PartialEq for ClientKey {
     fn eq(&self, other: &Self) -> bool {
         self.public() == other.public()

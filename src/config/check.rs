@@ -1,5 +1,7 @@
 //! The rules about values: what each key allows, and what must hold between keys.
 
+mod login;
+
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{Config, Environment, KeySource, Size, schema};
@@ -18,6 +20,8 @@ const LISTEN: &str = "an IP address and a port (0: the system chooses)";
 const BOOLEAN: &str = "true or false; true only in development, on loopback addresses";
 const KEY_SOURCE: &str = "{ file = \"path\" } or { env = \"NAME\" }, never the key itself";
 const PREVIOUS_KEY: &str = "\"\" for none, or { file = \"path\" } or { env = \"NAME\" }";
+const OPTIONAL_PATH: &str =
+    "\"\" for none, or a path; a relative one counts from the directory of the configuration";
 const METRICS: &str = "an IP address and a port (0: the system chooses), or \"\" for nowhere";
 const NEXT: &str = "\"\" for none, or a path; certificate and key are given together";
 
@@ -48,6 +52,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("sidecar.refresh_key", KEY_SOURCE),
     ("sidecar.previous_refresh_key", PREVIOUS_KEY),
     ("sidecar.transport_key", KEY_SOURCE),
+    ("sidecar.login_key", KEY_SOURCE),
     ("sidecar.connect_tokens_per_minute", "1 to 6000"),
     ("sidecar.refreshes_per_minute", "20 to 6000"),
     ("sidecar.generate_keys", BOOLEAN),
@@ -67,6 +72,39 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("sidecar.redis.prefix", "1 to 64 printable ASCII characters"),
     ("sidecar.dev_login", BOOLEAN),
     ("sidecar.plain_text", BOOLEAN),
+    (
+        "sidecar.login.methods",
+        "any of \"otp\", \"device_key\", \"magic_link\" and \"password\"",
+    ),
+    ("sidecar.login.audience", "1 to 255 bytes of text"),
+    ("sidecar.login.magic_link_life", "1s to 15m"),
+    ("sidecar.login.letters_per_hour", "1 to 1000000"),
+    ("sidecar.login.calls_per_hour", "1 to 1000000"),
+    ("sidecar.login.changes_per_hour", "1 to 1000000"),
+    (
+        "sidecar.login.trusted_proxies",
+        "up to 64 IP addresses or networks such as \"10.0.0.0/8\"",
+    ),
+    (
+        "sidecar.mail.smtp",
+        "\"\" for none, \"smtps://host:port\" (TLS) or \"smtp://host:port\" (STARTTLS; on loopback plain text)",
+    ),
+    ("sidecar.mail.smtp_user", "\"\" for none, or a name"),
+    ("sidecar.mail.smtp_password", PREVIOUS_KEY),
+    ("sidecar.mail.smtp_ca", OPTIONAL_PATH),
+    (
+        "sidecar.mail.spool",
+        "\"\" for none, or a path; only in development, on loopback addresses",
+    ),
+    ("sidecar.mail.from", "an e-mail address"),
+    (
+        "sidecar.mail.game",
+        "1 to 64 bytes without control characters",
+    ),
+    (
+        "sidecar.mail.link",
+        "\"\" for none, or a URL without '#', such as \"https://game.example.com/login\" or \"mygame://login\"",
+    ),
     (
         "gateway.id",
         "1 to 63 lower-case letters, digits, '-' and '.'",
@@ -265,6 +303,8 @@ impl Check {
         );
         self.redis(&sidecar.redis);
         self.keys(sidecar);
+        self.login(&sidecar.login, &sidecar.mail);
+        self.mail(&sidecar.mail);
     }
 
     fn redis(&mut self, redis: &schema::Redis) {
@@ -295,6 +335,7 @@ impl Check {
                 sidecar.previous_refresh_key.as_ref(),
             ),
             ("sidecar.transport_key", Some(&sidecar.transport_key)),
+            ("sidecar.login_key", Some(&sidecar.login_key)),
         ];
         let mut earlier: Vec<(&'static str, &KeySource)> = Vec::new();
         for (key, source) in sources {
@@ -328,6 +369,7 @@ impl Check {
             ("sidecar.generate_keys", sidecar.generate_keys),
             ("sidecar.dev_login", sidecar.dev_login),
             ("sidecar.plain_text", sidecar.plain_text),
+            ("sidecar.mail.spool", sidecar.mail.spool.is_some()),
         ] {
             if !on {
                 continue;

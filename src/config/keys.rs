@@ -9,10 +9,12 @@ use std::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{KeySource, Redis, Sidecar, Store};
+use super::{KeySource, Mail, Redis, Sidecar, Store};
 use crate::{
     store::RedisSettings,
-    token::{self, InvalidKey, Purpose, RefreshKey, SessionKey, SharedKey, TransportMasterKey},
+    token::{
+        self, InvalidKey, LoginKey, Purpose, RefreshKey, SessionKey, SharedKey, TransportMasterKey,
+    },
 };
 
 /// The keys that a sidecar seals tokens with.
@@ -28,6 +30,8 @@ pub struct SidecarKeys {
     pub previous_refresh: Option<RefreshKey>,
     /// Every gateway process's connect-token key is derived from it.
     pub transport: TransportMasterKey,
+    /// Hashes what the ways to log in keep.
+    pub login: LoginKey,
 }
 
 /// Why a sidecar has no keys. Says where a key was looked for, never what was found there.
@@ -37,7 +41,7 @@ pub enum KeyError {
     /// There is no such file or environment variable.
     #[error("the {purpose} key is missing: no {place}")]
     Missing {
-        /// Which key: `session`, `refresh` or `transport`.
+        /// Which key: `session`, `refresh`, `transport` or `login`.
         purpose: &'static str,
         /// Where it should be.
         place: KeySource,
@@ -72,6 +76,14 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// The mail relay's password cannot be read.
+    #[error("the mail relay's password cannot be read from {place}")]
+    Password {
+        /// Where it is.
+        place: KeySource,
+        /// Why.
+        source: io::Error,
+    },
     /// Two purposes have the same key bytes: each must have its own.
     #[error(transparent)]
     Shared(#[from] SharedKey),
@@ -85,6 +97,7 @@ impl KeyError {
             Self::Unreadable { .. } => "key_unreadable",
             Self::Invalid { .. } => "key_invalid",
             Self::NotWritten { .. } => "key_not_written",
+            Self::Password { .. } => "mail_password",
             Self::Shared(shared) => shared.label(),
         }
     }
@@ -114,6 +127,9 @@ impl Sidecar {
         let transport = made(TransportMasterKey::PURPOSE, &self.transport_key, || {
             TransportMasterKey::generate().to_paserk()
         });
+        let login = made(LoginKey::PURPOSE, &self.login_key, || {
+            LoginKey::generate().to_paserk()
+        });
         let previous_session = self
             .previous_session_key
             .as_ref()
@@ -128,6 +144,7 @@ impl Sidecar {
             refresh: refresh.load(RefreshKey::from_paserk)?,
             previous_refresh: previous_refresh.transpose()?,
             transport: transport.load(TransportMasterKey::from_paserk)?,
+            login: login.load(LoginKey::from_paserk)?,
         };
         keys.ensure_unshared()?;
         Ok(keys)
@@ -182,6 +199,24 @@ impl Sidecar {
     }
 }
 
+impl Mail {
+    /// Reads the password for the mail relay; none if it asks for none. Line ends around it do not count.
+    ///
+    /// # Errors
+    /// [`KeyError::Password`].
+    pub fn load_password(&self) -> Result<Option<Zeroizing<String>>, KeyError> {
+        let Some(place) = &self.smtp_password else {
+            return Ok(None);
+        };
+        let text = read(place).map_err(|source| KeyError::Password {
+            place: place.clone(),
+            source,
+        })?;
+        let password = text.trim_matches(['\r', '\n']);
+        Ok(Some(Zeroizing::new(password.to_owned())))
+    }
+}
+
 impl Sidecar {
     /// Where the Redis server is and how to log in there, for a sidecar that keeps its sessions in one.
     ///
@@ -232,11 +267,13 @@ impl SidecarKeys {
             refresh,
             previous_refresh,
             transport,
+            login,
         } = self;
         let mut ids = vec![
             (SessionKey::PURPOSE, session.id()),
             (RefreshKey::PURPOSE, refresh.id()),
             (TransportMasterKey::PURPOSE, transport.id()),
+            (LoginKey::PURPOSE, login.id()),
         ];
         ids.extend(
             previous_session
@@ -394,6 +431,7 @@ mod tests {
             session_key: KeySource::File(directory.join("keys/session.key")),
             refresh_key: KeySource::File(directory.join("keys/refresh.key")),
             transport_key: KeySource::File(directory.join("keys/transport.key")),
+            login_key: KeySource::File(directory.join("keys/login.key")),
             ..Sidecar::default()
         }
     }
@@ -412,6 +450,7 @@ mod tests {
         assert_eq!(made.session.id(), found.session.id());
         assert_eq!(made.refresh.id(), found.refresh.id());
         assert_eq!(made.transport.id(), found.transport.id());
+        assert_eq!(made.login.id(), found.login.id());
     }
 
     #[test]
@@ -445,6 +484,8 @@ mod tests {
         }
         let other = RefreshKey::generate().to_paserk();
         write_key_file(sidecar.refresh_key.file().unwrap(), &other).unwrap();
+        let login = LoginKey::generate().to_paserk();
+        write_key_file(sidecar.login_key.file().unwrap(), &login).unwrap();
         assert_eq!(sidecar.load_keys().unwrap_err().label(), "shared_key");
     }
 

@@ -32,13 +32,16 @@ use crate::certs::{DEV_SERVER_NAME, Layout};
 pub use error::{ConfigError, Position, Problem};
 pub use keys::{KeyError, KeysAtHand, SidecarKeys, write_key_file};
 pub use schema::{
-    Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, Redis, SamePlayer, Seat,
-    Session, Sidecar,
+    Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, Login, LoginMethod,
+    Mail, Redis, SamePlayer, Seat, Session, Sidecar,
 };
-pub use values::{KeySource, SidecarUrl, Size, Store};
+pub use values::{KeySource, MailRelay, SidecarUrl, Size, Store};
 
 /// Where the configuration is looked for when nobody says where it is.
 pub const DEFAULT_PATH: &str = "config.toml";
+
+/// Where links in the letters of a development stack lead: nowhere, for there is no page. Their tokens are what counts.
+const DEV_LINK: &str = "http://localhost/login";
 
 impl Config {
     /// Reads and checks a file. Relative paths in it count from the directory that it stands in.
@@ -132,6 +135,7 @@ impl Config {
             refresh_key,
             previous_refresh_key,
             transport_key,
+            login_key,
             connect_tokens_per_minute: _,
             refreshes_per_minute: _,
             generate_keys,
@@ -140,6 +144,8 @@ impl Config {
             redis: _,
             dev_login,
             plain_text,
+            login,
+            mail,
         } = sidecar;
         for listen in [auth_listen, &mut *control_listen, admin_listen] {
             *listen = on_loopback(*listen);
@@ -151,7 +157,16 @@ impl Config {
         *session_key = KeySource::File(state.join("session.key"));
         *refresh_key = KeySource::File(state.join("refresh.key"));
         *transport_key = KeySource::File(state.join("transport.key"));
+        *login_key = KeySource::File(state.join("login.key"));
         (*previous_session_key, *previous_refresh_key) = (None, None);
+        login.methods = LoginMethod::ALL.to_vec();
+        // Nobody's mailbox: letters lie beside everything else that it has made.
+        *mail = Mail {
+            spool: Some(state.join("mail")),
+            game: std::mem::take(&mut mail.game),
+            link: DEV_LINK.to_owned(),
+            ..Mail::default()
+        };
         *generate_keys = true;
         *store = Store::Embedded(state.join("store.redb"));
         *dev_login = true;
@@ -213,6 +228,7 @@ impl Config {
             &sidecar.session_key,
             &sidecar.refresh_key,
             &sidecar.transport_key,
+            &sidecar.login_key,
         ];
         let previous = [&sidecar.previous_session_key, &sidecar.previous_refresh_key];
         let control = &gateway.control;
@@ -226,6 +242,14 @@ impl Config {
             )
             .chain(previous.into_iter().flatten().filter_map(KeySource::file))
             .chain(sidecar.redis_files())
+            .chain(
+                sidecar
+                    .mail
+                    .smtp_password
+                    .iter()
+                    .filter_map(KeySource::file),
+            )
+            .chain(sidecar.mail.smtp_ca.as_deref())
             .chain([&*gateway.certificate, &gateway.key])
             .chain(
                 [&gateway.next_certificate, &gateway.next_key]
@@ -247,8 +271,10 @@ impl Config {
             refresh_key,
             previous_refresh_key,
             transport_key,
+            login_key,
             store,
             redis: Redis { password, ca, .. },
+            mail,
             ..
         } = &mut self.sidecar;
         let previous = [previous_session_key, previous_refresh_key, password];
@@ -262,11 +288,14 @@ impl Config {
             .chain(store)
             .chain(ca)
             .chain(
-                [session_key, refresh_key, transport_key]
+                [session_key, refresh_key, transport_key, login_key]
                     .into_iter()
                     .chain(previous.into_iter().flatten())
+                    .chain(&mut mail.smtp_password)
                     .filter_map(KeySource::file_mut),
             )
+            .chain(&mut mail.smtp_ca)
+            .chain(&mut mail.spool)
             .chain([&mut gateway.certificate, &mut gateway.key])
             .chain(
                 [

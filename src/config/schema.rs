@@ -9,10 +9,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{self, KeySource, SidecarUrl, Size, Store};
+use super::values::{self, KeySource, MailRelay, SidecarUrl, Size, Store};
 use crate::{
     id::GatewayId,
     seat::SeatConfig,
+    sidecar::{EmailAddress, Network},
     store::{DEFAULT_PREFIX, RedisUrl},
 };
 
@@ -141,11 +142,13 @@ pub struct Sidecar {
     pub previous_refresh_key: Option<KeySource>,
     /// The master key from which each gateway process's connect-token key is derived.
     pub transport_key: KeySource,
+    /// The key under which codes and links are hashed.
+    pub login_key: KeySource,
     /// How many connect tokens a player may ask for with one session in a minute.
     pub connect_tokens_per_minute: u32,
     /// How many refreshes may be asked for with one session in a minute.
     pub refreshes_per_minute: u32,
-    /// Development: makes those of the three keys whose file is not there yet.
+    /// Development: makes those of the four keys whose file is not there yet.
     pub generate_keys: bool,
     /// Where sessions and revocations are kept.
     pub store: Store,
@@ -155,6 +158,10 @@ pub struct Sidecar {
     pub plain_text: bool,
     /// The server, where sessions are kept in Redis.
     pub redis: Redis,
+    /// The ways to log in.
+    pub login: Login,
+    /// How mail leaves.
+    pub mail: Mail,
 }
 
 impl Default for Sidecar {
@@ -172,6 +179,7 @@ impl Default for Sidecar {
             refresh_key: KeySource::File("certs/refresh.key".into()),
             previous_refresh_key: None,
             transport_key: KeySource::File("certs/transport.key".into()),
+            login_key: KeySource::File("certs/login.key".into()),
             connect_tokens_per_minute: 60,
             refreshes_per_minute: 30,
             generate_keys: false,
@@ -179,6 +187,105 @@ impl Default for Sidecar {
             dev_login: false,
             plain_text: false,
             redis: Redis::default(),
+            login: Login::default(),
+            mail: Mail::default(),
+        }
+    }
+}
+
+/// The ways to log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Login {
+    /// Which are switched on.
+    pub methods: Vec<LoginMethod>,
+    /// What this service is called in what clients sign.
+    pub audience: String,
+    /// How long a mailed link logs in.
+    #[serde(with = "values::duration")]
+    pub magic_link_life: Duration,
+    /// Letters to one e-mail address in an hour.
+    pub letters_per_hour: u32,
+    /// Calls of one kind from one network address in an hour.
+    pub calls_per_hour: u32,
+    /// Changes to how one player logs in, in an hour.
+    pub changes_per_hour: u32,
+    /// Proxies whose word for whom a call is from is believed.
+    #[serde(with = "values::networks")]
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Self {
+            methods: Vec::new(),
+            audience: "tickgate".to_owned(),
+            magic_link_life: Duration::from_secs(10 * 60),
+            letters_per_hour: 5,
+            calls_per_hour: 30,
+            changes_per_hour: 10,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// A way to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginMethod {
+    /// By a code that is mailed.
+    Otp,
+    /// By a key that the device holds.
+    DeviceKey,
+    /// By a link that is mailed.
+    MagicLink,
+    /// By e-mail address and password.
+    Password,
+}
+
+impl LoginMethod {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Otp, Self::DeviceKey, Self::MagicLink, Self::Password];
+}
+
+/// How mail leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mail {
+    /// The relay; none: mail does not leave, or goes to the spool.
+    #[serde(with = "values::optional_relay")]
+    pub smtp: Option<MailRelay>,
+    /// The user to be at the relay; empty: it asks for none.
+    pub smtp_user: String,
+    /// The user's password.
+    #[serde(with = "values::optional_key")]
+    pub smtp_password: Option<KeySource>,
+    /// Certificates (PEM) of who signs the relay's; none: whom the machine trusts.
+    #[serde(with = "values::optional_path")]
+    pub smtp_ca: Option<PathBuf>,
+    /// Development: the folder that letters are put into.
+    #[serde(with = "values::optional_path")]
+    pub spool: Option<PathBuf>,
+    /// Whom letters are from.
+    #[serde(with = "values::email")]
+    pub from: EmailAddress,
+    /// What the game is called in them.
+    pub game: String,
+    /// Where links in them lead; empty: nowhere.
+    pub link: String,
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self {
+            smtp: None,
+            smtp_user: String::new(),
+            smtp_password: None,
+            smtp_ca: None,
+            spool: None,
+            from: values::default_sender(),
+            game: "Tickgate".to_owned(),
+            link: String::new(),
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Each is parsed once, here, and says what it expects. None repeats a text that could be a secret.
 
+mod entering;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -14,6 +16,9 @@ use serde::{
 };
 
 use crate::id::GatewayId;
+
+pub use entering::MailRelay;
+pub(super) use entering::{default_sender, email, networks, optional_relay};
 
 /// Reads a string through `parse`; the error names what was `expected`.
 struct Text<T> {

@@ -1,6 +1,6 @@
 //! The sidecar from its configuration.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
 
 use rustls::pki_types::CertificateDer;
 
@@ -11,8 +11,11 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{Config, Environment, Store},
-    sidecar::{self, MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice},
+    config::{Config, Environment, Login, LoginMethod, Mail, Store},
+    sidecar::{
+        self, Delivery, LoginConfig, LoginLimits, MailConfig, MasterKey, SessionLives, Sidecar,
+        SidecarConfig, SmtpConfig, SmtpSecurity, StoreChoice,
+    },
     tls::{self, Identity},
 };
 
@@ -148,6 +151,9 @@ fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleEr
             key: keys.transport,
         },
         previous_transport_key: None,
+        login_key: keys.login,
+        login: login_config(&sidecar.login),
+        mail: mail_config(&sidecar.mail)?,
         lives: SessionLives {
             idle: session.idle,
             absolute: session.absolute,
@@ -160,6 +166,66 @@ fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleEr
         clock,
         dev_login: sidecar.dev_login,
     })
+}
+
+fn login_config(login: &Login) -> LoginConfig {
+    let Login {
+        methods,
+        audience,
+        magic_link_life,
+        letters_per_hour,
+        calls_per_hour,
+        changes_per_hour,
+        trusted_proxies,
+    } = login;
+    let has = |method| methods.contains(&method);
+    // Checked before: none is 0.
+    let limit = |most: u32| NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN);
+    LoginConfig {
+        otp: has(LoginMethod::Otp),
+        device_key: has(LoginMethod::DeviceKey),
+        magic_link: has(LoginMethod::MagicLink),
+        password: has(LoginMethod::Password),
+        magic_link_life: *magic_link_life,
+        audience: audience.clone(),
+        limits: LoginLimits {
+            per_email: limit(*letters_per_hour),
+            per_address: limit(*calls_per_hour),
+            per_player: limit(*changes_per_hour),
+            trusted_proxies: trusted_proxies.clone(),
+        },
+    }
+}
+
+/// How mail leaves; none where no way out is named.
+fn mail_config(mail: &Mail) -> Result<Option<MailConfig>, RoleError> {
+    let delivery = match (&mail.smtp, &mail.spool) {
+        (Some(relay), _) => {
+            let security = match relay.implicit_tls {
+                true => SmtpSecurity::Tls,
+                false if relay.is_loopback() && mail.smtp_ca.is_none() => SmtpSecurity::Plain,
+                false => SmtpSecurity::StartTls,
+            };
+            let ca = mail.smtp_ca.as_deref().map(tls::load_certificates);
+            Delivery::Smtp(SmtpConfig {
+                host: relay.host.clone(),
+                port: relay.port,
+                security,
+                credentials: mail
+                    .load_password()?
+                    .map(|password| (mail.smtp_user.clone(), password)),
+                ca: ca.transpose()?.unwrap_or_default(),
+            })
+        }
+        (None, Some(spool)) => Delivery::Spool(spool.clone()),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(MailConfig {
+        from: mail.from.clone(),
+        game: mail.game.clone(),
+        link: Some(mail.link.clone()).filter(|link| !link.is_empty()),
+        delivery,
+    }))
 }
 
 #[cfg(test)]
@@ -175,6 +241,7 @@ mod tests {
         config.sidecar.session_key = KeySource::File(key.clone());
         config.sidecar.refresh_key = KeySource::File(directory.path().join("refresh.key"));
         config.sidecar.transport_key = KeySource::File(directory.path().join("transport.key"));
+        config.sidecar.login_key = KeySource::File(directory.path().join("login.key"));
         config.sidecar.generate_keys = true;
         let Err(refused) = SidecarRole::start(&config, Clock::system()).await else {
             panic!("it started");

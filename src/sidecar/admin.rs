@@ -31,6 +31,8 @@ const METHOD: &str = "backend";
 
 const MAX_SUBJECT: usize = 256;
 
+const MAX_ROLE: usize = 32;
+
 /// How long a revocation waits for gateways unless told otherwise, and at most.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -273,6 +275,30 @@ impl AdminService for AdminApi {
             }
             PlayerRevocation::Unknown => Err(Refusal::NoSuchPlayer.into()),
         }
+    }
+
+    async fn set_role(
+        &self,
+        request: Request<proto::SetRoleRequest>,
+    ) -> Result<Response<proto::SetRoleResponse>, Status> {
+        let by = operator(&request)?;
+        let proto::SetRoleRequest {
+            player_id: id,
+            role,
+        } = request.into_inner();
+        let id = player_id(&id)?;
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
+        if !(1..=MAX_ROLE).contains(&role.len()) || !role.bytes().all(allowed) {
+            let (field, allowed) = ("role", "1 to 32 lower-case letters, digits, '-' and '_'");
+            return Err(Refusal::Argument { field, allowed }.into());
+        }
+        let store = &self.sessions.store;
+        let changed = store.set_role(id, role.clone()).await;
+        let previous = changed
+            .map_err(Refusal::from)?
+            .ok_or(Refusal::NoSuchPlayer)?;
+        tracing::info!(player = %id, role, previous, by, "role set");
+        Ok(Response::new(proto::SetRoleResponse { previous }))
     }
 
     async fn list_gateways(

@@ -1,16 +1,19 @@
 //! AuthService: what players and their clients call.
 
+mod entering;
+
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
-    proto::{self, auth_service_server::AuthService, login_request::Method},
+    proto::{self, auth_service_server::AuthService},
     store::{Found, SessionRevocation, Standing},
 };
 
 use super::{
-    login::dev::{self, DevLogin},
+    login::{Methods, limits::Limits, nonce::Drawn, otp::Requested},
     mint::{Mint, Wanted},
     refresh::Renewed,
     refusal::Refusal,
@@ -27,29 +30,14 @@ pub(super) struct AuthApi {
     pub(super) sessions: Arc<Sessions>,
     pub(super) mint: Arc<Mint>,
     pub(super) registry: Arc<Registry>,
-    /// None where dev login is not allowed.
-    pub(super) dev_login: Option<DevLogin>,
+    pub(super) methods: Methods,
+    pub(super) limits: Limits,
 }
 
 impl AuthApi {
     /// The live session of the call's bearer.
-    async fn caller(&self, metadata: &MetadataMap) -> Result<Found, Refusal> {
+    pub(super) async fn caller(&self, metadata: &MetadataMap) -> Result<Found, Refusal> {
         self.sessions.of_bearer(bearer(metadata)?).await
-    }
-
-    async fn prove(&self, method: Option<Method>) -> Result<LoggedIn, Refusal> {
-        match method {
-            Some(Method::Dev(login)) => {
-                let method = self.dev_login.ok_or(Refusal::MethodOff("dev login"))?;
-                self.sessions
-                    .log_in(method.prove(login)?, dev::METHOD)
-                    .await
-            }
-            None => Err(Refusal::Argument {
-                field: "method",
-                allowed: "one of: dev",
-            }),
-        }
     }
 
     async fn own_sessions(
@@ -108,18 +96,65 @@ impl AuthApi {
 
 #[tonic::async_trait]
 impl AuthService for AuthApi {
+    async fn request_otp(
+        &self,
+        request: Request<proto::RequestOtpRequest>,
+    ) -> Result<Response<proto::RequestOtpResponse>, Status> {
+        let otp = self.methods.otp.as_ref().ok_or(Refusal::MethodOff("otp"))?;
+        let origin = self.limited("request_otp", &request)?;
+        let proto::RequestOtpRequest { email } = request.into_inner();
+        let email = email.parse().map_err(|_| Refusal::Email("email"))?;
+        self.limits.to_email(&email, origin)?;
+        let Requested { id, expires_at } = otp.request(email).await?;
+        Ok(Response::new(proto::RequestOtpResponse {
+            request_id: id.to_string(),
+            expires_at_ms: expires_at.0,
+        }))
+    }
+
+    async fn create_challenge(
+        &self,
+        request: Request<proto::CreateChallengeRequest>,
+    ) -> Result<Response<proto::CreateChallengeResponse>, Status> {
+        let method = self.methods.device_key.as_ref();
+        let method = method.ok_or(Refusal::MethodOff("device_key"))?;
+        self.limited("create_challenge", &request)?;
+        let Drawn { nonce, expires_at } = method.challenge().await?;
+        Ok(Response::new(proto::CreateChallengeResponse {
+            challenge: Bytes::copy_from_slice(&nonce),
+            expires_at_ms: expires_at.0,
+            audience: method.audience.clone(),
+        }))
+    }
+
+    async fn request_verification(
+        &self,
+        request: Request<proto::RequestVerificationRequest>,
+    ) -> Result<Response<proto::RequestVerificationResponse>, Status> {
+        let expires_at = self.mail_link(request).await?;
+        Ok(Response::new(proto::RequestVerificationResponse {
+            expires_at_ms: expires_at.0,
+        }))
+    }
+
+    async fn consume_verification(
+        &self,
+        request: Request<proto::ConsumeVerificationRequest>,
+    ) -> Result<Response<proto::ConsumeVerificationResponse>, Status> {
+        Ok(Response::new(self.use_link(request).await?))
+    }
+
     async fn login(
         &self,
         request: Request<proto::LoginRequest>,
     ) -> Result<Response<proto::LoginResponse>, Status> {
-        let proto::LoginRequest { method } = request.into_inner();
         let LoggedIn {
             found,
             is_new_player,
             token,
             expires_at,
             refresh_token,
-        } = self.prove(method).await?;
+        } = self.log_in(request).await?;
         Ok(Response::new(proto::LoginResponse {
             session_token: token,
             expires_at_ms: expires_at.0,

@@ -1,6 +1,6 @@
 //! What a sidecar has to be told, and what must hold between its parts.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 
@@ -9,14 +9,19 @@ use crate::{
     store::StoreLives,
     tls::Identity,
     token::{
-        MAX_CONNECT_LIFE, Purpose, RefreshKey, SessionKey, TransportMasterKey, ensure_unshared,
+        LoginKey, MAX_CONNECT_LIFE, Purpose, RefreshKey, SessionKey, TransportMasterKey,
+        ensure_unshared,
     },
 };
 
 #[cfg(feature = "redis")]
 use crate::store::RedisSettings;
 
-use super::StartError;
+use super::{
+    StartError,
+    login::network::Network,
+    mail::{Delivery, MailConfig},
+};
 
 /// Where a process runs: what is convenient in development is a hole in production.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,6 +94,73 @@ pub enum StoreChoice {
     Redis(RedisSettings),
 }
 
+/// The ways to log in, beside dev login, and what they have to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginConfig {
+    /// By a code that is mailed.
+    pub otp: bool,
+    /// By a key that the device holds.
+    pub device_key: bool,
+    /// By a link that is mailed.
+    pub magic_link: bool,
+    /// By e-mail address and password.
+    pub password: bool,
+    /// How long a mailed link logs in. Default 10 min, 15 at most.
+    pub magic_link_life: Duration,
+    /// How often who may ask.
+    pub limits: LoginLimits,
+    /// Whom a device's signature is for: the name of this service, the same at every sidecar of it; 1 to 255 bytes.
+    pub audience: String,
+}
+
+impl Default for LoginConfig {
+    /// None of them: what lets people in is switched on by whoever knows whom.
+    fn default() -> Self {
+        Self {
+            otp: false,
+            device_key: false,
+            magic_link: false,
+            password: false,
+            magic_link_life: Duration::from_secs(10 * 60),
+            limits: LoginLimits::default(),
+            audience: "tickgate".to_owned(),
+        }
+    }
+}
+
+/// How often in an hour who may ask, and at once. Development login and a backend's `CreateSession` are not limited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginLimits {
+    /// Letters to one e-mail address. Default 5.
+    pub per_email: NonZeroU32,
+    /// Calls of one kind from one network address (IPv4, or IPv6 /64). Default 30.
+    pub per_address: NonZeroU32,
+    /// Changes to how one player logs in. Default 10.
+    pub per_player: NonZeroU32,
+    /// Proxies whose `x-forwarded-for` is believed. Default none.
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl Default for LoginLimits {
+    fn default() -> Self {
+        const fn limit(most: u32) -> NonZeroU32 {
+            NonZeroU32::MIN.saturating_add(most - 1)
+        }
+        Self {
+            per_email: limit(5),
+            per_address: limit(30),
+            per_player: limit(10),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// The longest name of a service, in bytes: that of a domain.
+const LONGEST_AUDIENCE: usize = 255;
+
+/// How long a link that logs in may be good.
+const LONGEST_MAGIC_LINK: Duration = Duration::from_secs(15 * 60);
+
 /// Everything that [`Sidecar::start`](super::Sidecar::start) needs. It reads no other file, and no environment.
 pub struct SidecarConfig {
     /// Development conveniences need [`Environment::Development`] and loopback addresses.
@@ -117,6 +189,13 @@ pub struct SidecarConfig {
     pub transport_key: MasterKey,
     /// Its predecessor: gateways go on accepting what was sealed before the last rotation.
     pub previous_transport_key: Option<MasterKey>,
+    /// What the ways to log in keep is known by hashes under it. Whoever replaces it makes codes and links that are on their way
+    /// worthless, which can be asked for again, and nothing else.
+    pub login_key: LoginKey,
+    /// The ways to log in.
+    pub login: LoginConfig,
+    /// How mail leaves. Needed by what is mailed.
+    pub mail: Option<MailConfig>,
     /// How long sessions and tokens live.
     pub lives: SessionLives,
     /// How many connect tokens a player may ask for with one session in a minute, and at once. At least 1.
@@ -142,6 +221,8 @@ impl fmt::Debug for SidecarConfig {
             .field("connect_tokens_per_minute", &self.connect_tokens_per_minute)
             .field("refreshes_per_minute", &self.refreshes_per_minute)
             .field("store", &self.store)
+            .field("login", &self.login)
+            .field("mail", &self.mail)
             .field("dev_login", &self.dev_login)
             .field("plain_text", &self.plain_text)
             .finish_non_exhaustive()
@@ -168,10 +249,29 @@ impl SidecarConfig {
                 allowed: "at least 20",
             });
         }
+        let has_links = self.mail.as_ref().is_some_and(|mail| mail.link.is_some());
+        for (method, is_on, can_mail) in [
+            ("otp", self.login.otp, self.mail.is_some()),
+            ("magic_link", self.login.magic_link, has_links),
+            ("password", self.login.password, has_links),
+        ] {
+            if is_on && !can_mail {
+                return Err(StartError::NoMail { method });
+            }
+        }
+        if !(1..=LONGEST_AUDIENCE).contains(&self.login.audience.len()) {
+            let (name, allowed) = ("login audience", "1 to 255 bytes");
+            return Err(StartError::Limit { name, allowed });
+        }
+        if !(SHORTEST_LIFE..=LONGEST_MAGIC_LINK).contains(&self.login.magic_link_life) {
+            let (name, allowed) = ("magic link life", "1 s to 15 min");
+            return Err(StartError::Life { name, allowed });
+        }
         let mut keys = vec![
             (Purpose::Session, self.session_key.id()),
             (Purpose::Refresh, self.refresh_key.id()),
             (Purpose::Connect, self.transport_key.key.id()),
+            (Purpose::Login, self.login_key.id()),
         ];
         keys.extend(
             self.previous_session_key
@@ -194,10 +294,15 @@ impl SidecarConfig {
     }
 
     fn conveniences(&self) -> Result<Option<Convenient>, StartError> {
-        let convenience = match (self.dev_login, self.plain_text) {
-            (false, false) => return Ok(None),
-            (true, _) => "dev login",
-            (false, true) => "plain text",
+        let spools = self
+            .mail
+            .as_ref()
+            .is_some_and(|mail| matches!(mail.delivery, Delivery::Spool(_)));
+        let convenience = match (self.dev_login, self.plain_text, spools) {
+            (false, false, false) => return Ok(None),
+            (true, ..) => "dev login",
+            (false, true, _) => "plain text",
+            (false, false, true) => "a mail spool",
         };
         if self.environment != Environment::Development {
             return Err(StartError::ConvenienceInProduction { convenience });

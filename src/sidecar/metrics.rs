@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    login::dev,
+    login::Methods,
     refusal::Refusal,
     registry::{Registry, Totals},
     serve::code_labels,
@@ -46,7 +46,7 @@ impl Labelled {
         *counts.entry(value).or_default() += 1;
     }
 
-    fn read(&self) -> Vec<(&'static str, u64)> {
+    pub(super) fn read(&self) -> Vec<(&'static str, u64)> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts
             .iter()
@@ -75,6 +75,10 @@ impl Count {
 pub(super) struct Counters {
     /// Logins, by method: a login method's name, or "backend".
     pub(super) logins: Labelled,
+    /// Logins, and uses of mailed links, that were refused, by the refusal's [label](Refusal::of_login).
+    pub(super) refused_logins: Labelled,
+    /// Letters, by outcome: "sent", or why not: "expired", "refused" (by the relay, for good), "failed", "unwritable".
+    pub(super) mails: Labelled,
     /// Refreshes, by outcome: "rotated", "again", or why not: "reused", "ended", "rejected", "rate_limited".
     pub(super) refreshes: Labelled,
     /// Connect tokens asked for, by outcome: "minted", or a refusal's label.
@@ -92,7 +96,9 @@ pub(super) struct Counters {
 impl Counters {
     pub(super) fn new() -> Self {
         Self {
-            logins: Labelled::new([dev::METHOD, "backend"]),
+            logins: Labelled::new(Methods::NAMES.into_iter().chain(["backend"])),
+            refused_logins: Labelled::new(Refusal::OF_LOGINS.into_iter().chain(StoreError::LABELS)),
+            mails: Labelled::new(["sent", "expired", "refused", "failed", "unwritable"]),
             refreshes: Labelled::new([
                 "rotated",
                 "again",
@@ -239,6 +245,8 @@ impl Readings for SidecarMetrics {
 fn read_counters(counters: &Counters, scrape: &mut Scrape<'_>) -> fmt::Result {
     let Counters {
         logins,
+        refused_logins,
+        mails,
         refreshes,
         connect_tokens,
         revocations,
@@ -248,6 +256,18 @@ fn read_counters(counters: &Counters, scrape: &mut Scrape<'_>) -> fmt::Result {
     } = counters;
     let labelled = [
         ("logins", "Sessions made", "method", logins),
+        (
+            "logins_refused",
+            "Logins, and uses of mailed links, that were refused",
+            "reason",
+            refused_logins,
+        ),
+        (
+            "mails",
+            "Letters that came to an end, one way or another",
+            "outcome",
+            mails,
+        ),
         ("refreshes", "Refreshes asked for", "outcome", refreshes),
         (
             "connect_tokens",
@@ -340,6 +360,8 @@ mod tests {
         let page = page(&metrics);
         for line in [
             "tickgate_sidecar_logins_total{method=\"backend\"} 0",
+            "tickgate_sidecar_logins_refused_total{reason=\"wrong_code\"} 0",
+            "tickgate_sidecar_mails_total{outcome=\"sent\"} 0",
             "tickgate_sidecar_logins_total{method=\"dev\"} 0",
             "tickgate_sidecar_refreshes_total{outcome=\"rotated\"} 0",
             "tickgate_sidecar_connect_tokens_total{outcome=\"minted\"} 0",

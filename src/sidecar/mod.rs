@@ -1,7 +1,7 @@
 //! The sidecar: the authority that logs players in, owns sessions, mints tokens and revokes.
 //!
 //! ```text
-//! players, backends ──TLS──► auth ────┐                        ┌─► login: proves an account
+//! players, backends ──TLS──► auth ────┐                        ┌─► login: proves an account ──► mail
 //! gateways ─────────mTLS──► control ──┼─► host, sessions, mint ┼─► store: sessions, players, revocation log
 //! backends, operators mTLS─► admin ───┘                        └─► registry: who is attached, how full, what they acknowledged
 //! ```
@@ -14,6 +14,7 @@ mod explain;
 mod host;
 mod limit;
 mod login;
+mod mail;
 mod metrics;
 mod mint;
 mod neighbours;
@@ -35,11 +36,11 @@ use tokio::sync::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     id::Revision,
-    store::{EmbeddedStore, OpenError, Store, StoreError},
+    store::{EmbeddedStore, OpenError, Purged, Store, StoreError},
     tls::{Identity, TlsError},
-    token::{RefreshKeyring, SessionKeyring, SharedKey},
+    token::{LoginKey, RefreshKeyring, SessionKeyring, SharedKey},
 };
 
 #[cfg(feature = "redis")]
@@ -51,7 +52,18 @@ use self::{
     explain::Explain,
     host::Host,
     limit::Limit,
-    login::dev::DevLogin,
+    login::{
+        Methods,
+        dev::DevLogin,
+        device_key::DeviceKey,
+        limits::Limits,
+        magic_link::MagicLink,
+        nonce::Nonces,
+        otp::Otp,
+        password::{Hasher, Password},
+        verification::Verifications,
+    },
+    mail::{Mailer, Post},
     metrics::{Counters, Sources},
     mint::{MasterKeys, Mint},
     registry::Registry,
@@ -60,13 +72,21 @@ use self::{
 };
 
 pub use config::{
-    DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment,
-    MIN_REFRESHES_PER_MINUTE, MasterKey, SessionLives, SidecarConfig, StoreChoice,
+    DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment, LoginConfig,
+    LoginLimits, MIN_REFRESHES_PER_MINUTE, MasterKey, SessionLives, SidecarConfig, StoreChoice,
 };
+pub use login::{
+    address::{EmailAddress, InvalidEmail},
+    network::{InvalidNetwork, Network},
+};
+pub use mail::{Delivery, MailConfig, MailError, SmtpConfig, SmtpSecurity};
 pub use metrics::SidecarMetrics;
 
 /// How often sessions and events that are over are taken away; also how often the store's health is looked at.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long what the ways to log in keep is kept after its end: whoever comes a little late is told that, and not that there is no such thing.
+const EXPIRED_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// How long calls may take to finish after shutdown began; then their connections are cut.
 const GRACE: Duration = Duration::from_secs(2);
@@ -107,6 +127,20 @@ pub enum StartError {
         /// What is allowed.
         allowed: &'static str,
     },
+    /// A way to log in that mails something, and nothing that mails it.
+    #[error(
+        "login method {method} mails its players something, and there is no way for mail to leave, or no place for its links to lead to"
+    )]
+    NoMail {
+        /// Which one.
+        method: &'static str,
+    },
+    /// Passwords cannot be hashed here.
+    #[error("passwords cannot be hashed: {0}")]
+    Hashing(#[source] StoreError),
+    /// Mail cannot leave the way that is configured.
+    #[error(transparent)]
+    Mail(#[from] MailError),
     /// One key serves two purposes.
     #[error(transparent)]
     SharedKey(#[from] SharedKey),
@@ -139,6 +173,9 @@ impl StartError {
             Self::ConvenienceExposed { .. } => "convenience_exposed",
             Self::Life { .. } => "life",
             Self::Limit { .. } => "limit",
+            Self::NoMail { .. } => "no_mail",
+            Self::Hashing(error) => error.label(),
+            Self::Mail(error) => error.label(),
             Self::SharedKey(error) => error.label(),
             Self::SameEpoch(_) => "same_epoch",
             Self::Tls(error) => error.label(),
@@ -196,6 +233,9 @@ impl Sidecar {
             previous_refresh_key,
             transport_key,
             previous_transport_key,
+            login_key,
+            login,
+            mail,
             lives,
             connect_tokens_per_minute,
             refreshes_per_minute,
@@ -211,6 +251,9 @@ impl Sidecar {
             client_ca: _,
             plain_text: _,
         } = config;
+        let counters = Arc::new(Counters::new());
+        let post = mail.map(|mail| Post::new(mail, clock.clone(), Arc::clone(&counters)));
+        let post = post.transpose()?;
         let store = open(store, lives, &clock).await?;
         // By the system's clock, as heartbeats go, even when a test moves the sidecar's time by hand.
         // A store that cannot say is not taken for a new one.
@@ -224,8 +267,7 @@ impl Sidecar {
             previous: previous_transport_key,
         });
         let explain = Arc::new(Explain::new(clock.wall()));
-        let running = Running::new(Arc::clone(&store));
-        let counters = &running.counters;
+        let running = Running::new(Arc::clone(&store), Arc::clone(&counters));
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
             keyring: SessionKeyring::new(session_key, previous_session_key),
@@ -234,7 +276,7 @@ impl Sidecar {
             lives,
             clock: clock.clone(),
             explain: Arc::clone(&explain),
-            counters: Arc::clone(counters),
+            counters: Arc::clone(&counters),
         });
         let mint = Arc::new(Mint {
             registry: Arc::clone(&registry),
@@ -243,13 +285,25 @@ impl Sidecar {
             limit: Limit::per_minute(connect_tokens_per_minute),
             clock: clock.clone(),
             explain: Arc::clone(&explain),
-            counters: Arc::clone(counters),
+            counters: Arc::clone(&counters),
         });
+        let mailer = post.map(|post| {
+            let (mailer, outbox) = mail::queue();
+            let stop = running.stop.clone();
+            running.tasks.spawn(post.run(outbox, stop));
+            mailer
+        });
+        let limits = Limits::new(login.limits.clone(), login_key.clone(), clock.clone());
+        let methods = Methods {
+            dev: convenient.filter(|_| dev_login).map(DevLogin::new),
+            ..methods(login, mailer, Arc::new(login_key), &store, &clock)?
+        };
         let auth = AuthApi {
             sessions: Arc::clone(&sessions),
             mint: Arc::clone(&mint),
             registry: Arc::clone(&registry),
-            dev_login: convenient.filter(|_| dev_login).map(DevLogin::new),
+            methods,
+            limits,
         };
         let admin = AdminApi {
             sessions,
@@ -257,7 +311,7 @@ impl Sidecar {
             registry: Arc::clone(&registry),
         };
         let metrics = SidecarMetrics::new(Sources {
-            counters: Arc::clone(counters),
+            counters: Arc::clone(&counters),
             registry: Arc::clone(&registry),
             head: head_of(&store),
             failed: store.watch_failed(),
@@ -278,7 +332,7 @@ impl Sidecar {
             store,
             keys,
             explain,
-            counters: Arc::clone(counters),
+            counters: Arc::clone(&counters),
             idle: lives.idle,
             clock: clock.clone(),
             attaching: Mutex::default(),
@@ -363,11 +417,11 @@ impl Sidecar {
 }
 
 impl Running {
-    fn new(store: Arc<dyn Store>) -> Self {
+    fn new(store: Arc<dyn Store>, counters: Arc<Counters>) -> Self {
         Self {
             store,
             health: Health::new(),
-            counters: Arc::new(Counters::new()),
+            counters,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             sever: CancellationToken::new(),
@@ -386,6 +440,60 @@ impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Running").finish_non_exhaustive()
     }
+}
+
+/// The ways to log in that are switched on.
+fn methods(
+    login: LoginConfig,
+    mailer: Option<Mailer>,
+    key: Arc<LoginKey>,
+    store: &Arc<dyn Store>,
+    clock: &Clock,
+) -> Result<Methods, StartError> {
+    let LoginConfig {
+        otp,
+        device_key,
+        magic_link,
+        password,
+        magic_link_life,
+        audience,
+        limits: _,
+    } = login;
+    let verifications = mailer.clone().map(|mailer| {
+        Arc::new(Verifications {
+            store: Arc::clone(store),
+            key: Arc::clone(&key),
+            mailer,
+            clock: clock.clone(),
+            magic_link_life,
+        })
+    });
+    let hasher = password.then(Hasher::new).transpose();
+    Ok(Methods {
+        dev: None,
+        otp: mailer.filter(|_| otp).map(|mailer| Otp {
+            store: Arc::clone(store),
+            key: Arc::clone(&key),
+            mailer,
+            clock: clock.clone(),
+        }),
+        magic_link: verifications.clone().filter(|_| magic_link).map(MagicLink),
+        password: hasher.map_err(StartError::Hashing)?.map(|hasher| Password {
+            store: Arc::clone(store),
+            key: Arc::clone(&key),
+            hasher,
+            clock: clock.clone(),
+        }),
+        device_key: device_key.then(|| DeviceKey {
+            nonces: Nonces {
+                store: Arc::clone(store),
+                key,
+                clock: clock.clone(),
+            },
+            audience,
+        }),
+        verifications,
+    })
 }
 
 async fn open(
@@ -426,6 +534,13 @@ fn head_of(store: &Arc<dyn Store>) -> metrics::Head {
     })
 }
 
+/// Takes away what is over, and of the ways to log in what has been over for [`EXPIRED_KEPT`].
+async fn purge_once(store: &dyn Store, now: Timestamp) -> Result<(Purged, usize), StoreError> {
+    let purged = store.purge(now).await?;
+    let logins = store.purge_logins(now.before(EXPIRED_KEPT)).await?;
+    Ok((purged, logins))
+}
+
 /// Purges now and then, and says by the health service whether the store works: at once when it has failed for good.
 async fn purge(store: Arc<dyn Store>, health: Health, clock: Clock, stop: CancellationToken) {
     let mut turns = tokio::time::interval(PURGE_INTERVAL);
@@ -440,13 +555,14 @@ async fn purge(store: Arc<dyn Store>, health: Health, clock: Clock, stop: Cancel
             }
             () = stop.cancelled() => return,
         }
+        let now = clock.wall();
         let purged = tokio::select! {
-            purged = store.purge(clock.wall()) => purged,
+            purged = purge_once(&*store, now) => purged,
             () = stop.cancelled() => return,
         };
         match purged {
-            Ok(purged) => {
-                tracing::debug!(purged.sessions, purged.events, "purged");
+            Ok((purged, logins)) => {
+                tracing::debug!(purged.sessions, purged.events, logins, "purged");
                 health.serving(true).await;
             }
             Err(error) => {

@@ -11,6 +11,8 @@ use crate::{
     token::Rejection,
 };
 
+use super::login::verification::BadToken;
+
 /// A call that is refused. The message says what to do, and holds nothing secret.
 #[derive(Debug, Clone, Error)]
 pub(super) enum Refusal {
@@ -46,9 +48,36 @@ pub(super) enum Refusal {
     #[error("this needs a client certificate with the role tickgate://admin/<name>")]
     AdminRole,
     #[error(
-        "{0} is switched off here: use another login method, or a development sidecar on loopback"
+        "login method {0} is switched off here: use another one (sidecar.login.methods says which; dev is for development on loopback)"
     )]
     MethodOff(&'static str),
+    #[error("{0}: an e-mail address, such as ada@example.com")]
+    Email(&'static str),
+    #[error("{0}")]
+    Login(BadLogin),
+    // One text for all of them: what became of a nonce is nobody's business but its owner's, who asks for another in any case.
+    #[error(
+        "this nonce or challenge is unknown, spent or expired: ask for another, and present it once"
+    )]
+    Nonce(&'static str),
+    #[error("{0}")]
+    Token(BadToken),
+    #[error("too much mail is waiting: try again later")]
+    MailBusy,
+    #[error("too many passwords are being checked: try again later")]
+    HashingBusy,
+    #[error("asked too often: try again in {} s", seconds(.wait))]
+    TooManyLogins { wait: Duration },
+    #[error(
+        "where this call comes from cannot be told: the proxy in front has to say it in x-forwarded-for"
+    )]
+    NoOrigin,
+    #[error("this account is another player's: log in with it, or link another one")]
+    LinkTaken,
+    #[error("the player has an account of this kind already")]
+    LinkHasOne,
+    #[error("the player has as many accounts as there may be")]
+    LinkTooMany,
     #[error("{field}: {allowed}")]
     Argument {
         field: &'static str,
@@ -85,6 +114,45 @@ pub(super) enum Refusal {
     Store(#[from] StoreError),
 }
 
+/// Why what was brought proves nothing. Told to its caller: it says what to do, and of others nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(super) enum BadLogin {
+    #[error("that is not the code: {left} guesses are left")]
+    WrongCode { left: u32 },
+    #[error("there is no guess left at this code: ask for another")]
+    NoGuessLeft,
+    #[error("the code has expired: ask for another")]
+    Expired,
+    #[error("there is no such code, or it was used: ask for another")]
+    NoSuchCode,
+    // One text for all of them: whether the address is anybody's is not told.
+    #[error("the e-mail address or the password is wrong")]
+    Password,
+    #[error(
+        "too many wrong passwords in a row: log in by another way, or set another password by mail"
+    )]
+    TooManyFailures,
+    #[error("the player's sessions were revoked meanwhile: log in again")]
+    Outdated,
+    #[error("the signature does not fit the key, the challenge, its end and the audience")]
+    Signature,
+}
+
+impl BadLogin {
+    fn label(self) -> &'static str {
+        match self {
+            Self::WrongCode { .. } => "wrong_code",
+            Self::NoGuessLeft => "no_guess_left",
+            Self::Expired => "code_expired",
+            Self::NoSuchCode => "no_such_code",
+            Self::Password => "bad_password",
+            Self::TooManyFailures => "too_many_failures",
+            Self::Outdated => "outdated",
+            Self::Signature => "bad_signature",
+        }
+    }
+}
+
 /// Why a refresh token is worth nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadRefresh {
@@ -118,6 +186,47 @@ impl Refusal {
         "no_gateway",
     ];
 
+    /// All that [`of_login`](Self::of_login) may say, but for the store's labels.
+    pub(super) const OF_LOGINS: [&'static str; 25] = [
+        "argument",
+        "bearer",
+        "no_origin",
+        "rate_limited",
+        "method_off",
+        "wrong_code",
+        "no_guess_left",
+        "code_expired",
+        "no_such_code",
+        "bad_password",
+        "too_many_failures",
+        "outdated",
+        "bad_signature",
+        "unknown_nonce",
+        "nonce_already_used",
+        "nonce_expired",
+        "link_wrong_purpose",
+        "link_expired",
+        "link_already_used",
+        "link_unknown",
+        "link_taken",
+        "link_has_one",
+        "link_too_many",
+        "hashing_busy",
+        "mail_busy",
+    ];
+
+    /// Why a login was refused, in logs and metrics: the label, where it is not about a bearer's token.
+    pub(super) fn of_login(&self) -> &'static str {
+        match self {
+            Self::NoBearer
+            | Self::BearerExpired
+            | Self::BearerRejected(_)
+            | Self::BearerEnded(_)
+            | Self::BearerUnknown => "bearer",
+            _ => self.label(),
+        }
+    }
+
     /// The refusal's fixed name in logs and metrics; of a token, the true reason, which the caller is not told.
     pub(super) fn label(&self) -> &'static str {
         match self {
@@ -127,10 +236,21 @@ impl Refusal {
             Self::BearerEnded(ended) | Self::SessionEnded(ended) => ended.label(),
             Self::BearerUnknown | Self::NoSuchSession => "no_such_session",
             Self::Refresh(bad) => bad.label(),
-            Self::TooManyConnectTokens { .. } | Self::TooManyRefreshes { .. } => "rate_limited",
+            Self::TooManyConnectTokens { .. }
+            | Self::TooManyRefreshes { .. }
+            | Self::TooManyLogins { .. } => "rate_limited",
             Self::Role | Self::AdminRole => "role",
             Self::MethodOff(_) => "method_off",
-            Self::Argument { .. } | Self::Id { .. } => "argument",
+            Self::Login(bad) => bad.label(),
+            Self::Nonce(label) => label,
+            Self::Token(bad) => bad.label(),
+            Self::MailBusy => "mail_busy",
+            Self::HashingBusy => "hashing_busy",
+            Self::NoOrigin => "no_origin",
+            Self::LinkTaken => "link_taken",
+            Self::LinkHasOne => "link_has_one",
+            Self::LinkTooMany => "link_too_many",
+            Self::Argument { .. } | Self::Id { .. } | Self::Email(_) => "argument",
             Self::NoSuchPlayer => "no_such_player",
             Self::NothingKnown => "nothing_known",
             Self::NoSuchGateway(_) | Self::NoSuchAddress => "no_such_gateway",
@@ -142,50 +262,181 @@ impl Refusal {
     }
 }
 
+/// The details of a refusal, as `google.rpc.Status` carries them in `grpc-status-details-bin`: field numbers and type names are those of
+/// <https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto>.
+mod details {
+    use std::time::Duration;
+
+    use prost::Message;
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct RpcStatus {
+        #[prost(int32, tag = "1")]
+        pub(super) code: i32,
+        #[prost(string, tag = "2")]
+        pub(super) message: String,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) details: Vec<Any>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(super) struct Any {
+        #[prost(string, tag = "1")]
+        pub(super) type_url: String,
+        #[prost(bytes = "vec", tag = "2")]
+        pub(super) value: Vec<u8>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct RetryInfo {
+        #[prost(message, optional, tag = "1")]
+        retry_delay: Option<ProtoDuration>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ProtoDuration {
+        #[prost(int64, tag = "1")]
+        seconds: i64,
+        #[prost(int32, tag = "2")]
+        nanos: i32,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ErrorInfo {
+        #[prost(string, tag = "1")]
+        reason: String,
+        #[prost(string, tag = "2")]
+        domain: String,
+    }
+
+    /// How long to wait before trying again.
+    pub(super) fn retry_after(wait: Duration) -> Any {
+        let info = RetryInfo {
+            retry_delay: Some(ProtoDuration {
+                seconds: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+                nanos: i32::try_from(wait.subsec_nanos()).unwrap_or(0),
+            }),
+        };
+        Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+            value: info.encode_to_vec(),
+        }
+    }
+
+    /// The reason, by a name that code can go by.
+    pub(super) fn reason(label: &str) -> Any {
+        let info = ErrorInfo {
+            reason: label.to_owned(),
+            domain: "tickgate".to_owned(),
+        };
+        Any {
+            type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
+            value: info.encode_to_vec(),
+        }
+    }
+}
+
 /// The metadata that says in how many seconds to ask again, as the header of that name does in HTTP (RFC 9110, section 10.2.3).
 const RETRY_AFTER: &str = "retry-after";
+
+/// How long to wait where it is the mail's or the processor's fault: as long as what waits takes.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// Whole seconds, rounded up: who waits for as long is not too early.
 const fn seconds(wait: &Duration) -> u128 {
     wait.as_nanos().div_ceil(1_000_000_000)
 }
 
+impl Refusal {
+    /// When to ask again, where that is known.
+    fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyConnectTokens { wait }
+            | Self::TooManyRefreshes { wait }
+            | Self::TooManyLogins { wait } => Some(*wait),
+            Self::MailBusy | Self::HashingBusy => Some(BUSY),
+            _ => None,
+        }
+    }
+
+    /// What the calling code is told beside the status: how long to wait, or why what was brought proves nothing or cannot be linked. Not
+    /// of bearers, refresh tokens and challenges, whose true reason is nobody's business.
+    fn detail(&self) -> Option<details::Any> {
+        match self {
+            Self::Login(_)
+            | Self::Token(_)
+            | Self::MethodOff(_)
+            | Self::NoOrigin
+            | Self::LinkTaken
+            | Self::LinkHasOne
+            | Self::LinkTooMany => Some(details::reason(self.label())),
+            _ => self.wait().map(details::retry_after),
+        }
+    }
+}
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let message = refusal.to_string();
-        match &refusal {
-            Refusal::Store(error) => {
-                tracing::error!(label = refusal.label(), %error, "call failed");
-            }
-            _ => tracing::debug!(label = refusal.label(), "call refused"),
+        let (detail, wait) = (refusal.detail(), refusal.wait());
+        let plain = plain_status(refusal);
+        let Some(detail) = detail else {
+            return plain;
+        };
+        let details = details::RpcStatus {
+            code: plain.code() as i32,
+            message: plain.message().to_owned(),
+            details: vec![detail],
+        };
+        let bytes = prost::Message::encode_to_vec(&details).into();
+        let mut status = Self::with_details(plain.code(), plain.message(), bytes);
+        if let Some(wait) = wait {
+            let seconds = u64::try_from(seconds(&wait)).unwrap_or(u64::MAX);
+            status.metadata_mut().insert(RETRY_AFTER, seconds.into());
         }
-        match refusal {
-            Refusal::NoBearer
-            | Refusal::BearerExpired
-            | Refusal::BearerRejected(_)
-            | Refusal::BearerEnded(_)
-            | Refusal::BearerUnknown
-            | Refusal::Refresh(_) => Self::unauthenticated(message),
-            Refusal::Role | Refusal::AdminRole | Refusal::MethodOff(_) => {
-                Self::permission_denied(message)
-            }
-            Refusal::Argument { .. } | Refusal::Id { .. } => Self::invalid_argument(message),
-            Refusal::NoSuchSession
-            | Refusal::NoSuchPlayer
-            | Refusal::NothingKnown
-            | Refusal::NoSuchGateway(_)
-            | Refusal::NoSuchAddress => Self::not_found(message),
-            Refusal::TooManyConnectTokens { wait } | Refusal::TooManyRefreshes { wait } => {
-                let mut status = Self::resource_exhausted(message);
-                let seconds = u64::try_from(seconds(&wait)).unwrap_or(u64::MAX);
-                status.metadata_mut().insert(RETRY_AFTER, seconds.into());
-                status
-            }
-            Refusal::SessionEnded(_) => Self::failed_precondition(message),
-            Refusal::GatewayAway
-            | Refusal::GatewayDrains
-            | Refusal::NoGateway
-            | Refusal::Store(_) => Self::unavailable(message),
+        status
+    }
+}
+
+fn plain_status(refusal: Refusal) -> Status {
+    let message = refusal.to_string();
+    match &refusal {
+        Refusal::Store(error) => {
+            tracing::error!(label = refusal.label(), %error, "call failed");
         }
+        _ => tracing::debug!(label = refusal.label(), "call refused"),
+    }
+    match refusal {
+        Refusal::NoBearer
+        | Refusal::BearerExpired
+        | Refusal::BearerRejected(_)
+        | Refusal::BearerEnded(_)
+        | Refusal::BearerUnknown
+        | Refusal::Login(_)
+        | Refusal::Nonce(_)
+        | Refusal::Token(_)
+        | Refusal::Refresh(_) => Status::unauthenticated(message),
+        Refusal::Role | Refusal::AdminRole | Refusal::MethodOff(_) | Refusal::NoOrigin => {
+            Status::permission_denied(message)
+        }
+        Refusal::Argument { .. } | Refusal::Id { .. } | Refusal::Email(_) => {
+            Status::invalid_argument(message)
+        }
+        Refusal::LinkTaken | Refusal::LinkHasOne => Status::already_exists(message),
+        Refusal::NoSuchSession
+        | Refusal::NoSuchPlayer
+        | Refusal::NothingKnown
+        | Refusal::NoSuchGateway(_)
+        | Refusal::NoSuchAddress => Status::not_found(message),
+        Refusal::TooManyConnectTokens { .. }
+        | Refusal::TooManyRefreshes { .. }
+        | Refusal::TooManyLogins { .. }
+        | Refusal::LinkTooMany => Status::resource_exhausted(message),
+        Refusal::SessionEnded(_) => Status::failed_precondition(message),
+        Refusal::GatewayAway
+        | Refusal::GatewayDrains
+        | Refusal::NoGateway
+        | Refusal::MailBusy
+        | Refusal::HashingBusy
+        | Refusal::Store(_) => Status::unavailable(message),
     }
 }

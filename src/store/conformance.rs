@@ -1,6 +1,7 @@
 //! What every store must do: one suite, run against each of them.
 
 mod gateways;
+mod logins;
 mod refresh;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -18,7 +19,7 @@ use super::{
 
 #[cfg(feature = "redis")]
 pub(super) use self::gateways::published;
-use self::{gateways::*, refresh::*};
+use self::{gateways::*, logins::*, refresh::*};
 
 pub(super) const LIVES: StoreLives = StoreLives {
     idle: Duration::from_secs(3_600),
@@ -376,6 +377,16 @@ macro_rules! conformance {
             two_processes_that_attach_at_once_leave_one
             a_published_gateway_is_known_until_its_lease_runs_out
             only_the_newest_process_is_published
+            what_is_spent_is_spent_once_and_known_as_such
+            a_thousand_spend_one_thing_and_one_gets_it
+            a_code_has_as_many_guesses_as_it_has_tries
+            a_thousand_guesses_are_three
+            a_thousand_right_guesses_are_one
+            attempts_in_a_row_are_counted_before_they_are_made
+            an_account_is_linked_once_and_players_never_merge
+            a_password_ends_every_session_and_makes_the_player_if_need_be
+            a_role_is_set_and_told_with_the_next_refresh
+            purging_logins_takes_what_expired_used_or_not
         }
     };
 }

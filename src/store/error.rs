@@ -96,9 +96,11 @@ pub enum StoreError {
 
 impl StoreError {
     /// All that [`label`](Self::label) may say.
-    pub const LABELS: [&'static str; 5] = [
+    pub const LABELS: [&'static str; 7] = [
         "store_storage",
         "store_commit",
+        "store_unavailable",
+        "store_unanswered",
         "store_record",
         "store_randomness",
         "store_closed",

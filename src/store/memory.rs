@@ -1,6 +1,8 @@
 //! The memory store, for tests only: plain maps behind one lock. It is written for being obviously right, as the model that the
 //! embedded store is held against.
 
+mod logins;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -46,6 +48,7 @@ struct Model {
     grants: HashMap<SessionId, Vec<GatewayId>>,
     /// Every process of a gateway that may not be forgotten, the newest last.
     processes: HashMap<GatewayId, Vec<Incarnation>>,
+    logins: logins::Kept,
     closed: bool,
 }
 
@@ -63,6 +66,7 @@ impl MemoryStore {
                 rotations: HashMap::new(),
                 grants: HashMap::new(),
                 processes: HashMap::new(),
+                logins: logins::Kept::default(),
                 closed: false,
             }),
             head: watch::Sender::new(Revision(0)),
@@ -70,12 +74,6 @@ impl MemoryStore {
             leases: Leases::default(),
             lives,
         }
-    }
-
-    /// Gives a player another role.
-    pub(crate) fn set_role(&self, id: PlayerId, role: &str) {
-        let mut model = self.model();
-        role.clone_into(&mut model.players.get_mut(&id).unwrap().role);
     }
 
     fn with<T: Send + 'static>(
@@ -127,6 +125,40 @@ impl Model {
         revision
     }
 
+    fn revoke_player(&mut self, id: PlayerId, at: Timestamp, idle: Duration) -> PlayerRevocation {
+        let Some(player) = self.players.get(&id) else {
+            return PlayerRevocation::Unknown;
+        };
+        let generation = PlayerGeneration(player.generation.0 + 1);
+        let sessions = self.sessions.iter().filter(|(session, (owner, _))| {
+            *owner == id && self.found(**session).unwrap().standing(at, idle) == Standing::Live
+        });
+        let sessions = sessions.count() as u32;
+        let revision = self.append(at, Revocation::Player(id, generation));
+        let player = self.players.get_mut(&id).unwrap();
+        player.generation = generation;
+        player.revoked_revision = revision;
+        PlayerRevocation::Ended {
+            generation,
+            revision,
+            sessions,
+        }
+    }
+
+    fn make_player(&mut self, identity: Identity) -> Result<PlayerId, StoreError> {
+        let id = draw::player_id()?;
+        let player = Player {
+            id,
+            generation: PlayerGeneration(0),
+            role: DEFAULT_ROLE.to_owned(),
+            revoked_revision: Revision(0),
+        };
+        self.players.insert(id, player);
+        self.logins.identities.insert(id, vec![identity.clone()]);
+        self.identities.insert(identity, id);
+        Ok(id)
+    }
+
     fn append(&mut self, at: Timestamp, event: Revocation) -> Revision {
         self.head.0 += 1;
         self.log.insert(self.head, (at, event));
@@ -140,18 +172,7 @@ impl Store for MemoryStore {
             let known = model.identities.get(&new.identity).copied();
             let owner = match known {
                 Some(owner) => owner,
-                None => {
-                    let id = draw::player_id()?;
-                    let player = Player {
-                        id,
-                        generation: PlayerGeneration(0),
-                        role: DEFAULT_ROLE.to_owned(),
-                        revoked_revision: Revision(0),
-                    };
-                    model.players.insert(id, player);
-                    model.identities.insert(new.identity, id);
-                    id
-                }
+                None => model.make_player(new.identity)?,
             };
             let id = draw::session_id(new.at)?;
             let session = Session {
@@ -337,25 +358,7 @@ impl Store for MemoryStore {
 
     fn revoke_player(&self, id: PlayerId, at: Timestamp) -> Answer<'_, PlayerRevocation> {
         let idle = self.lives.idle;
-        self.with(|model| {
-            let Some(player) = model.players.get(&id) else {
-                return Ok(PlayerRevocation::Unknown);
-            };
-            let generation = PlayerGeneration(player.generation.0 + 1);
-            let sessions = model.sessions.iter().filter(|(session, (owner, _))| {
-                *owner == id && model.found(**session).unwrap().standing(at, idle) == Standing::Live
-            });
-            let sessions = sessions.count() as u32;
-            let revision = model.append(at, Revocation::Player(id, generation));
-            let player = model.players.get_mut(&id).unwrap();
-            player.generation = generation;
-            player.revoked_revision = revision;
-            Ok(PlayerRevocation::Ended {
-                generation,
-                revision,
-                sessions,
-            })
-        })
+        self.with(|model| Ok(model.revoke_player(id, at, idle)))
     }
 
     fn log_state(&self) -> Answer<'_, LogState> {

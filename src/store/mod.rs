@@ -16,6 +16,7 @@ mod draw;
 mod embedded;
 mod error;
 mod leases;
+mod logins;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
@@ -40,6 +41,10 @@ pub use self::redis::{
 };
 pub use embedded::EmbeddedStore;
 pub use error::{OpenError, StoreError};
+pub use logins::{
+    Account, Attempt, Code, Guess, Issued, Join, KeyedHash, Linked, Logins, MAX_IDENTITIES,
+    MAX_PAYLOAD, OneTime, OneTimePurpose, PasswordSet, Payload, Spent,
+};
 pub use session::{EndedBy, Found, Player, Session, Standing};
 
 /// What a store answers, some time.
@@ -227,7 +232,7 @@ pub struct Purged {
     pub events: usize,
 }
 
-/// Where sessions, players and revocations are kept.
+/// Where sessions, players and revocations are kept, and, as [`Logins`], what the ways to log in keep.
 ///
 /// **Time.** A store of one sidecar takes the time from its caller and needs no clock of its own. Callers that share a store do not
 /// share a clock, though, and by theirs a lost answer that is asked for again at another sidecar could look like reuse: so a shared
@@ -241,7 +246,7 @@ pub struct Purged {
 /// [`StoreError::Commit`] a change may have been made; every call may be made again, and says or does what it would have the first
 /// time, with three exceptions: a login makes another session, a revocation of a player ends what was made in between as well, and a
 /// refresh is the same only within its grace.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Logins + Send + Sync + 'static {
     /// Makes a session, and the player if the account is new, in one step. The session carries the player generation of that very
     /// instant, so that it is on one side or the other of every revocation of the player.
     fn start_session(&self, new: NewSession) -> Answer<'_, Started>;

@@ -248,6 +248,32 @@ key_type!(
     Connect
 );
 
+key_type!(
+    /// Hashes what the ways to log in keep: codes, tokens and nonces. Never leaves the sidecars, and seals no token.
+    LoginKey,
+    Login
+);
+
+/// Separates these hashes from every other use of a key. The `use` of each follows it.
+const LOGIN_LABEL: &[u8] = b"tickgate.v1.login";
+
+impl LoginKey {
+    /// What a secret is known by: BLAKE2b-256 keyed with this key (RFC 7693, section 2.9) over a label, its `use`, and the parts, each
+    /// behind its length, so that no two lists of parts are the same input.
+    ///
+    /// Keyed, since a code of six digits is found in a million tries by whoever has a plain hash of it.
+    pub fn hash(&self, usage: &'static str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut message = Zeroizing::new(Vec::with_capacity(
+            parts.iter().fold(64, |sum, part| sum + 8 + part.len()),
+        ));
+        for part in [LOGIN_LABEL, usage.as_bytes()].iter().chain(parts) {
+            message.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            message.extend_from_slice(part);
+        }
+        *keyed_hash(self.0.bytes(), &message)
+    }
+}
+
 /// Separates this derivation from every other use of a key, PASETO's own among them ("paseto-encryption-key", "paseto-auth-key-for-aead").
 const DERIVATION_LABEL: &[u8] = b"tickgate.v1.transport-key";
 
@@ -395,6 +421,23 @@ mod tests {
             }
         }
         assert_eq!(keys[0], master.derive(&a, Incarnation(1), 1));
+    }
+
+    #[test]
+    fn every_part_of_what_is_hashed_makes_another_hash() {
+        let key = LoginKey::from_bytes(&[7; 32]);
+        let hashes = [
+            key.hash("otp", &[b"a", b"b"]),
+            key.hash("otp", &[b"ab"]),
+            key.hash("otp", &[b"ab", b""]),
+            key.hash("otp", &[b"", b"ab"]),
+            key.hash("link", &[b"a", b"b"]),
+            LoginKey::from_bytes(&[8; 32]).hash("otp", &[b"a", b"b"]),
+        ];
+        for (at, hash) in hashes.iter().enumerate() {
+            assert!(!hashes[at + 1..].contains(hash), "{at}");
+        }
+        assert_eq!(hashes[0], key.hash("otp", &[b"a", b"b"]));
     }
 
     /// Sidecars of two versions must derive the same key. Checked against Python:

@@ -23,7 +23,9 @@ use std::{fmt, time::Duration};
 
 pub use claims::{ConnectClaims, Nonce, RefreshClaims, SessionClaims};
 pub use inspect::{named_key, read_connect, read_refresh, read_session};
-pub use key::{InvalidKey, KeyId, RefreshKey, SessionKey, TransportKey, TransportMasterKey};
+pub use key::{
+    InvalidKey, KeyId, LoginKey, RefreshKey, SessionKey, TransportKey, TransportMasterKey,
+};
 pub use keyring::{ConnectKeyring, RefreshKeyring, SessionKeyring, seal_connect};
 pub use purpose::{Purpose, SharedKey, ensure_unshared};
 

@@ -14,6 +14,8 @@ pub enum Purpose {
     Refresh,
     /// Single-use tokens that admit to one gateway process; also the master key that their keys derive from.
     Connect,
+    /// What the ways to log in keep is known by keyed hashes under it; it seals no token.
+    Login,
 }
 
 impl Purpose {
@@ -23,6 +25,7 @@ impl Purpose {
             Self::Session => "session",
             Self::Refresh => "refresh",
             Self::Connect => "connect",
+            Self::Login => "login",
         }
     }
 }

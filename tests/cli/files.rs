@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use tickgate::token::{RefreshKey, SessionKey, TransportMasterKey};
+use tickgate::token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey};
 
 #[cfg(unix)]
 use super::process::mode;
@@ -235,6 +235,8 @@ fn a_sidecar_without_keys_says_how_to_make_them() {
     }
     let refresh = directory.path().join("certs/refresh.key");
     fs::write(refresh, &*RefreshKey::generate().to_paserk()).unwrap();
+    let login = directory.path().join("certs/login.key");
+    fs::write(login, &*LoginKey::generate().to_paserk()).unwrap();
     let refused = tickgate(directory.path(), &["sidecar"]);
     assert_eq!(refused.code, 2, "{refused:?}");
     assert!(
@@ -388,7 +390,7 @@ fn certificates_are_made_once_and_keys_are_private() {
 fn the_default_configuration_names_the_certificates_that_are_made_by_default() {
     let directory = empty();
     assert_eq!(tickgate(directory.path(), &["certs"]).code, 0);
-    for purpose in ["session", "refresh", "transport"] {
+    for purpose in ["session", "refresh", "transport", "login"] {
         let file = format!("certs/{purpose}.key");
         let made = tickgate(
             directory.path(),

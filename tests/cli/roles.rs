@@ -15,11 +15,12 @@ const ANY_PORTS: &str = "[log]\nformat = \"json\"\n[sidecar]\nauth_listen = \"12
     control_listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n";
 
 /// The steps of the help's list that come before the roles.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     "certs",
     "keys generate session --out certs/session.key",
     "keys generate refresh --out certs/refresh.key",
     "keys generate transport --out certs/transport.key",
+    "keys generate login --out certs/login.key",
     "check-config",
 ];
 

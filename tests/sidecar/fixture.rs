@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,11 +26,11 @@ pub(crate) use tickgate::{
     },
     rpc,
     sidecar::{
-        Environment, MIN_REFRESHES_PER_MINUTE, MasterKey, SessionLives, Sidecar, SidecarConfig,
-        StoreChoice,
+        Delivery, Environment, LoginConfig, LoginLimits, MIN_REFRESHES_PER_MINUTE, MailConfig,
+        MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice,
     },
     tls::Identity,
-    token::{RefreshKey, SessionKey, TransportMasterKey},
+    token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey},
 };
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ pub(crate) use tonic::{Code, Request, Status, transport::Channel};
 
 pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000);
 pub(crate) const LOOPBACK: &str = "127.0.0.1:0";
+/// Whom devices sign for.
+pub(crate) const AUDIENCE: &str = "game.example.com";
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
@@ -47,6 +50,7 @@ pub(crate) struct World {
     pub(crate) session_key: [u8; 32],
     pub(crate) refresh_key: [u8; 32],
     pub(crate) transport_key: [u8; 32],
+    pub(crate) login_key: [u8; 32],
     pub(crate) time: ManualTime,
 }
 
@@ -63,6 +67,7 @@ impl World {
             session_key: random(),
             refresh_key: random(),
             transport_key: random(),
+            login_key: random(),
             time: ManualTime::starting_at(START),
         }
     }
@@ -97,6 +102,27 @@ impl World {
                 key: TransportMasterKey::from_bytes(&self.transport_key),
             },
             previous_transport_key: None,
+            login_key: LoginKey::from_bytes(&self.login_key),
+            login: LoginConfig {
+                otp: true,
+                device_key: true,
+                magic_link: true,
+                password: true,
+                audience: AUDIENCE.to_owned(),
+                // All tests come from one address.
+                limits: LoginLimits {
+                    per_address: NonZeroU32::new(1_000_000).unwrap(),
+                    per_email: NonZeroU32::new(1_000_000).unwrap(),
+                    ..LoginLimits::default()
+                },
+                ..LoginConfig::default()
+            },
+            mail: Some(MailConfig {
+                from: "no-reply@example.com".parse().unwrap(),
+                game: "Foo".to_owned(),
+                link: Some("https://game.example.com/in".to_owned()),
+                delivery: Delivery::Spool(self.folder.path().join("mail")),
+            }),
             lives: SessionLives::default(),
             connect_tokens_per_minute: DEFAULT_CONNECT_TOKENS_PER_MINUTE,
             refreshes_per_minute: DEFAULT_REFRESHES_PER_MINUTE,
@@ -319,6 +345,7 @@ pub(crate) fn dev(name: &str) -> proto::LoginRequest {
         method: Some(login_request::Method::Dev(proto::DevLogin {
             name: name.to_owned(),
         })),
+        link: false,
     }
 }
 

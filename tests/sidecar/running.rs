@@ -175,8 +175,17 @@ async fn conveniences_are_for_development_on_loopback() {
     assert_eq!(error.label(), "convenience_exposed");
     assert!(error.to_string().contains("0.0.0.0:0"), "{error}");
 
+    // Letters that lie in a folder are convenient too.
+    let spooling = SidecarConfig {
+        dev_login: false,
+        ..production()
+    };
+    let error = refused(spooling).await;
+    assert_eq!(error.label(), "convenience_in_production");
     let without = SidecarConfig {
         dev_login: false,
+        login: LoginConfig::default(),
+        mail: None,
         ..production()
     };
     let stage = world.start_with(without).await;
@@ -235,6 +244,30 @@ async fn a_bad_configuration_does_not_start() {
         refused(few).await.to_string(),
         "refreshes per minute must be at least 20"
     );
+    let shared = SidecarConfig {
+        login_key: LoginKey::from_bytes(&world.session_key),
+        ..world.config()
+    };
+    assert!(matches!(refused(shared).await, StartError::SharedKey(_)));
+    for break_it in [
+        |config: &mut SidecarConfig| config.mail = None,
+        |config: &mut SidecarConfig| config.mail.as_mut().unwrap().link = None,
+    ] {
+        let mut config = world.config();
+        break_it(&mut config);
+        assert_eq!(refused(config).await.label(), "no_mail");
+    }
+    for audience in ["", &"x".repeat(256)] {
+        let mut config = world.config();
+        config.login.audience = audience.to_owned();
+        assert_eq!(refused(config).await.label(), "limit");
+    }
+    let mut spoilt = world.config();
+    spoilt.mail.as_mut().unwrap().game = "Foo\r\nBcc: eve@example.com".to_owned();
+    assert!(matches!(refused(spoilt).await, StartError::Mail(_)));
+    let mut long = world.config();
+    long.login.magic_link_life = 16 * MINUTE;
+    assert_eq!(refused(long).await.label(), "life");
     let epochs = SidecarConfig {
         previous_transport_key: Some(MasterKey {
             epoch: 1,

@@ -22,11 +22,11 @@ use tickgate::{
     rpc,
     seat::{SeatChange, SeatTable},
     sidecar::{
-        DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment, MasterKey,
-        SessionLives, Sidecar, SidecarConfig, StoreChoice,
+        DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment, LoginConfig,
+        MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice,
     },
     tls,
-    token::{RefreshKey, SessionKey, TransportMasterKey},
+    token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey},
     wire::CloseCode,
 };
 use tokio::sync::watch;
@@ -175,6 +175,9 @@ pub fn sidecar_config(certs: &DevCerts, store: &Path, clock: Clock) -> SidecarCo
             key: TransportMasterKey::generate(),
         },
         previous_transport_key: None,
+        login_key: LoginKey::generate(),
+        login: LoginConfig::default(),
+        mail: None,
         lives: SessionLives::default(),
         connect_tokens_per_minute: DEFAULT_CONNECT_TOKENS_PER_MINUTE,
         refreshes_per_minute: DEFAULT_REFRESHES_PER_MINUTE,

@@ -55,6 +55,7 @@ impl Deployment {
             session_key = {{ file = "session.key" }}
             refresh_key = {{ file = "refresh.key" }}
             transport_key = {{ file = "transport.key" }}
+            login_key = {{ file = "login.key" }}
             store = "store.redb"
             metrics_listen = ""
             dev_login = true

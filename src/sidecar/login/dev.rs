@@ -6,8 +6,7 @@ use crate::{
     store::Identity,
 };
 
-/// The method's name in sessions and tokens, and the provider of its identities.
-pub(in crate::sidecar) const METHOD: &str = "dev";
+use super::Method;
 
 const MAX_NAME: usize = 64;
 
@@ -19,9 +18,15 @@ impl DevLogin {
     pub(in crate::sidecar) fn new(_: Convenient) -> Self {
         Self(())
     }
+}
+
+impl Method for DevLogin {
+    type Proof = proto::DevLogin;
+
+    const NAME: &'static str = "dev";
 
     /// The account of that name.
-    pub(in crate::sidecar) fn prove(self, login: proto::DevLogin) -> Result<Identity, Refusal> {
+    async fn prove(&self, login: proto::DevLogin) -> Result<Identity, Refusal> {
         let name = login.name;
         if !(1..=MAX_NAME).contains(&name.len()) || name.chars().any(char::is_control) {
             return Err(Refusal::Argument {
@@ -30,7 +35,7 @@ impl DevLogin {
             });
         }
         Ok(Identity {
-            provider: METHOD.to_owned(),
+            provider: Self::NAME.to_owned(),
             subject: name,
         })
     }

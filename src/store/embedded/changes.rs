@@ -10,15 +10,18 @@ use crate::{
     id::{PlayerGeneration, PlayerId, Revision, SessionId},
     proto,
     store::{
-        DEFAULT_ROLE, NewSession, PlayerRevocation, Purged, SessionRevocation, Standing, Started,
-        StoreError, activity::Activity, draw,
+        DEFAULT_ROLE, Identity, NewSession, PlayerRevocation, Purged, SessionRevocation, Standing,
+        Started, StoreError, activity::Activity, draw,
     },
 };
 
-use super::tables::{Tables, decode, found, player_of};
+use super::{
+    logins::identity_record,
+    tables::{Tables, decode, found, player_of},
+};
 
 /// Rows that one purge step takes at most from each table, so that a long purge does not hold up others for longer than a commit.
-const PURGE_STEP: usize = 1_000;
+pub(super) const PURGE_STEP: usize = 1_000;
 
 /// A write transaction: its tables, and where the log stands in it.
 pub(super) struct Changes<'t, 'a> {
@@ -44,7 +47,7 @@ impl Changes<'_, '_> {
                 let record = self.tables.player(id)?;
                 (id, record.ok_or(StoreError::Record("players"))?)
             }
-            None => self.make_player(new)?,
+            None => self.make_player(&new.identity, new.at)?,
         };
         let id = self.unused_session_id(new.at)?;
         let record = proto::SessionRecord {
@@ -68,9 +71,10 @@ impl Changes<'_, '_> {
         })
     }
 
-    fn make_player(
+    pub(super) fn make_player(
         &mut self,
-        new: &NewSession,
+        identity: &Identity,
+        at: Timestamp,
     ) -> Result<(PlayerId, proto::PlayerRecord), StoreError> {
         let mut id = draw::player_id()?;
         while self.tables.player(id)?.is_some() {
@@ -79,14 +83,12 @@ impl Changes<'_, '_> {
         let record = proto::PlayerRecord {
             generation: 0,
             role: DEFAULT_ROLE.to_owned(),
-            created_at_ms: new.at.0,
+            created_at_ms: at.0,
             revoked_revision: 0,
+            identities: vec![identity_record(identity)],
         };
         self.tables.put_player(id, &record)?;
-        let key = (
-            new.identity.provider.as_str(),
-            new.identity.subject.as_str(),
-        );
+        let key = (identity.provider.as_str(), identity.subject.as_str());
         self.tables.identities.insert(key, id.0)?;
         Ok((id, record))
     }

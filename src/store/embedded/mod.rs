@@ -2,6 +2,7 @@
 
 mod changes;
 mod gateways;
+mod logins;
 mod open;
 #[cfg(test)]
 mod properties;

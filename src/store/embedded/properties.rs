@@ -14,7 +14,7 @@ use crate::{
     control::Revocation,
     id::{GatewayId, Incarnation},
     store::{
-        RefreshClaim, Refreshed, Standing,
+        Logins, RefreshClaim, Refreshed, Standing,
         conformance::{LIVES, START, account},
         memory::MemoryStore,
     },
@@ -139,13 +139,9 @@ impl Pair {
             return;
         };
         let role = ["player", "moderator"].choose(&mut self.rng).unwrap();
-        self.model.set_role(model, role);
-        let change = self.embedded.change(move |changes| {
-            let mut record = changes.tables.player(embedded)?.unwrap();
-            (*role).clone_into(&mut record.role);
-            changes.tables.put_player(embedded, &record)
-        });
-        change.await.unwrap();
+        let before = self.model.set_role(model, (*role).to_owned()).await;
+        let changed = self.embedded.set_role(embedded, (*role).to_owned()).await;
+        assert_eq!(changed.unwrap(), before.unwrap());
     }
 
     async fn revoke(&mut self) {

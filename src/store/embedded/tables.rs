@@ -10,8 +10,10 @@ use crate::{
     control::{LogState, Revocation},
     id::{GatewayId, Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
     proto,
-    store::{Found, Player, Session, StoreError},
+    store::{Found, Identity, Player, Session, StoreError},
 };
+
+use super::logins::EntryKey;
 
 /// Key or value that is a record or other bytes.
 type Bytes = &'static [u8];
@@ -33,6 +35,15 @@ const LOG: TableDefinition<'_, u64, Bytes> = TableDefinition::new("revocations")
 /// "log" to LogRecord.
 const META: TableDefinition<'_, &str, Bytes> = TableDefinition::new("meta");
 const META_LOG: &str = "log";
+/// Kind and key to a record of [`logins`](super::logins).
+const LOGINS: TableDefinition<'_, EntryKey, Bytes> = TableDefinition::new(LOGINS_NAME);
+pub(super) const LOGINS_NAME: &str = "logins";
+/// When each of them expires in milliseconds, kind and key: what to purge first.
+const LOGINS_BY_END: TableDefinition<'_, EndKey, ()> = TableDefinition::new("logins_by_end");
+/// Player id to what argon2id made of the password (PHC string).
+const PASSWORDS: TableDefinition<'_, u128, Bytes> = TableDefinition::new("passwords");
+
+type EndKey = (u64, u8, &'static [u8; 32]);
 
 /// The tables within one write transaction.
 pub(super) struct Tables<'t> {
@@ -44,6 +55,9 @@ pub(super) struct Tables<'t> {
     gateways: Table<'t, &'static str, Bytes>,
     pub(super) log: Table<'t, u64, Bytes>,
     meta: Table<'t, &'static str, Bytes>,
+    pub(super) logins: Table<'t, EntryKey, Bytes>,
+    pub(super) logins_by_end: Table<'t, EndKey, ()>,
+    pub(super) passwords: Table<'t, u128, Bytes>,
 }
 
 impl<'t> Tables<'t> {
@@ -57,6 +71,9 @@ impl<'t> Tables<'t> {
             gateways: transaction.open_table(GATEWAYS)?,
             log: transaction.open_table(LOG)?,
             meta: transaction.open_table(META)?,
+            logins: transaction.open_table(LOGINS)?,
+            logins_by_end: transaction.open_table(LOGINS_BY_END)?,
+            passwords: transaction.open_table(PASSWORDS)?,
         })
     }
 
@@ -146,6 +163,39 @@ pub(super) fn read_record(
     let head = read_log_state(transaction)?.head;
     let found = found(id, record.clone(), owner, player, head);
     Ok(Some((found, record)))
+}
+
+/// A player, with the record and what there is of a password.
+pub(super) struct Owner {
+    pub(super) id: PlayerId,
+    pub(super) record: proto::PlayerRecord,
+    pub(super) password: Option<Vec<u8>>,
+}
+
+/// The player that an account is, and whether it really is: for an account that is nobody's, somebody else is read. So whoever does the
+/// same with both does not tell by the time which it was.
+pub(super) fn read_owner(
+    transaction: &ReadTransaction,
+    identity: &Identity,
+) -> Result<Option<(Owner, bool)>, StoreError> {
+    let key = (identity.provider.as_str(), identity.subject.as_str());
+    let identities = transaction.open_table(IDENTITIES)?;
+    let players = transaction.open_table(PLAYERS)?;
+    let passwords = transaction.open_table(PASSWORDS)?;
+    let somebody = match passwords.first()? {
+        Some((id, _)) => Some(id.value()),
+        None => players.first()?.map(|(id, _)| id.value()),
+    };
+    let known = identities.get(key)?.map(|id| id.value());
+    let Some(id) = known.or(somebody) else {
+        return Ok(None);
+    };
+    let owner = Owner {
+        id: PlayerId(id),
+        record: player(&players, PlayerId(id))?.ok_or(StoreError::Record("players"))?,
+        password: passwords.get(id)?.map(|phc| phc.value().to_vec()),
+    };
+    Ok(Some((owner, known.is_some())))
 }
 
 /// Up to `limit` sessions with an id below `before`, newest first, of one player or of all.

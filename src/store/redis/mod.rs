@@ -26,6 +26,7 @@ mod gateways;
 mod keeper;
 mod known;
 mod link;
+mod logins;
 mod recent;
 mod reply;
 mod scripts;

@@ -1,0 +1,323 @@
+//! How players come in: logging in, linking accounts, and what mailed links do.
+
+use std::net::IpAddr;
+
+use tonic::{Request, metadata::MetadataMap};
+
+use crate::{
+    clock::Timestamp,
+    id::{PlayerGeneration, PlayerId, SessionId},
+    proto::{
+        self, consume_verification_request::Purpose as Used, login_request::Method,
+        request_verification_request::Purpose as Wanted,
+    },
+    rpc,
+    store::{Found, Join, Linked, OneTimePurpose, PasswordSet, StoreError},
+};
+
+use super::{
+    super::{
+        login::{
+            Methods, Proven,
+            address::EmailAddress,
+            password::{self, Password},
+            verification::{Verifications, address_of, secret},
+        },
+        refusal::{BadLogin, Refusal},
+        sessions::LoggedIn,
+    },
+    AuthApi,
+};
+
+impl AuthApi {
+    /// Where a call comes from, if calls of its kind do not come from there too often.
+    pub(super) fn limited<T>(
+        &self,
+        call: &'static str,
+        request: &Request<T>,
+    ) -> Result<IpAddr, Refusal> {
+        let peer = rpc::peer(request);
+        let origin = self.limits.origin(peer.as_ref(), request.metadata())?;
+        self.limits.from_address(call, origin)?;
+        Ok(origin)
+    }
+
+    /// A session for whoever proves an account, or for the bearer, whose account it is from now on too.
+    pub(super) async fn log_in(
+        &self,
+        request: Request<proto::LoginRequest>,
+    ) -> Result<LoggedIn, Refusal> {
+        let asked = request.get_ref().method.as_ref();
+        let method = asked.map_or("none", Methods::name_of);
+        let logged_in = self.prove_and_start(method, request).await;
+        logged_in.inspect_err(|refusal| self.refused(method, refusal))
+    }
+
+    /// Counts and logs what was refused; not who asks too often, since that would be logged too often.
+    fn refused(&self, method: &'static str, refusal: &Refusal) {
+        let reason = refusal.of_login();
+        self.sessions.counters.refused_logins.count(reason);
+        if !matches!(refusal, Refusal::TooManyLogins { .. }) {
+            tracing::info!(method, reason, "login refused");
+        }
+    }
+
+    async fn prove_and_start(
+        &self,
+        method: &'static str,
+        request: Request<proto::LoginRequest>,
+    ) -> Result<LoggedIn, Refusal> {
+        let origin = match &request.get_ref().method {
+            // It is there on loopback alone.
+            Some(Method::Dev(_)) => None,
+            // Whoever has used up one way is let in by another.
+            _ => Some(self.limited(method, &request)?),
+        };
+        let (metadata, _, proto::LoginRequest { method, link }) = request.into_parts();
+        // Before anything is used up: whoever is nobody can link nothing.
+        let caller = match link {
+            true => Some(self.linking(&metadata).await?),
+            false => None,
+        };
+        let proven = self.methods.prove(method).await?;
+        if let Some(caller) = caller {
+            let (player, generation) = (caller.player.id, caller.session.player_generation);
+            self.link(player, generation, &proven, proven.join())
+                .await?;
+        }
+        if let Some(email) = proven.email() {
+            if let Some(origin) = origin {
+                self.limits.familiar(&email, origin);
+            }
+            if let Some(password) = self.by_mail(&proven) {
+                password.forget_failures(&email).await?;
+            }
+        }
+        self.start(proven).await
+    }
+
+    async fn linking(&self, metadata: &MetadataMap) -> Result<Found, Refusal> {
+        let caller = self.caller(metadata).await?;
+        self.limits.by_player(caller.player.id)?;
+        Ok(caller)
+    }
+
+    /// The password's ledger of failures, where the address was proved otherwise than by the password, which sees to it itself.
+    fn by_mail(&self, proven: &Proven) -> Option<&Password> {
+        let password = self.methods.password.as_ref();
+        password.filter(|_| proven.method != Password::NAME)
+    }
+
+    /// The session that was earned. Where the proof stays good, as a password does until it is replaced, it may have been replaced
+    /// between the look and the session: such a session is ended before anybody has a token of it.
+    async fn start(&self, proven: Proven) -> Result<LoggedIn, Refusal> {
+        let Proven {
+            identity,
+            method,
+            generation,
+        } = proven;
+        let logged_in = self.sessions.log_in(identity, method).await?;
+        let session = &logged_in.found.session;
+        if generation.is_some_and(|proved| proved != session.player_generation) {
+            let at = self.sessions.clock.wall();
+            self.sessions.store.revoke_session(session.id, at).await?;
+            return Err(Refusal::Login(BadLogin::Outdated));
+        }
+        Ok(logged_in)
+    }
+
+    /// Makes an account the player's. Who asks has proved both.
+    async fn link(
+        &self,
+        player: PlayerId,
+        generation: PlayerGeneration,
+        proven: &Proven,
+        join: Join,
+    ) -> Result<(), Refusal> {
+        let identity = proven.identity.clone();
+        let linked = self.sessions.store.link(identity, player, generation, join);
+        match linked.await? {
+            Linked::Linked => {
+                tracing::info!(%player, method = proven.method, "account linked");
+                Ok(())
+            }
+            Linked::Already => Ok(()),
+            Linked::Taken => Err(Refusal::LinkTaken),
+            Linked::HasOne => Err(Refusal::LinkHasOne),
+            Linked::TooMany => Err(Refusal::LinkTooMany),
+            Linked::UnknownPlayer | Linked::Outdated => Err(Refusal::Login(BadLogin::Outdated)),
+        }
+    }
+
+    /// Mails the link that is asked for; until when it is good.
+    pub(super) async fn mail_link(
+        &self,
+        request: Request<proto::RequestVerificationRequest>,
+    ) -> Result<Timestamp, Refusal> {
+        let origin = self.limited("request_verification", &request)?;
+        let (metadata, _, request) = request.into_parts();
+        let wanted = request.purpose.ok_or(Refusal::Argument {
+            field: "purpose",
+            allowed: "one of: magic_link, password_reset, email_change",
+        })?;
+        match wanted {
+            Wanted::MagicLink(email) => {
+                let method = self.methods.magic_link.as_ref();
+                let method = method.ok_or(Refusal::MethodOff("magic_link"))?;
+                method.request(self.addressed(&email, origin)?).await
+            }
+            Wanted::PasswordReset(email) => {
+                self.hashes()?;
+                let email = self.addressed(&email, origin)?;
+                let payload = email.as_str().as_bytes().to_vec();
+                let purpose = OneTimePurpose::PasswordReset;
+                self.verifications()?.mail(purpose, email, payload).await
+            }
+            Wanted::EmailChange(email) => {
+                let verifications = self.verifications()?;
+                let caller = self.linking(&metadata).await?;
+                let email = self.addressed(&email, origin)?;
+                let payload = EmailChange::of(&caller).to_bytes(&email);
+                let purpose = OneTimePurpose::EmailChange;
+                verifications.mail(purpose, email, payload).await
+            }
+        }
+    }
+
+    /// Does what a mailed link is for.
+    pub(super) async fn use_link(
+        &self,
+        request: Request<proto::ConsumeVerificationRequest>,
+    ) -> Result<proto::ConsumeVerificationResponse, Refusal> {
+        let origin = self.limited("consume_verification", &request);
+        let origin = origin.inspect_err(|refusal| self.refused("mailed link", refusal))?;
+        let proto::ConsumeVerificationRequest { token, purpose } = request.into_inner();
+        let token = secret(token);
+        let used = match purpose {
+            Some(Used::NewPassword(new)) => self.set_password(&token, new, origin).await,
+            Some(Used::EmailChange(true)) => self.change_email(&token).await,
+            Some(Used::EmailChange(false)) | None => Err(Refusal::Argument {
+                field: "purpose",
+                allowed: "one of: new_password, email_change (true)",
+            }),
+        };
+        used.inspect_err(|refusal| self.refused("mailed link", refusal))
+    }
+
+    async fn set_password(
+        &self,
+        token: &str,
+        new: String,
+        origin: IpAddr,
+    ) -> Result<proto::ConsumeVerificationResponse, Refusal> {
+        // Whatever can be refused is, before the token is used up.
+        let method = self.hashes()?;
+        let new = password::sound(new)?;
+        let place = method.hasher.place()?;
+        let purpose = OneTimePurpose::PasswordReset;
+        let payload = self.verifications()?.spend(token, purpose).await?;
+        let email = address_of(payload.bytes())?;
+        let phc = place.hash(new).await?;
+        let at = self.sessions.clock.wall();
+        let set = self.sessions.store.set_password(email.identity(), phc, at);
+        let PasswordSet {
+            player,
+            is_new_player,
+            revision,
+            sessions,
+        } = set.await?;
+        method.forget_failures(&email).await?;
+        self.limits.familiar(&email, origin);
+        self.sessions.explain.player_revoked(player, revision, at);
+        self.sessions.counters.revocations.count("player");
+        tracing::info!(%player, %revision, sessions, by = "player", "password set: all sessions are revoked");
+        Ok(proto::ConsumeVerificationResponse {
+            player_id: player.to_string(),
+            is_new_player,
+            sessions_ended: sessions,
+        })
+    }
+
+    async fn change_email(
+        &self,
+        token: &str,
+    ) -> Result<proto::ConsumeVerificationResponse, Refusal> {
+        let purpose = OneTimePurpose::EmailChange;
+        let payload = self.verifications()?.spend(token, purpose).await?;
+        let (change, email) = EmailChange::from_bytes(payload.bytes())?;
+        // Whoever was thrown out of the session that asked for it has no say any more.
+        let asked = self.sessions.store.session(change.session).await?;
+        if asked.is_none_or(|asked| asked.revocation().is_some()) {
+            return Err(Refusal::Login(BadLogin::Outdated));
+        }
+        let proven = Proven {
+            identity: email.identity(),
+            method: "email_change",
+            generation: Some(change.generation),
+        };
+        let player = change.player;
+        self.link(player, change.generation, &proven, Join::Instead)
+            .await?;
+        Ok(proto::ConsumeVerificationResponse {
+            player_id: player.to_string(),
+            is_new_player: false,
+            sessions_ended: 0,
+        })
+    }
+
+    /// The address, if it is one and not mailed to too often.
+    fn addressed(&self, email: &str, origin: IpAddr) -> Result<EmailAddress, Refusal> {
+        let email = email.parse().map_err(|_| Refusal::Email("purpose"))?;
+        self.limits.to_email(&email, origin)?;
+        Ok(email)
+    }
+
+    fn hashes(&self) -> Result<&Password, Refusal> {
+        let password = self.methods.password.as_ref();
+        password.ok_or(Refusal::MethodOff(Password::NAME))
+    }
+
+    fn verifications(&self) -> Result<&Verifications, Refusal> {
+        let verifications = self.methods.verifications.as_deref();
+        verifications.ok_or(Refusal::MethodOff("e-mail change"))
+    }
+}
+
+/// Who asked for a new e-mail address, as it stood then.
+struct EmailChange {
+    player: PlayerId,
+    generation: PlayerGeneration,
+    session: SessionId,
+}
+
+impl EmailChange {
+    fn of(caller: &Found) -> Self {
+        Self {
+            player: caller.player.id,
+            generation: caller.session.player_generation,
+            session: caller.session.id,
+        }
+    }
+
+    /// As a token brings it: 16 bytes of player, 4 of generation, 16 of session, and the address to the end.
+    fn to_bytes(&self, email: &EmailAddress) -> Vec<u8> {
+        let mut bytes = self.player.to_bytes().to_vec();
+        bytes.extend_from_slice(&self.generation.0.to_be_bytes());
+        bytes.extend_from_slice(&self.session.to_bytes());
+        bytes.extend_from_slice(email.as_str().as_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<(Self, EmailAddress), Refusal> {
+        let damaged = || Refusal::Store(StoreError::Record("logins"));
+        let (player, rest) = bytes.split_first_chunk().ok_or_else(damaged)?;
+        let (generation, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+        let (session, email) = rest.split_first_chunk().ok_or_else(damaged)?;
+        let change = Self {
+            player: PlayerId::from_bytes(*player),
+            generation: PlayerGeneration(u32::from_be_bytes(*generation)),
+            session: SessionId::from_bytes(*session),
+        };
+        Ok((change, address_of(email)?))
+    }
+}
