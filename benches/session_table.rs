@@ -1,217 +1,264 @@
 //! What it costs to ask about every seat on every tick, against the algorithm that game servers commonly use for it.
 //!
-//! The reference, as it stands in a published game-server crate: a concurrent map from JTI text to the time of the last activity;
-//! per question a look-up, the wall clock, and, when the tick and a byte sum of the JTI say so, a second look-up that writes.
-//! All in random order, back to back, one thread. The last lines are ratios of the medians of this very run.
+//! `cargo bench --bench session_table` measures everything, first back to back by Criterion, then on ticks of 60 Hz by a sampler of its
+//! own (Criterion knows no pace and no percentiles), and prints tables of this very run. A word after `--` leaves out all whose name
+//! does not contain it, as in `cargo bench --bench session_table -- 10000`. With TICKGATE_RENDER=docs the tables and a chart are
+//! written into docs/ (`scripts/bars --render` does that). docs/PERFORMANCE.md says what the figures mean.
 
-#![expect(clippy::print_stdout, reason = "the ratios are what it is for")]
+#![expect(clippy::print_stdout, reason = "the tables are what it is for")]
 #![expect(
-    clippy::disallowed_methods,
-    reason = "a benchmark measures time itself, and the reference reads the wall clock"
+    clippy::panic,
+    reason = "a benchmark that finds its subject broken ends there"
 )]
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    hint::black_box,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+#[path = "session_table/chart.rs"]
+mod chart;
+#[path = "reference/mod.rs"]
+mod reference;
+#[path = "session_table/results.rs"]
+mod results;
+#[path = "rig/mod.rs"]
+mod rig;
+#[path = "session_table/tables.rs"]
+mod tables;
+
+use std::{cell::RefCell, fs, io, path::Path, time::Duration};
+
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
+use results::{Key, Pace, Results};
+use rig::{
+    Subject,
+    company::Company,
+    crowd::{Crowd, Order, What, empty, seat, sessions, shuffled},
+    index::{BySession, ConcurrentMap},
+    memory::held,
+    pace::paced,
+    rival::Rival,
+    stopwatch::nanos,
 };
+use tickgate::id::SessionId;
 
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
-use dashmap::DashMap;
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
-use tickgate::{
-    clock::Timestamp,
-    id::{ClientId, PlayerGeneration, PlayerId, SessionId, Tick},
-    seat::{
-        ActivitySource, Connection, DEFAULT_WINDOW, Grant, Handle, SeatConfig, SeatTable,
-        TickReport,
-    },
-};
+const SIZES: [u32; 4] = [1_000, 10_000, 100_000, 1_000_000];
+/// Where company is kept: what fits into a core's own cache, and what does not.
+const COMPANY_SIZES: [u32; 2] = [10_000, 100_000];
+/// Paced ticks of each subject; the p99 of 300 is the third worst.
+const TICKS: u32 = 300;
+/// The reference's ticks where one of them is longer than a tick may be: enough for a p50.
+const LONG_TICKS: u32 = 60;
+/// Seats that are weighed.
+const WEIGHED: u32 = 100_000;
 
-const SIZES: [u32; 3] = [1_000, 10_000, 100_000];
-const IDLE: Duration = Duration::from_secs(3_600);
-const START: Timestamp = Timestamp(1_700_000_000_000);
+/// What to leave out, as Criterion reads it from the same arguments.
+struct Filter {
+    words: Vec<String>,
+    /// `cargo test --benches` runs everything once, and `--list` nothing: neither is for figures.
+    measures: bool,
+}
 
-/// Nanoseconds per seat, a sample each, by what was measured.
-#[derive(Default)]
-struct Samples(RefCell<BTreeMap<(&'static str, u32), Vec<f64>>>);
+impl Filter {
+    fn from_arguments() -> Self {
+        let arguments: Vec<_> = std::env::args().skip(1).collect();
+        Self {
+            measures: !arguments.iter().any(|a| a == "--test" || a == "--list"),
+            words: arguments
+                .into_iter()
+                .filter(|a| !a.starts_with('-'))
+                .collect(),
+        }
+    }
 
-impl Samples {
-    fn median(&self, what: &'static str, size: u32) -> Option<f64> {
-        let mut samples = self.0.borrow().get(&(what, size))?.clone();
-        samples.sort_by(f64::total_cmp);
-        samples.get(samples.len() / 2).copied()
+    fn wants(&self, name: &str) -> bool {
+        self.words.is_empty() || self.words.iter().any(|word| name.contains(word.as_str()))
     }
 }
 
-/// Measures one pass over `size` seats, and keeps the samples.
-fn bench(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    samples: &Samples,
-    what: &'static str,
-    size: u32,
-    mut pass: impl FnMut(),
-) {
-    group.throughput(Throughput::Elements(size.into()));
-    group.bench_function(BenchmarkId::new(what, size), |bencher| {
-        bencher.iter_custom(|passes| {
-            let start = Instant::now();
-            for _ in 0..passes {
-                pass();
-            }
-            let took = start.elapsed();
-            let each = took.as_nanos() as f64 / passes as f64 / f64::from(size);
-            samples
-                .0
-                .borrow_mut()
-                .entry((what, size))
-                .or_default()
-                .push(each);
-            took
+/// One run of everything.
+struct Bench<'a> {
+    filter: &'a Filter,
+    results: &'a RefCell<Results>,
+}
+
+impl Bench<'_> {
+    /// Back to back.
+    fn criterion(
+        &self,
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        key: Key,
+        subject: &mut dyn Subject,
+    ) {
+        group.throughput(Throughput::Elements(key.size.into()));
+        group.bench_function(key.name(), |bencher| {
+            bencher.iter_custom(|passes| {
+                let took = subject.run(passes);
+                let each = nanos(took) / passes as f64;
+                self.results.borrow_mut().add(key, &[each]);
+                took
+            });
         });
-    });
-}
-
-/// The reference algorithm.
-struct Reference {
-    sessions: DashMap<String, i64>,
-}
-
-impl Reference {
-    fn is_session_authorized(&self, jti: &str, tick: u64) -> bool {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs() as i64;
-        let Some(last) = self.sessions.get(jti).map(|entry| *entry) else {
-            return false;
-        };
-        if now - last > IDLE.as_secs() as i64 {
-            return false;
-        }
-        let jitter = jti
-            .bytes()
-            .fold(0_u64, |sum, byte| sum.wrapping_add(byte.into()));
-        if (tick + jitter).is_multiple_of(60)
-            && let Some(mut entry) = self.sessions.get_mut(jti)
-        {
-            *entry = now;
-        }
-        true
     }
-}
 
-/// The same sessions for both: ULIDs of random bits, asked about in random order.
-fn sessions(size: u32) -> Vec<SessionId> {
-    use rand::Rng;
-    let mut rng = ChaCha8Rng::seed_from_u64(size.into());
-    (0..size).map(|_| SessionId(rng.random())).collect()
-}
+    /// On ticks of 60 Hz.
+    fn paced(&self, key: Key, subject: &mut dyn Subject, ticks: u32) {
+        let name = key.name();
+        if !self.filter.measures || !self.filter.wants(&name) {
+            return;
+        }
+        let samples = paced(subject, ticks);
+        let mut results = self.results.borrow_mut();
+        results.add(key, &samples);
+        if let Some((p50, p99)) = results.paced(key) {
+            println!("session_table/{name:<60} p50 {p50:>9.1} us  p99 {p99:>9.1} us a tick");
+        }
+    }
 
-fn seated(sessions: &[SessionId]) -> (SeatTable, Vec<Handle>) {
-    let table = SeatTable::new(SeatConfig {
-        capacity: sessions.len() as u32,
-        window: DEFAULT_WINDOW,
-        idle: IDLE,
-        activity: ActivitySource::Input,
-        ..SeatConfig::default()
-    });
-    let mut handles: Vec<_> = (0..)
-        .zip(sessions)
-        .filter_map(|(id, session)| {
-            let grant = Grant {
-                session: *session,
-                player: PlayerId(session.0),
-                player_generation: PlayerGeneration(0),
-                client: ClientId(id),
-                ends_at: START.after(Duration::from_secs(24 * 3_600)),
-                connection: Connection { worker: 0, id },
-            };
-            Some(table.install(grant, START).ok()?.handle())
-        })
-        .collect();
-    handles.shuffle(&mut ChaCha8Rng::seed_from_u64(1));
-    (table, handles)
-}
-
-fn measure(criterion: &mut Criterion, samples: &Samples) {
-    let mut group = criterion.benchmark_group("session_table");
-    for size in SIZES {
+    /// Everything that is asked of one size.
+    fn size(&self, group: &mut BenchmarkGroup<'_, WallTime>, size: u32) {
         let sessions = sessions(size);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs() as i64;
-        let reference = Reference {
-            sessions: sessions.iter().map(|jti| (jti.to_string(), now)).collect(),
-        };
-        let mut jtis: Vec<_> = sessions.iter().map(SessionId::to_string).collect();
-        jtis.shuffle(&mut ChaCha8Rng::seed_from_u64(1));
-        let mut tick = 0;
-        bench(&mut group, samples, "reference", size, || {
-            tick += 1;
-            for jti in &jtis {
-                black_box(reference.is_session_authorized(black_box(jti), tick));
+        let asked = shuffled(&sessions);
+        self.reference(group, size, Order::Random, &sessions, &asked);
+        self.reference(group, size, Order::Slots, &sessions, &sessions);
+        if COMPANY_SIZES.contains(&size) {
+            let key = Key::back_to_back(results::CONCURRENT_MAP, size);
+            let mut map = ConcurrentMap::new(&sessions, &asked);
+            self.criterion(group, key, &mut map);
+        }
+        for order in [Order::Random, Order::Slots] {
+            let crowd = Crowd::new(&sessions, order);
+            for what in What::ALL {
+                let key = Key::back_to_back(what.label(), size).ordered(order);
+                self.criterion(group, key, &mut crowd.ask(what));
             }
-        });
-        drop((reference, jtis));
-
-        let (table, handles) = seated(&sessions);
-        bench(&mut group, samples, "verify", size, || {
-            for handle in &handles {
-                let _ = black_box(table.verify(black_box(*handle)));
-            }
-        });
-        // Everybody sends on every tick; time goes on at 60 Hz, so that one pass in sixty looks for due ends.
-        let (mut tick, mut report) = (0, TickReport::default());
-        let mut pass = |touch: bool| {
-            tick += 1;
-            if touch {
-                handles.iter().for_each(|handle| table.touch(*handle));
-            }
-            let now = START.after(Duration::from_millis(tick * 1_000 / 60 % 1_000_000));
-            table.tick(Tick(tick), now, &mut report);
-            black_box(&report);
-        };
-        bench(&mut group, samples, "tick", size, || pass(false));
-        bench(&mut group, samples, "touch+tick", size, || pass(true));
-        // The same question of seats whose connection is lost, everybody's at once.
-        for handle in &handles {
-            if let Some(connection) = table.connection(*handle) {
-                table.suspend(*handle, connection, START);
+            if order == Order::Random {
+                self.random_order_only(group, size, &crowd);
             }
         }
-        bench(&mut group, samples, "suspended", size, || {
-            for handle in &handles {
-                let _ = black_box(table.verify(black_box(*handle)));
+    }
+
+    fn reference(
+        &self,
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        size: u32,
+        order: Order,
+        sessions: &[SessionId],
+        asked: &[SessionId],
+    ) {
+        let mut rival = Rival::new(sessions, asked);
+        let key = Key::back_to_back(results::REFERENCE, size).ordered(order);
+        self.criterion(group, key, &mut rival);
+        // At a million a tick of it takes longer than half a second.
+        if order == Order::Random && size < 1_000_000 {
+            let key = key.at(Pace::SixtyHertz);
+            let ticks = if size < 100_000 { TICKS } else { LONG_TICKS };
+            self.paced(key, &mut rival, ticks);
+        }
+    }
+
+    fn random_order_only(
+        &self,
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        size: u32,
+        crowd: &Crowd,
+    ) {
+        for what in [What::Verify, What::Batch, What::Pass, What::TickAnswers] {
+            let key = Key::back_to_back(what.label(), size).at(Pace::SixtyHertz);
+            self.paced(key, &mut crowd.ask(what), TICKS);
+        }
+        if !COMPANY_SIZES.contains(&size) {
+            return;
+        }
+        let mut lookups = BySession::new(&crowd.table, &crowd.asked);
+        let key = Key::back_to_back(results::BY_SESSION, size);
+        self.criterion(group, key, &mut lookups);
+        for company in [Company::Verifier, Company::Writer] {
+            for what in [What::Verify, What::Batch, What::TickAnswers] {
+                let key = Key::back_to_back(what.label(), size).beside(company);
+                if self.filter.measures && self.filter.wants(&key.name()) {
+                    // A company that falls behind says so; the figure stays, as there is no way to take it back from Criterion.
+                    company.beside(crowd, || {
+                        self.criterion(group, key, &mut crowd.ask(what));
+                    });
+                }
             }
-        });
+        }
+    }
+}
+
+/// Bytes a seat by a counting allocator.
+fn weigh(results: &mut Results) {
+    let sessions = sessions(WEIGHED);
+    let each = |bytes: f64| bytes / f64::from(WEIGHED);
+    let (_, bytes) = held(|| Rival::new(&sessions, &[]));
+    results.weigh("the reference, with its one index", each(bytes));
+    let (_, bytes) = held(|| ConcurrentMap::new(&sessions, &[]));
+    results.weigh("DashMap from session to slot alone", each(bytes));
+    let (table, bytes) = held(|| {
+        let table = empty(WEIGHED);
+        seat(&table, &sessions);
+        table
+    });
+    results.weigh("seat table, with both indexes", each(bytes));
+    results.weigh(
+        "of it: what verify, touch and pass read",
+        each(table.floor_bytes() as f64),
+    );
+    results.weigh(
+        "of it: the look-up by session",
+        each(table.index_bytes() as f64),
+    );
+}
+
+/// Writes the tables into PERFORMANCE.md, and the chart beside it.
+fn render(folder: &Path, results: &Results) -> io::Result<()> {
+    let document = folder.join("PERFORMANCE.md");
+    let text = fs::read_to_string(&document)?;
+    let tables = tables::markdown(results, &rig::machine::describe());
+    fs::write(
+        &document,
+        rig::markers::replace(&text, "session_table", &tables)?,
+    )?;
+    let chart = chart::svg(results, &rig::machine::describe());
+    fs::write(folder.join("verify.svg"), chart)
+}
+
+fn main() -> io::Result<()> {
+    let filter = Filter::from_arguments();
+    let mut criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(150))
+        .measurement_time(Duration::from_millis(600))
+        .without_plots()
+        .configure_from_args();
+    let results = RefCell::new(Results::default());
+    let bench = Bench {
+        filter: &filter,
+        results: &results,
+    };
+    let mut group = criterion.benchmark_group("session_table");
+    group.sampling_mode(SamplingMode::Flat);
+    for size in SIZES {
+        // Tables of a million take seconds to fill.
+        if filter.words.is_empty() || Key::all_of(size).any(|key| filter.wants(&key.name())) {
+            bench.size(&mut group, size);
+        }
     }
     group.finish();
-}
-
-fn main() {
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .configure_from_args();
-    let samples = Samples::default();
-    measure(&mut criterion, &samples);
     criterion.final_summary();
-
+    if !filter.measures {
+        return Ok(());
+    }
+    let mut results = results.into_inner();
+    if filter.words.is_empty() {
+        weigh(&mut results);
+    }
     println!(
-        "{:>8}  {:<11} {:>12}  {:>12}",
-        "seats", "", "ns per seat", "reference /"
+        "\n{}",
+        tables::markdown(&results, &rig::machine::describe())
     );
-    for size in SIZES {
-        let reference = samples.median("reference", size);
-        for what in ["reference", "verify", "suspended", "tick", "touch+tick"] {
-            if let (Some(reference), Some(ns)) = (reference, samples.median(what, size)) {
-                println!("{size:>8}  {what:<11} {ns:>12.2}  {:>12.1}", reference / ns);
-            }
-        }
+    match std::env::var_os("TICKGATE_RENDER") {
+        Some(_) if !filter.words.is_empty() => Err(io::Error::other(
+            "TICKGATE_RENDER: figures that leave something out are not rendered",
+        )),
+        Some(folder) => render(Path::new(&folder), &results),
+        None => Ok(()),
     }
 }

@@ -84,6 +84,7 @@ const CRATES: &[(&str, Where)] = &[
     ("lettre", Only(&["sidecar/mail"])),
     ("argon2", Only(&["sidecar/login"])),
     ("governor", Only(&["sidecar/login"])),
+    ("redis", Only(&["store/redis"])),
     ("rcgen", Only(&["certs"])),
     ("rusty_paseto", Only(&["token"])),
     ("jiff", Only(&["clock"])),

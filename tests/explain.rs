@@ -153,6 +153,47 @@ async fn the_true_reason_is_told_where_the_client_hears_only_a_refusal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_of_a_session_is_told_to_have_superseded_the_first() {
+    let stack = Stack::start().await;
+    let one = stack.plain_gateway("one").await;
+    let (admin, endpoint) = (operator(&stack), endpoint());
+    let (ann, first) = stack.join("ann", "one", &endpoint).await;
+    let ticket = stack.ticket(&ann, "one").await;
+    let second = connect(&endpoint, &ticket).await.unwrap();
+    assert!(second.welcome().resumed);
+    let closed = soon("the close", first.closed()).await;
+    assert_eq!(closed.code(), Some(CloseCode::Superseded));
+    let told = explained(&admin, about(&ann), "the resumption", |told| {
+        find(told, "resumed", "one").is_some()
+    });
+    let told = told.await;
+    let resumed = find(&told, "resumed", "one").unwrap();
+    assert_eq!(resumed.reason.as_deref(), Some("superseded"));
+    assert_eq!(resumed.close_code.as_deref(), Some("superseded"));
+    assert!(
+        told.summary.starts_with("in play on one since"),
+        "{}",
+        told.summary
+    );
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_told_since_when_there_is_a_memory() {
+    let stack = Stack::start().await;
+    let since = stack.time.clock().wall();
+    let one = stack.plain_gateway("one").await;
+    let admin = operator(&stack);
+    stack.time.advance(Duration::from_secs(60));
+    let ann = stack.login("ann").await;
+    for about in [about(&ann), About::Gateway("one".parse().unwrap())] {
+        let told = admin.explain(&about).await.unwrap();
+        assert_eq!(told.remembers_since, since);
+    }
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_is_followed_to_every_gateway() {
     let stack = Stack::start().await;
     let one = stack.plain_gateway("one").await;

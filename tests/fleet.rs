@@ -1,5 +1,5 @@
-//! Two gateways and one sidecar, each a process of its own: tokens of one gateway at the other, older processes of a gateway, and a
-//! gateway that is killed and started again under its players.
+//! Two gateways and one sidecar, each a process of its own: tokens of one gateway at the other, older processes of a gateway, a
+//! gateway that is killed and started again under its players, and players who lose their connection or change their address.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,10 @@
     reason = "a test file: its helpers may fail as its tests do"
 )]
 
+mod relay;
 mod support;
+#[path = "fleet/walker.rs"]
+mod walker;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -25,16 +28,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{endpoint, process::Deployment, soon};
+use relay::Relay;
+use support::{
+    endpoint,
+    process::{Deployment, SidecarProcess},
+    soon,
+};
 use tickgate::{
     client::{
-        Account, Backend, Closed, ConnectError, Connection, Endpoint, Patience, Session, Target,
-        join,
+        About, Account, Admin, Backend, Closed, ConnectError, Connection, Endpoint, ExplainedEvent,
+        Patience, Session, Target, join,
     },
     demo::protocol::Input,
     wire::CloseCode,
 };
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use walker::{WINDOW, Walker};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -298,4 +308,176 @@ async fn the_players_of_a_restarted_gateway_are_soon_back() {
     assert_eq!(in_15, PLAYERS, "all are back within 15 s");
     players.abort_all();
     drop(b);
+}
+
+fn operator(deployment: &Deployment, sidecar: &SidecarProcess) -> Admin {
+    let url = format!("https://{}", sidecar.admin);
+    let ca = std::slice::from_ref(&deployment.certs.ca);
+    Admin::connect(&url, ca, &deployment.certs.admin).unwrap()
+}
+
+/// What is told of the session's seats, oldest first, once the last of it is `last`.
+async fn told_of_seats(admin: &Admin, session: &Session, last: &str) -> Vec<ExplainedEvent> {
+    const OF_SEATS: [&str; 4] = ["admitted", "suspended", "resumed", "ended"];
+    let ask = async {
+        loop {
+            if let Ok(mut told) = admin.explain(&About::Session(session.id)).await {
+                told.events
+                    .retain(|event| OF_SEATS.contains(&event.kind.as_str()));
+                if told.events.last().is_some_and(|event| event.kind == last) {
+                    return told.events;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("what is told of the seats", ask).await
+}
+
+fn kinds(events: &[ExplainedEvent]) -> Vec<&str> {
+    events.iter().map(|event| event.kind.as_str()).collect()
+}
+
+/// A player in play on gateway "a" who looks on, from a socket of its own, until it is told to stop.
+async fn witness(account: &Account, stop: CancellationToken) -> tokio::task::JoinHandle<Walker> {
+    let session = account.login_dev("witness").await.unwrap();
+    let ticket = account.issue_connect_token(&session, target("a")).await;
+    let socket = endpoint();
+    let connection = Arc::new(socket.connect(&ticket.unwrap()).await.unwrap());
+    tokio::spawn(Walker::new(connection, 1).look_on(stop))
+}
+
+/// How long a gateway that is not told otherwise keeps the seat of a connection that was lost.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Nobody says that the connection is gone: each side finds out by the idle timeout of 10 s, and the test takes as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_within_the_grace_has_the_same_seat() {
+    let deployment = Deployment::of(&["a"]);
+    let sidecar = deployment.sidecar("");
+    let gateway = deployment.gateway("a", ANY_PORT, sidecar.control, "a.state");
+    attached(&sidecar.backend, &["a"]).await;
+    let admin = operator(&deployment, &sidecar);
+    let tunnel = Relay::to(gateway.address).await;
+    let session = sidecar.account.login_dev("ann").await.unwrap();
+    let ticket = || async {
+        let ticket = sidecar
+            .account
+            .issue_connect_token(&session, target("a"))
+            .await;
+        let mut ticket = ticket.unwrap();
+        ticket.addresses = vec![tunnel.address()];
+        ticket
+    };
+
+    let socket = endpoint();
+    let connection = Arc::new(socket.connect(&ticket().await).await.unwrap());
+    let first = *connection.welcome();
+    assert!(!first.resumed);
+    // Away from its birthplace, where another seat of hers would begin; she stands still there, so that she is where she was.
+    let mut ann = Walker::new(Arc::clone(&connection), 1);
+    let born = ann.is_heard(0).await;
+    while ann.next_input() < 30 {
+        ann.turn(127).await;
+    }
+    let place = ann.rests().await;
+    assert_ne!(place, (born.x, born.y));
+    let stop = CancellationToken::new();
+    let witness = witness(&sidecar.account, stop.clone()).await;
+    ann.is_heard(0).await;
+
+    tunnel.pass(false);
+    let silent = Instant::now();
+    assert_eq!(soon("the loss", connection.closed()).await, Closed::Lost);
+    let missed_by_client = silent.elapsed();
+    let events = told_of_seats(&admin, &session, "suspended").await;
+    assert_eq!(kinds(&events), ["admitted", "suspended"]);
+    let suspended_at = events[1].at;
+
+    tunnel.pass(true);
+    let back = Instant::now();
+    let connection = Arc::new(socket.connect(&ticket().await).await.unwrap());
+    let again = *connection.welcome();
+    let connected = back.elapsed();
+    assert!(again.resumed);
+    assert_eq!((again.client, again.session), (first.client, first.session));
+    // Her inputs are counted from a new start; her player is the one that her handle led to before.
+    let mut ann = Walker::new(connection, 1_000_000);
+    let seen = ann.is_heard(0).await;
+    let in_play = back.elapsed();
+    assert_eq!((seen.x, seen.y), place, "another seat begins elsewhere");
+    assert_eq!(seen.players, 2);
+
+    stop.cancel();
+    let witness = witness.await.unwrap();
+    assert_eq!(witness.players, (2, 2), "she never left the world");
+    let events = told_of_seats(&admin, &session, "resumed").await;
+    assert_eq!(kinds(&events), ["admitted", "suspended", "resumed"]);
+    assert_eq!(events[2].reason, None, "nobody was there to be superseded");
+    let kept = events[2].at.since(suspended_at);
+    assert!(kept < GRACE, "{kept:?}");
+    println!(
+        "silent for {missed_by_client:?} until the client missed the gateway; the seat was kept for {kept:?} of {GRACE:?}; resumed \
+         {connected:?} after the network was back, in play after {in_play:?}, client id {} as before, at {place:?} as before; the \
+         witness saw 2 players in each of {} snapshots",
+        again.client.0, witness.snapshots,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_player_whose_address_changes_plays_on_in_the_same_seat() {
+    let deployment = Deployment::of(&["a"]);
+    let sidecar = deployment.sidecar("");
+    let _gateway = deployment.gateway("a", ANY_PORT, sidecar.control, "a.state");
+    attached(&sidecar.backend, &["a"]).await;
+    let admin = operator(&deployment, &sidecar);
+    let session = sidecar.account.login_dev("ann").await.unwrap();
+    let ticket = sidecar
+        .account
+        .issue_connect_token(&session, target("a"))
+        .await
+        .unwrap();
+    let phone = Endpoint::bind((Ipv4Addr::new(127, 0, 2, 1), 0).into()).unwrap();
+    let connection = Arc::new(phone.connect(&ticket).await.unwrap());
+    let stop = CancellationToken::new();
+    let witness = witness(&sidecar.account, stop.clone()).await;
+    let mut ann = Walker::new(Arc::clone(&connection), 1);
+    ann.is_heard(1).await;
+
+    // What a NAT does that forgets (another port), and what a phone does that leaves the Wi-Fi (another address), and comes home.
+    for (what, host) in [("port", 1), ("address", 2), ("address", 3), ("address", 1)] {
+        let before = ann.is_heard(1).await.received.newest;
+        let from = phone.local_addr().unwrap();
+        let moved = Instant::now();
+        phone
+            .rebind((Ipv4Addr::new(127, 0, 2, host), 0).into())
+            .unwrap();
+        let to = phone.local_addr().unwrap();
+        assert_ne!(from, to);
+        let heard = ann.is_heard(1).await;
+        let silence = moved.elapsed();
+        // Had the seat been taken by another connection, even for a moment, the world would count the inputs from a new start.
+        assert!(heard.received.newest - before <= WINDOW, "{silence:?}");
+        assert!(heard.received.contains(before));
+        // On for 2 s: the gateway has found that the new address is really hers.
+        ann.longest_gap = Duration::ZERO;
+        for _ in 0..60 {
+            ann.turn(1).await;
+        }
+        assert!(connection.close_reason().is_none());
+        println!(
+            "another {what}, {from} to {to}: heard {silence:?} after the move; longest time between snapshots since: {:?}",
+            ann.longest_gap
+        );
+        assert!(ann.longest_gap < Duration::from_secs(1));
+    }
+    stop.cancel();
+    assert_eq!(witness.await.unwrap().players, (2, 2));
+    assert_eq!(ann.players.1, 2);
+    let events = told_of_seats(&admin, &session, "admitted").await;
+    assert_eq!(kinds(&events), ["admitted"]);
+    connection.close();
+    let events = told_of_seats(&admin, &session, "ended").await;
+    assert_eq!(kinds(&events), ["admitted", "ended"], "one seat, all along");
+    assert_eq!(events[1].reason.as_deref(), Some("left"));
 }

@@ -26,10 +26,10 @@ use support::{Stack, connect, endpoint, plays, soon};
 use tickgate::{
     certs::{DEV_SERVER_NAME, DevCerts, quic_identity},
     client::{Closed, ConnectError, Endpoint, SecretToken, Ticket},
-    clock::Timestamp,
+    clock::{ManualTime, Timestamp},
     gateway::{Gateway, GatewayConfig},
-    id::SessionId,
-    seat::{EndReason, SeatChange},
+    id::{ClientId, PlayerGeneration, PlayerId, SessionId},
+    seat::{Connection, EndReason, Grant, SeatChange},
     tls::Identity,
     wire::CloseCode,
 };
@@ -153,6 +153,50 @@ async fn a_next_certificate_may_be_known_from_the_start() {
     let ticket = stack.ticket(&session, "one").await;
     assert_eq!(ticket.certificate_sha256, announced);
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn seats_end_at_max_stale_though_the_simulation_stands_still() {
+    const MAX_STALE: Duration = Duration::from_secs(60);
+    let time = ManualTime::starting_at(Timestamp(1_700_000_000_000));
+    let now = time.clock().wall();
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let identity = quic_identity(DEV_SERVER_NAME).unwrap();
+    let mut config = GatewayConfig::new("one".parse().unwrap(), listen, identity);
+    config.clock = time.clock();
+    config.limits.max_stale = Some(MAX_STALE);
+    let (gateway, mut simulation) = Gateway::start(config).unwrap();
+    gateway.host().attached(now, 60 * MAX_STALE);
+    let seats = simulation.seats();
+    let grant = Grant {
+        session: SessionId(1),
+        player: PlayerId(1),
+        player_generation: PlayerGeneration(0),
+        client: ClientId(1),
+        ends_at: now.after(60 * MAX_STALE),
+        connection: Connection { worker: 0, id: 1 },
+    };
+    let seat = seats.install(grant, now).unwrap().handle();
+    drop(simulation.tick());
+    assert!(seats.verify(seat).is_live());
+
+    // From here on the game hangs: nobody ticks.
+    time.advance(MAX_STALE + Duration::from_secs(1));
+    soon("the end", async {
+        while !seats.verify(seat).is_ended() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // When it has come to itself, it is told why.
+    let exchange = simulation.tick();
+    let told = exchange.changes.last();
+    assert!(
+        matches!(told, Some(SeatChange::Ended { handle, reason: EndReason::Stale, .. }) if *handle == seat),
+        "{told:?}"
+    );
+    drop(exchange);
+    gateway.shutdown();
 }
 
 const CHILD: &str = "TICKGATE_TEST_GATEWAY";

@@ -9,7 +9,8 @@ use tickgate::{
     clock::Timestamp,
     id::{ClientId, PlayerGeneration, PlayerId, SessionId, Tick},
     seat::{
-        ActivitySource, Connection, EndReason, Grant, Handle, SeatConfig, SeatTable, TickReport,
+        ActivitySource, Answers, Connection, EndReason, Grant, Handle, SeatConfig, SeatTable,
+        TickReport,
     },
 };
 
@@ -62,13 +63,20 @@ fn verify_and_touch_allocate_nothing() {
             let connection = table.connection(*handle).unwrap();
             assert!(table.suspend(*handle, connection, START));
         }
+        let mut answers = Answers::default();
+        table.verify_batch(&handles, &mut answers);
         let count = measure(|| {
             for handle in &handles {
                 table.touch(*handle);
                 let _ = black_box(table.verify(*handle));
             }
+            table.verify_batch(&handles, &mut answers);
+            for refused in answers.refused() {
+                black_box(refused);
+            }
         });
         assert_eq!(count.count_total, 0);
+        assert_eq!(answers.live(), handles.len() - handles.len().div_ceil(3));
     }
 }
 

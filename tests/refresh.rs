@@ -45,6 +45,8 @@ async fn stack() -> Stack {
     Stack::start_with(|config| {
         config.session_key = SessionKey::from_bytes(&SESSION_KEY);
         config.refresh_key = RefreshKey::from_bytes(&REFRESH_KEY);
+        // It is what becomes of all of them that is looked for here.
+        config.refreshes_per_minute = 6_000;
     })
     .await
 }

@@ -18,7 +18,14 @@ mod fixture;
 mod links;
 #[path = "sidecar/login.rs"]
 mod login;
+#[cfg(feature = "redis")]
+#[path = "../src/store/redis/tests/server.rs"]
+#[allow(dead_code, reason = "the store's own tests use all of it")]
+mod redis_server;
 #[path = "sidecar/refresh.rs"]
 mod refresh;
 #[path = "sidecar/running.rs"]
 mod running;
+#[cfg(feature = "redis")]
+#[path = "sidecar/shared.rs"]
+mod shared;

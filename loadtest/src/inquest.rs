@@ -167,6 +167,7 @@ mod tests {
             sessions: Vec::new(),
             events: vec![event("token_minted", None)],
             forgotten: 0,
+            remembers_since: Timestamp(0),
             revocations: Vec::new(),
         };
         let judge = |kind, said: &Explanation| verdict(kind, &case, &gateway, said);

@@ -24,6 +24,10 @@ pub trait Source: Send + Sync + 'static {
     fn register(&self, registry: &mut prometheus_client::registry::Registry);
     /// Whether it works at all; once it does not, only a new process helps.
     fn is_live(&self) -> bool;
+    /// Why it cannot serve newcomers now, as fixed labels; empty when it can.
+    fn hindrances(&self) -> Vec<&'static str>;
     /// Whether it can serve newcomers now.
-    fn is_ready(&self) -> bool;
+    fn is_ready(&self) -> bool {
+        self.hindrances().is_empty()
+    }
 }

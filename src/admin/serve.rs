@@ -57,7 +57,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Serves `source` on `listener` until `cancel`: `GET /metrics` in the OpenMetrics text format, `GET /live` and `GET /ready` with 200
-/// or 503 and one line of text; anything else is 404, any other method 405.
+/// or 503 and one line of text, which says why not; anything else is 404, any other method 405.
 ///
 /// At most 64 connections at once, of one request each, which must be over within 10 s. No request's body is read. Plain HTTP without
 /// authentication: bind it to loopback or a network of your own. Nothing secret is told.
@@ -165,14 +165,12 @@ impl Pages {
     }
 
     fn ready(&self) -> Response<Page> {
-        if self.source.is_ready() {
-            text_page(StatusCode::OK, "ready")
-        } else {
-            text_page(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "not ready: it cannot serve newcomers now",
-            )
+        let hindrances = self.source.hindrances();
+        if hindrances.is_empty() {
+            return text_page(StatusCode::OK, "ready");
         }
+        let line = format!("not ready: {}", hindrances.join(", "));
+        text_page(StatusCode::SERVICE_UNAVAILABLE, &line)
     }
 }
 

@@ -28,6 +28,8 @@ struct Fake {
     is_ready: AtomicBool,
 }
 
+const HINDRANCES: [&str; 2] = ["too_early", "too_full"];
+
 struct Values;
 
 impl Readings for Values {
@@ -53,8 +55,11 @@ impl Source for Fake {
         true
     }
 
-    fn is_ready(&self) -> bool {
-        self.is_ready.load(Ordering::Relaxed)
+    fn hindrances(&self) -> Vec<&'static str> {
+        match self.is_ready.load(Ordering::Relaxed) {
+            true => Vec::new(),
+            false => HINDRANCES.to_vec(),
+        }
     }
 }
 
@@ -124,6 +129,10 @@ async fn the_pages_are_told_and_nothing_else_is() {
     );
     let not_ready = get(server.address, "/ready").await;
     assert!(not_ready.starts_with("HTTP/1.1 503 "), "{not_ready}");
+    assert!(
+        not_ready.ends_with("\r\n\r\nnot ready: too_early, too_full\n"),
+        "{not_ready}"
+    );
     server.source.is_ready.store(true, Ordering::Relaxed);
     assert!(
         get(server.address, "/ready")

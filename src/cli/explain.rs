@@ -31,14 +31,15 @@ use super::{
         What somebody without a valid token did names nobody: `--gateway ID` lists those refusals, by address. A token that was really \
         minted is known by its SHA-256, which its making and its refusal share; `tickgate token inspect` tells the SHA-256 of a \
         token.\n\n\
-        It comes from bounded memory of the recent past, in the sidecar, and is gone when that restarts. It holds no secrets.",
+        It comes from bounded memory of the recent past, in the sidecar, and is gone when that restarts; it says since when it \
+        remembers. It holds no secrets.",
     after_long_help = "Examples:\n  \
         tickgate explain 0f3c…                    a player, by id\n  \
         tickgate explain 01JD…                    the player of a session\n  \
         tickgate explain --gateway eu-1           refusals there that name nobody\n  \
         tickgate explain 0f3c… --json | jq -r '.events[] | select(.kind == \"refused\") | .reason'\n\n\
         With --json: {\"player_id\", \"summary\", \"sessions\", \"events\": [{\"at\", \"kind\", \"session_id\", \"gateway_id\", \
-        \"reason\", \"close_code\", \"token_sha256\", \"revision\", \"remote\"}], \"forgotten\", \"revocations\": [{\"revision\", \
+        \"reason\", \"close_code\", \"token_sha256\", \"revision\", \"remote\"}], \"forgotten\", \"remembers_since\", \"revocations\": [{\"revision\", \
         \"arrived\", \"outstanding\"}]}; what is not known is null.\n\n\
         Exit codes: 0 told, 4 nothing is known of that id.\n\n\
         What to do next: docs/OPERATIONS.md says what each reason means, and what to do about it."
@@ -122,6 +123,7 @@ fn print(out: &mut impl Write, explanation: &Explanation, now: Timestamp) -> io:
         sessions: of_player,
         events,
         forgotten,
+        remembers_since,
         revocations,
     } = explanation;
     if let Some(player) = player {
@@ -141,6 +143,12 @@ fn print(out: &mut impl Write, explanation: &Explanation, now: Timestamp) -> io:
     if *forgotten > 0 {
         writeln!(out, "{forgotten} earlier events are forgotten")?;
     }
+    writeln!(
+        out,
+        "\nThe sidecar has remembered since {}, {}: it started then",
+        remembers_since.local(),
+        relative(*remembers_since, now)
+    )?;
     if !revocations.is_empty() {
         writeln!(out, "\nWhere revocations have arrived")?;
         let mut table = Table::new(["revision", "arrived at", "outstanding at"]);
@@ -206,6 +214,7 @@ fn as_json(explanation: &Explanation) -> serde_json::Value {
         sessions: of_player,
         events,
         forgotten,
+        remembers_since,
         revocations,
     } = explanation;
     let names = |ids: &[GatewayId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -235,6 +244,7 @@ fn as_json(explanation: &Explanation) -> serde_json::Value {
         "sessions": of_player.iter().map(sessions::as_json).collect::<Vec<_>>(),
         "events": events.iter().map(event).collect::<Vec<_>>(),
         "forgotten": forgotten,
+        "remembers_since": remembers_since.to_string(),
         "revocations": revocations.iter().map(arrival).collect::<Vec<_>>(),
     })
 }

@@ -47,6 +47,8 @@ pub struct Explanation {
     pub events: Vec<ExplainedEvent>,
     /// Events that fell out of memory, as far as it is known.
     pub forgotten: u64,
+    /// Since when the sidecar remembers: when it started. What was before is not among the events, and not counted as forgotten.
+    pub remembers_since: Timestamp,
     /// Where each revocation of the player or its sessions has arrived.
     pub revocations: Vec<RevocationArrival>,
 }
@@ -62,7 +64,8 @@ pub struct ExplainedEvent {
     pub session: Option<SessionId>,
     /// The gateway that it happened on, or is for.
     pub gateway: Option<GatewayId>,
-    /// The true reason of a refusal or an end, as a fixed label.
+    /// The true reason of a refusal or an end, as a fixed label; of a resumption, "superseded" if an earlier connection of the session was
+    /// live and was closed for it.
     pub reason: Option<String>,
     /// What the client was told: the close code's name.
     pub close_code: Option<String>,
@@ -96,6 +99,7 @@ impl TryFrom<proto::ExplainResponse> for Explanation {
             events,
             forgotten,
             revocations,
+            remembers_since_ms,
         } = answer;
         Ok(Self {
             player: given(player).map(|id| player_id(&id)).transpose()?,
@@ -106,6 +110,7 @@ impl TryFrom<proto::ExplainResponse> for Explanation {
                 .map(ExplainedEvent::try_from)
                 .collect::<Result<_, _>>()?,
             forgotten,
+            remembers_since: Timestamp(remembers_since_ms),
             revocations: revocations
                 .into_iter()
                 .map(RevocationArrival::try_from)

@@ -5,7 +5,7 @@ mod login;
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{Config, Environment, KeySource, Size, schema};
-use crate::{control::MAX_SEATS, token::MAX_CONNECT_LIFE};
+use crate::{control::MAX_SEATS, sidecar::MIN_REFRESHES_PER_MINUTE, token::MAX_CONNECT_LIFE};
 
 /// A value that breaks a rule.
 pub(super) struct Fault {
@@ -54,11 +54,22 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("sidecar.transport_key", KEY_SOURCE),
     ("sidecar.login_key", KEY_SOURCE),
     ("sidecar.connect_tokens_per_minute", "1 to 6000"),
+    ("sidecar.refreshes_per_minute", "20 to 6000"),
     ("sidecar.generate_keys", BOOLEAN),
     (
         "sidecar.store",
-        "\"embedded\" (data/store.redb) or the path of the store's file",
+        "\"embedded\" (data/store.redb), \"redis\", or the path of the store's file",
     ),
+    (
+        "sidecar.redis.url",
+        "redis://host:port/database, or rediss:// for TLS; a user's name before the host, never a password",
+    ),
+    ("sidecar.redis.password", PREVIOUS_KEY),
+    (
+        "sidecar.redis.ca",
+        "\"\" for whom the system trusts, or a path",
+    ),
+    ("sidecar.redis.prefix", "1 to 64 printable ASCII characters"),
     ("sidecar.dev_login", BOOLEAN),
     ("sidecar.plain_text", BOOLEAN),
     (
@@ -285,9 +296,30 @@ impl Check {
             sidecar.connect_tokens_per_minute,
             1..=6_000,
         );
+        self.range(
+            "sidecar.refreshes_per_minute",
+            sidecar.refreshes_per_minute,
+            MIN_REFRESHES_PER_MINUTE..=6_000,
+        );
+        self.redis(&sidecar.redis);
         self.keys(sidecar);
         self.login(&sidecar.login, &sidecar.mail);
         self.mail(&sidecar.mail);
+    }
+
+    fn redis(&mut self, redis: &schema::Redis) {
+        let prefix = &redis.prefix;
+        let is_plain = prefix.bytes().all(|b| b.is_ascii_graphic());
+        self.must(
+            is_plain && (1..=64).contains(&prefix.len()),
+            "sidecar.redis.prefix",
+            format_args!("{prefix:?} is empty, too long or not printable"),
+        );
+        self.must(
+            redis.ca.is_none() || redis.url.is_tls(),
+            "sidecar.redis.ca",
+            "without TLS nobody shows a certificate",
+        );
     }
 
     fn keys(&mut self, sidecar: &schema::Sidecar) {

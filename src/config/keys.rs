@@ -9,9 +9,12 @@ use std::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{KeySource, Mail, Sidecar};
-use crate::token::{
-    self, InvalidKey, LoginKey, Purpose, RefreshKey, SessionKey, SharedKey, TransportMasterKey,
+use super::{KeySource, Mail, Redis, Sidecar, Store};
+use crate::{
+    store::RedisSettings,
+    token::{
+        self, InvalidKey, LoginKey, Purpose, RefreshKey, SessionKey, SharedKey, TransportMasterKey,
+    },
 };
 
 /// The keys that a sidecar seals tokens with.
@@ -211,6 +214,48 @@ impl Mail {
         })?;
         let password = text.trim_matches(['\r', '\n']);
         Ok(Some(Zeroizing::new(password.to_owned())))
+    }
+}
+
+impl Sidecar {
+    /// Where the Redis server is and how to log in there, for a sidecar that keeps its sessions in one.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`] or [`KeyError::Unreadable`]: the password or the authority's certificate is not where it should be.
+    pub fn redis_settings(&self) -> Result<RedisSettings, KeyError> {
+        let Redis {
+            url,
+            password,
+            ca,
+            prefix,
+        } = &self.redis;
+        let mut settings = RedisSettings::new(url.clone()).prefix(prefix);
+        if let Some(place) = password {
+            let loader = Loader {
+                purpose: "Redis password",
+                place,
+                generate: None,
+            };
+            let text = loader.text()?;
+            settings = settings.password(Zeroizing::new(text.trim().to_owned()));
+        }
+        if let Some(path) = ca {
+            let pem = std::fs::read(path).map_err(|source| KeyError::Unreadable {
+                purpose: "Redis CA",
+                place: KeySource::File(path.clone()),
+                source,
+            })?;
+            settings = settings.ca(pem);
+        }
+        Ok(settings)
+    }
+
+    /// The files that logging in to Redis takes; none if the sessions are kept elsewhere.
+    pub(super) fn redis_files(&self) -> impl Iterator<Item = &Path> {
+        let redis = (self.store == Store::Redis).then_some(&self.redis);
+        let password = redis.and_then(|redis| redis.password.as_ref()?.file());
+        let ca = redis.and_then(|redis| redis.ca.as_deref());
+        password.into_iter().chain(ca)
     }
 }
 

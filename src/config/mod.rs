@@ -33,7 +33,7 @@ pub use error::{ConfigError, Position, Problem};
 pub use keys::{KeyError, KeysAtHand, SidecarKeys, write_key_file};
 pub use schema::{
     Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, Login, LoginMethod,
-    Mail, SamePlayer, Seat, Session, Sidecar,
+    Mail, Redis, SamePlayer, Seat, Session, Sidecar,
 };
 pub use values::{KeySource, MailRelay, SidecarUrl, Size, Store};
 
@@ -137,8 +137,11 @@ impl Config {
             transport_key,
             login_key,
             connect_tokens_per_minute: _,
+            refreshes_per_minute: _,
             generate_keys,
             store,
+            // Not asked: a stack of its own shares its store with nobody.
+            redis: _,
             dev_login,
             plain_text,
             login,
@@ -238,6 +241,7 @@ impl Config {
                     .filter_map(KeySource::file),
             )
             .chain(previous.into_iter().flatten().filter_map(KeySource::file))
+            .chain(sidecar.redis_files())
             .chain(
                 sidecar
                     .mail
@@ -268,14 +272,21 @@ impl Config {
             previous_refresh_key,
             transport_key,
             login_key,
-            store: Store::Embedded(store),
+            store,
+            redis: Redis { password, ca, .. },
             mail,
             ..
         } = &mut self.sidecar;
-        let previous = [previous_session_key, previous_refresh_key];
+        let previous = [previous_session_key, previous_refresh_key, password];
+        let store = match store {
+            Store::Embedded(path) => Some(path),
+            Store::Redis => None,
+        };
         let gateway = &mut self.gateway;
-        [certificate, key, client_ca, store]
+        [certificate, key, client_ca]
             .into_iter()
+            .chain(store)
+            .chain(ca)
             .chain(
                 [session_key, refresh_key, transport_key, login_key]
                     .into_iter()

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
     time::Duration,
 };
@@ -11,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::values::{self, KeySource, MailRelay, SidecarUrl, Size, Store};
 use crate::{
     id::GatewayId,
+    seat::SeatConfig,
     sidecar::{EmailAddress, Network},
+    store::{DEFAULT_PREFIX, RedisUrl},
 };
 
 /// A whole configuration, checked.
@@ -143,6 +146,8 @@ pub struct Sidecar {
     pub login_key: KeySource,
     /// How many connect tokens a player may ask for with one session in a minute.
     pub connect_tokens_per_minute: u32,
+    /// How many refreshes may be asked for with one session in a minute.
+    pub refreshes_per_minute: u32,
     /// Development: makes those of the four keys whose file is not there yet.
     pub generate_keys: bool,
     /// Where sessions and revocations are kept.
@@ -151,6 +156,8 @@ pub struct Sidecar {
     pub dev_login: bool,
     /// Development: `AuthService` without TLS.
     pub plain_text: bool,
+    /// The server, where sessions are kept in Redis.
+    pub redis: Redis,
     /// The ways to log in.
     pub login: Login,
     /// How mail leaves.
@@ -174,10 +181,12 @@ impl Default for Sidecar {
             transport_key: KeySource::File("certs/transport.key".into()),
             login_key: KeySource::File("certs/login.key".into()),
             connect_tokens_per_minute: 60,
+            refreshes_per_minute: 30,
             generate_keys: false,
             store: Store::default(),
             dev_login: false,
             plain_text: false,
+            redis: Redis::default(),
             login: Login::default(),
             mail: Mail::default(),
         }
@@ -277,6 +286,34 @@ impl Default for Mail {
             from: values::default_sender(),
             game: "Tickgate".to_owned(),
             link: String::new(),
+        }
+    }
+}
+
+/// The Redis server that sidecars share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// Where it is.
+    #[serde(with = "values::redis_url")]
+    pub url: RedisUrl,
+    /// Where its password is; none: it asks for none.
+    #[serde(with = "values::optional_key")]
+    pub password: Option<KeySource>,
+    /// Who signs its certificate (PEM); none: whom the system trusts.
+    #[serde(with = "values::optional_path")]
+    pub ca: Option<PathBuf>,
+    /// What all keys begin with.
+    pub prefix: String,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: values::redis_url::default(),
+            password: None,
+            ca: None,
+            prefix: DEFAULT_PREFIX.to_owned(),
         }
     }
 }
@@ -429,8 +466,10 @@ pub struct Seat {
 impl Seat {
     /// The activity window in ticks of a loop that ticks `hz` times a second; at least 1.
     pub fn window_ticks(&self, hz: u32) -> u32 {
-        let ticks = self.activity_window.as_millis() * u128::from(hz) / 1_000;
-        u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
+        let rate = NonZeroU32::new(hz).unwrap_or(NonZeroU32::MIN);
+        SeatConfig::default()
+            .with_window(self.activity_window, rate)
+            .window
     }
 }
 

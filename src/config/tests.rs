@@ -90,6 +90,55 @@ fn the_configuration_survives_its_text() {
 }
 
 #[test]
+fn a_redis_server_has_a_section_of_its_own_and_its_password_a_place() {
+    let text = "[sidecar]\nstore = \"redis\"\n[sidecar.redis]\nurl = \"rediss://tickgate@db.internal:6380/2\"\n\
+                password = { file = \"redis.password\" }\nca = \"ca.pem\"\nprefix = \"eu:\"";
+    let mut config = Config::parse(text).unwrap();
+    assert_eq!(config.sidecar.store, Store::Redis);
+    assert_eq!(config.sidecar.redis.prefix, "eu:");
+    assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
+    let folder = tempfile::tempdir().unwrap();
+    config.rebase(folder.path());
+    let password = folder.path().join("redis.password");
+    let files: Vec<_> = config.input_files().collect();
+    assert!(files.contains(&&*password), "{files:?}");
+    let missing = config.sidecar.redis_settings().unwrap_err();
+    assert_eq!(missing.label(), "key_missing");
+    std::fs::write(&password, "correct horse\n").unwrap();
+    std::fs::write(folder.path().join("ca.pem"), "PEM").unwrap();
+    let settings = config.sidecar.redis_settings().unwrap();
+    let shown = format!("{settings:?} {}", config.to_toml());
+    assert!(!shown.contains("horse"), "{shown}");
+
+    for (text, expected) in [
+        (
+            "[sidecar.redis]\nurl = \"redis://:hunter2@db/0\"",
+            "line 2, column 7: sidecar.redis.url: a password never stands in the URL",
+        ),
+        (
+            "[sidecar.redis]\nurl = \"db:6379\"",
+            "line 2, column 7: sidecar.redis.url: not a URL of the form redis://host:port/database",
+        ),
+        (
+            "[sidecar.redis]\npassword = \"hunter2\"",
+            "line 2, column 12: sidecar.redis.password: a key never stands in the configuration",
+        ),
+        (
+            "[sidecar.redis]\nprefix = \"\"",
+            "line 2, column 10: sidecar.redis.prefix: \"\" is empty",
+        ),
+        (
+            "[sidecar.redis]\nca = \"ca.pem\"",
+            "line 2, column 6: sidecar.redis.ca: without TLS",
+        ),
+    ] {
+        let error = refusal(text);
+        assert!(error.starts_with(expected), "{error}\nbut not\n{expected}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line() {
     let error = refusal("environment = \"production\"\n\n[session]\nidel = \"1h\"\n");
     assert!(
@@ -436,6 +485,10 @@ fn the_defaults_are_those_of_gateway_and_sidecar() {
     assert_eq!(
         sidecar.connect_tokens_per_minute,
         crate::sidecar::DEFAULT_CONNECT_TOKENS_PER_MINUTE
+    );
+    assert_eq!(
+        sidecar.refreshes_per_minute,
+        crate::sidecar::DEFAULT_REFRESHES_PER_MINUTE
     );
     assert_eq!(seat.window_ticks(demo.tick_hz), seats.window);
     let lives = SessionLives {

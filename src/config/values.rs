@@ -313,6 +313,8 @@ impl Serialize for Size {
 pub enum Store {
     /// In one file that the sidecar alone opens.
     Embedded(PathBuf),
+    /// On the Redis server of `[sidecar.redis]`, which other sidecars may share.
+    Redis,
 }
 
 impl Default for Store {
@@ -325,7 +327,8 @@ impl Store {
     fn parse(text: &str) -> Option<Self> {
         match text {
             "embedded" => Some(Self::default()),
-            // A URL is a store that is not there, and must not become a file of that name.
+            "redis" => Some(Self::Redis),
+            // A URL has a section of its own, and must not become a file of that name.
             "" => None,
             _ if text.contains("://") => None,
             _ => Some(Self::Embedded(text.into())),
@@ -336,7 +339,7 @@ impl Store {
 impl<'de> Deserialize<'de> for Store {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(Text {
-            expected: "\"embedded\" or the path of the store's file",
+            expected: "\"embedded\", \"redis\" or the path of the store's file",
             parse: Self::parse,
         })
     }
@@ -344,8 +347,41 @@ impl<'de> Deserialize<'de> for Store {
 
 impl Serialize for Store {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self::Embedded(path) = self;
-        path.serialize(serializer)
+        match self {
+            Self::Embedded(path) => path.serialize(serializer),
+            Self::Redis => serializer.serialize_str("redis"),
+        }
+    }
+}
+
+/// The URL of a Redis server.
+pub(super) mod redis_url {
+    use super::*;
+    use crate::store::RedisUrl;
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<RedisUrl, D::Error> {
+        // What is wrong with a URL is told without it: somebody will put a password there.
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        url: &RedisUrl,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(url)
+    }
+
+    /// A server on this machine.
+    #[expect(
+        clippy::expect_used,
+        reason = "a literal, which every test of the default configuration parses"
+    )]
+    pub(in super::super) fn default() -> RedisUrl {
+        "redis://127.0.0.1:6379/0".parse().expect("a valid URL")
     }
 }
 

@@ -157,7 +157,10 @@ pub enum GatewayEventKind {
     /// A token took a new seat.
     Admitted,
     /// A token took over the seat of its session.
-    Resumed,
+    Resumed {
+        /// Whether from a connection that was live, and was closed as superseded; else the seat was suspended.
+        superseded: bool,
+    },
     /// A client was refused.
     Refused {
         /// The true reason, a fixed label.

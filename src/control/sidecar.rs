@@ -215,12 +215,18 @@ impl Opening {
     }
 
     async fn register(&mut self) -> Option<Registration> {
+        let deadline = self.machine.poll_timeout();
         let attach = self.machine.presented()?;
         let gateway = &attach.gateway;
-        let id = match self.host.attach(gateway, &attach.seats).await {
-            Ok(id) => id,
-            Err(refusal) => {
+        let attached = self.host.attach(gateway, &attach.seats);
+        let id = match in_time(&self.clock, deadline, attached).await {
+            Some(Ok(id)) => id,
+            Some(Err(refusal)) => {
                 self.machine.refused(refusal);
+                return None;
+            }
+            None => {
+                self.machine.timer(self.clock.now());
                 return None;
             }
         };
@@ -229,8 +235,8 @@ impl Opening {
             id,
         };
         let keys = self.host.keys_for(&gateway.id, gateway.incarnation);
-        match self.host.log_state().await {
-            Ok(log) => self.machine.registered(
+        match in_time(&self.clock, deadline, self.host.log_state()).await {
+            Some(Ok(log)) => self.machine.registered(
                 self.clock.now(),
                 Registered {
                     keys,
@@ -238,18 +244,22 @@ impl Opening {
                     log,
                 },
             ),
-            Err(refusal) => self.machine.refused(refusal),
+            Some(Err(refusal)) => self.machine.refused(refusal),
+            None => self.machine.timer(self.clock.now()),
         }
         Some(registration)
     }
 
     async fn find_dead(&mut self) {
+        let deadline = self.machine.poll_timeout();
         let Some(attach) = self.machine.presented() else {
             return;
         };
-        match self.host.dead_among(&attach.seats).await {
-            Ok(dead) => self.machine.dead_found(self.clock.now(), dead),
-            Err(refusal) => self.machine.refused(refusal),
+        let dead = self.host.dead_among(&attach.seats);
+        match in_time(&self.clock, deadline, dead).await {
+            Some(Ok(dead)) => self.machine.dead_found(self.clock.now(), dead),
+            Some(Err(refusal)) => self.machine.refused(refusal),
+            None => self.machine.timer(self.clock.now()),
         }
     }
 }
@@ -382,6 +392,19 @@ async fn finish<T>(in_flight: &mut InFlight<T>) -> T {
             result
         }
         None => std::future::pending().await,
+    }
+}
+
+/// What the host answers, if it does before the deadline.
+async fn in_time<T>(
+    clock: &Clock,
+    deadline: Option<Instant>,
+    answer: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        answer = answer => Some(answer),
+        () = wait_until(clock, deadline) => None,
     }
 }
 

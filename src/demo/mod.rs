@@ -2,9 +2,8 @@
 //!
 //! Each input datagram is answered at the next tick with a snapshot that acknowledges it, a message is sent back as it came, and
 //! every seat is verified every tick. [`protocol`] has the bytes, [`World`] the rules (no I/O, no clock, no allocation in steady state),
-//! [`Metronome`] the ticks, and [`spawn`] puts them together on a thread of their own. It is also an example of how a game uses the gateway.
+//! and [`spawn`] plays it on a thread of its own. It is also an example of how a game uses the gateway.
 
-mod metronome;
 mod neighbours;
 mod play;
 pub mod protocol;
@@ -12,6 +11,5 @@ pub mod protocol;
 mod tests;
 mod world;
 
-pub use metronome::{Metronome, Pace};
 pub use play::{RATE, Summary, run, spawn, step};
 pub use world::{Out, Received, Stats, World};

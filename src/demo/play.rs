@@ -4,10 +4,10 @@ use std::{io, num::NonZeroU32, thread};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Metronome, Out, Pace, Received, Stats, World};
+use super::{Out, Received, Stats, World};
 use crate::{
     clock::Clock,
-    gateway::{Channel, Exchange, Outbox, Simulation},
+    gateway::{Channel, Exchange, Outbox, Pace, Simulation, Ticker},
     seat::Handle,
 };
 
@@ -44,10 +44,6 @@ pub fn spawn(
 ///
 /// `rate` is in ticks per second. `clock` paces the loop, which sleeps in real time: pass the system's, whatever clock the gateway
 /// has.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a game loop waits for nothing but the time of its next tick"
-)]
 pub fn run(
     mut simulation: Simulation,
     rate: NonZeroU32,
@@ -55,15 +51,19 @@ pub fn run(
     stop: &CancellationToken,
 ) -> Summary {
     let mut world = World::new();
-    let mut metronome = Metronome::new(clock.now(), rate);
-    let mut told = Pace::default();
+    let mut ticker = Ticker::with_clock(rate, clock.clone());
+    let lap = COMPLAIN_EVERY * u64::from(rate.get());
     while !stop.is_cancelled() {
-        thread::sleep(metronome.wait(clock.now()));
-        step(&mut world, simulation.tick());
-        told = complain(rate, told, metronome.pace());
+        ticker.wait();
+        let exchange = simulation.tick();
+        let is_lap = exchange.tick.0.is_multiple_of(lap);
+        step(&mut world, exchange);
+        if is_lap {
+            complain(rate, &ticker.lap());
+        }
     }
     let summary = Summary {
-        pace: metronome.pace(),
+        pace: ticker.pace(),
         world: world.stats(),
     };
     tracing::info!(?summary, "the demo world has stopped");
@@ -101,15 +101,16 @@ impl Out for Outbox<'_> {
     }
 }
 
-/// Says from time to time that ticks were left out, if any were since it was said last; gives what has been told now.
-fn complain(rate: NonZeroU32, told: Pace, pace: Pace) -> Pace {
-    if pace.ticks - told.ticks < COMPLAIN_EVERY * u64::from(rate.get()) {
-        return told;
-    }
-    let skipped = pace.skipped - told.skipped;
+/// Says that ticks were left out, if any were.
+fn complain(rate: NonZeroU32, pace: &Pace) {
+    let Pace {
+        ticks: _,
+        overruns,
+        skipped,
+        jitter,
+    } = *pace;
     if skipped > 0 {
-        let overruns = pace.overruns - told.overruns;
-        tracing::warn!(skipped, overruns, %rate, "the demo world cannot hold its rate");
+        let (p99, max) = (jitter.p99, jitter.max);
+        tracing::warn!(skipped, overruns, late_p99 = ?p99, late_max = ?max, %rate, "the demo world cannot hold its rate");
     }
-    pace
 }

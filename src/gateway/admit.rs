@@ -110,6 +110,8 @@ pub(super) struct Admission {
     pub(super) handle: Handle,
     pub(super) player: PlayerId,
     pub(super) welcome: Welcome,
+    /// Whether a live connection of the session had the seat until now.
+    pub(super) superseded: bool,
 }
 
 /// A client that was not let in.
@@ -141,27 +143,20 @@ pub(super) fn admit(
         session: None,
     };
     ready(shared, now).map_err(nobody)?;
-    let claims = shared
-        .keys()
-        .open_of_any_age(&applicant.hello.token, now)
-        .map_err(|rejection| nobody(Refusal::Token(rejection)))?;
+    let claims = open(shared, &applicant.hello.token, now).map_err(nobody)?;
     let session = claims.session;
     let refused = |refusal| Denied::Refused {
         refusal,
         session: Some(session),
     };
     prove(applicant, &claims).map_err(refused)?;
-    may_be_seated(shared, &claims, now).map_err(refused)?;
-    match shared.revocations().covers(claims.revision) {
-        Coverage::Covered => {}
-        Coverage::TooOld => return Err(refused(Refusal::TokenBeforeLog)),
-        Coverage::NotYet => {
-            return Err(Denied::Behind {
-                revision: claims.revision,
-                session,
-            });
-        }
-    }
+    hold(shared, &claims, now).map_err(|refusal| match refusal {
+        Refusal::LogBehind => Denied::Behind {
+            revision: claims.revision,
+            session,
+        },
+        refusal => refused(refusal),
+    })?;
     if !shared.seats.has_room_for(session, claims.player) {
         return Err(refused(Refusal::ServerFull));
     }
@@ -179,6 +174,14 @@ fn ready(shared: &Shared, now: Timestamp) -> Result<(), Refusal> {
     } else {
         Ok(())
     }
+}
+
+/// Opens a connect token of this process's: its key, its MAC, and the claims that hold for as long as it exists.
+pub(super) fn open(shared: &Shared, token: &str, now: Timestamp) -> Result<ConnectClaims, Refusal> {
+    shared
+        .keys()
+        .open_of_any_age(token, now)
+        .map_err(Refusal::Token)
 }
 
 /// A token that names a client key is good for whoever holds that key alone. A proof that no token asks for proves nothing and is
@@ -208,14 +211,20 @@ pub(super) fn token_sha256(token: &str) -> [u8; 32] {
     sha256
 }
 
-fn may_be_seated(shared: &Shared, claims: &ConnectClaims, now: Timestamp) -> Result<(), Refusal> {
+/// Whether an open token's claims hold now: its own end and its session's, and that nothing of it was revoked, as far as the token
+/// was made. [`Refusal::LogBehind`] when the log has not come that far; it may yet.
+pub(super) fn hold(shared: &Shared, claims: &ConnectClaims, now: Timestamp) -> Result<(), Refusal> {
     claims.check_expiry(now).map_err(Refusal::Token)?;
     if claims.session_ends_at <= now {
-        Err(Refusal::SessionExpired)
-    } else if is_revoked(shared, claims) {
-        Err(Refusal::SessionRevoked)
-    } else {
-        Ok(())
+        return Err(Refusal::SessionExpired);
+    }
+    if is_revoked(shared, claims) {
+        return Err(Refusal::SessionRevoked);
+    }
+    match shared.revocations().covers(claims.revision) {
+        Coverage::Covered => Ok(()),
+        Coverage::TooOld => Err(Refusal::TokenBeforeLog),
+        Coverage::NotYet => Err(Refusal::LogBehind),
     }
 }
 
@@ -281,8 +290,15 @@ fn seat(
             max_datagram: MAX_DATAGRAM,
             ping_interval_ms: PING_INTERVAL_MS,
         },
+        superseded: matches!(
+            installed,
+            Installed::Taken {
+                displaced: Some(_),
+                ..
+            }
+        ),
     })
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,9 +1,14 @@
 //! What a gateway is told at its start: who it is, where it listens, and its limits with their arithmetic.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::exchange::SeatBudget;
-use crate::{clock::Clock, id::GatewayId, seat::SeatConfig, tls::Identity};
+use crate::{
+    clock::Clock,
+    id::GatewayId,
+    seat::{DEFAULT_ACTIVITY_WINDOW, SeatConfig},
+    tls::Identity,
+};
 
 /// Everything that a [`Gateway`](super::Gateway) needs to start.
 #[derive(Debug)]
@@ -26,7 +31,7 @@ pub struct GatewayConfig {
     /// The file that keeps the transport's keys, so that a restarted gateway knows the connections of the process before it and
     /// resets them at once; made if it is not there. Without one, their clients find out by their idle timeout.
     pub state: Option<PathBuf>,
-    /// The seat table.
+    /// The seat table. Its window is counted in ticks: see [`ticking_at`](Self::ticking_at).
     pub seats: SeatConfig,
     /// Limits on what peers may take.
     pub limits: Limits,
@@ -56,6 +61,16 @@ impl GatewayConfig {
             socket_buffer: DEFAULT_SOCKET_BUFFER,
             clock: Clock::system(),
         }
+    }
+
+    /// For a simulation of `rate` ticks per second: a session's activity is written at most once a second
+    /// ([`SeatConfig::with_window`] sets another time), and a tick that takes longer than the time between two is counted as an
+    /// overrun.
+    #[must_use]
+    pub fn ticking_at(mut self, rate: NonZeroU32) -> Self {
+        self.seats = self.seats.with_window(DEFAULT_ACTIVITY_WINDOW, rate);
+        self.tick_interval = Some(Duration::from_secs(1) / rate.get());
+        self
     }
 }
 
@@ -98,8 +113,8 @@ pub struct Limits {
     pub single_use: usize,
     /// How long new clients are admitted after the last heartbeat of the sidecar. Default 30 s.
     pub admit_while_stale: Duration,
-    /// How long seats go on after the last heartbeat of the sidecar; then they end. Default none: for ever. Looked at once a second, by
-    /// the tick: while the simulation stands still nobody plays anyway.
+    /// How long seats go on after the last heartbeat of the sidecar; then they end. Default none: for ever. Looked at once a second,
+    /// whether or not the simulation ticks.
     pub max_stale: Option<Duration>,
     /// How long new clients are admitted after the last tick of the simulation. Default 2 s.
     pub tick_stall: Duration,

@@ -11,7 +11,7 @@ use std::{
 
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{exchange::WorkerExchange, shared::Shared, socket::KernelDrops};
+use super::{admit::Refusal, exchange::WorkerExchange, shared::Shared, socket::KernelDrops};
 use crate::{
     admin::{Readings, Scrape, Source},
     wire::CloseCode,
@@ -52,12 +52,20 @@ impl Source for GatewayMetrics {
         !self.shared.has_failed()
     }
 
-    /// Whether it admits: it hears of its sidecar, or did lately enough, its simulation ticks, and it does not drain.
-    fn is_ready(&self) -> bool {
+    /// It admits when it hears of its sidecar, or did lately enough, its simulation ticks, and it does not drain. What hinders it has the
+    /// names under which it refuses.
+    fn hindrances(&self) -> Vec<&'static str> {
         let now = self.shared.clock.wall();
-        self.shared.sidecar_is_fresh(now)
-            && self.shared.simulation_is_running(now)
-            && !self.shared.is_draining()
+        let hindrances = [
+            (self.shared.is_draining(), Refusal::Draining),
+            (!self.shared.sidecar_is_fresh(now), Refusal::ControlStale),
+            (
+                !self.shared.simulation_is_running(now),
+                Refusal::SimulationStalled,
+            ),
+        ];
+        let in_force = hindrances.into_iter().filter(|(is_so, _)| *is_so);
+        in_force.map(|(_, refusal)| refusal.label()).collect()
     }
 }
 
@@ -380,20 +388,24 @@ mod tests {
         let shared = Arc::clone(&metrics.shared);
         let now = || shared.clock.wall();
         assert!(metrics.is_live() && !metrics.is_ready());
+        assert_eq!(
+            metrics.hindrances(),
+            ["control_stale", "simulation_stalled"]
+        );
         shared.heard_of_sidecar(now());
-        assert!(!metrics.is_ready());
+        assert_eq!(metrics.hindrances(), ["simulation_stalled"]);
         shared.ticked(now());
         assert!(metrics.is_ready());
         time.advance(Duration::from_secs(3));
-        assert!(!metrics.is_ready(), "no tick for 2 s");
+        assert_eq!(metrics.hindrances(), ["simulation_stalled"], "for 2 s");
         shared.ticked(now());
         shared.start_draining(now());
-        assert!(!metrics.is_ready());
+        assert_eq!(metrics.hindrances(), ["draining"]);
         shared.cancel_draining();
         assert!(metrics.is_ready());
         time.advance(Duration::from_secs(28));
         shared.ticked(now());
-        assert!(!metrics.is_ready(), "out of touch for more than 30 s");
+        assert_eq!(metrics.hindrances(), ["control_stale"], "for over 30 s");
         assert!(metrics.is_live());
         shared.fail();
         assert!(!metrics.is_live());

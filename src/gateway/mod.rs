@@ -20,7 +20,9 @@ mod shared;
 mod simulation;
 mod socket;
 mod state;
+mod ticker;
 mod transport;
+mod verifier;
 mod worker;
 
 #[cfg(test)]
@@ -52,6 +54,8 @@ pub use self::{
     metrics::GatewayMetrics,
     simulation::{Exchange, Inputs, Outbox, Seats, Simulation},
     state::StateError,
+    ticker::{Jitter, Pace, Ticker},
+    verifier::{SessionVerifier, VerifiedSession, Verifier, VerifyError},
 };
 use self::{
     certificates::{Announced, Certificates, Served},
@@ -209,6 +213,7 @@ impl Gateway {
             core,
             socket,
             poll,
+            sidecar_look_at: time.now(),
             clock: time,
             shared: Arc::clone(&shared),
             stop: Arc::clone(&stop),
@@ -255,6 +260,12 @@ impl Gateway {
     /// The gateway's id.
     pub fn id(&self) -> &GatewayId {
         &self.host.shared.id
+    }
+
+    /// Sessions by JTI and connect tokens by their text, for callers that know no handles: an engine with a verifier of its own kind, or
+    /// another part of the server, on any thread.
+    pub fn verifier(&self) -> Verifier {
+        Verifier::new(Arc::clone(&self.host.shared))
     }
 
     /// Whether the control channel is up, and when it comes up and goes down.

@@ -209,7 +209,7 @@ impl Shared {
     }
 
     /// Ends the seats when the sidecar has not been heard of for `max_stale`, and says now and then how long it is away. To be called
-    /// about once a second.
+    /// about once a second, by whoever comes to it: worker and tick both do.
     pub(super) fn watch_sidecar(&self, now: Timestamp) {
         let Some(stale) = self.staleness(now) else {
             return;
@@ -225,9 +225,15 @@ impl Shared {
                 );
             }
         }
-        let told = Timestamp(self.staleness_told.load(Ordering::Relaxed));
-        if now.since(told) >= STALENESS_TOLD_EVERY {
-            self.staleness_told.store(now.0, Ordering::Relaxed);
+        let told = self.staleness_told.load(Ordering::Relaxed);
+        let is_due = now.since(Timestamp(told)) >= STALENESS_TOLD_EVERY;
+        let mine = || {
+            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+            self.staleness_told
+                .compare_exchange(told, now.0, set, get)
+                .is_ok()
+        };
+        if is_due && mine() {
             tracing::warn!(
                 gateway = %self.id,
                 stale_s = stale.as_secs(),

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     id::{PlayerId, Tick},
-    seat::{EndReason, Handle, Joined, SeatChange, SeatTable, TickReport, Verdict},
+    seat::{Answers, EndReason, Handle, Joined, SeatChange, SeatTable, TickReport, Verdict},
 };
 
 /// The simulation's end of a gateway. One per gateway; it lives on the game loop's thread.
@@ -181,7 +181,7 @@ pub struct Exchange<'a> {
     pub inputs: Inputs<'a>,
     /// Datagrams that were dropped since the last tick because their seat, or all seats together, sent too many.
     pub inputs_dropped: u64,
-    /// The seats: [`verify`](Seats::verify) each one, every tick.
+    /// The seats: [`verify`](Seats::verify) each one, or [all at once](Seats::verify_batch), every tick.
     pub seats: Seats<'a>,
     /// What is to be sent.
     pub out: Outbox<'a>,
@@ -201,6 +201,15 @@ impl Seats<'_> {
     pub fn verify(&self, handle: Handle) -> Verdict {
         self.verified.set(self.verified.get() + 1);
         self.table.verify(handle)
+    }
+
+    /// May these seats stay? As [`SeatTable::verify_batch`], and counted: one bit per handle, in their order, into memory that is used
+    /// again. The way to ask about everybody on every tick.
+    pub fn verify_batch(&self, handles: &[Handle], answers: &mut Answers) {
+        // No slice has 2^64 handles.
+        let asked = u64::try_from(handles.len()).unwrap_or(u64::MAX);
+        self.verified.set(self.verified.get() + asked);
+        self.table.verify_batch(handles, answers);
     }
 }
 
@@ -226,13 +235,35 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    /// The inputs, one after the other.
+    /// The inputs of all seats, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = Input<'a>> + use<'a> {
         let roster = self.roster;
         self.inboxes
             .iter()
             .flat_map(Inbox::iter)
             .filter(move |input| known(roster, input.handle).is_some())
+    }
+
+    /// One seat's inputs, oldest first: what its ring has kept since the last tick, and its messages. It looks at these alone, so that a
+    /// loop over seats costs what their inputs cost. Empty for a seat that the game was not told of, or whose end it was told.
+    pub fn of(&self, handle: Handle) -> impl Iterator<Item = Input<'a>> + use<'a> {
+        let known = known(self.roster, handle).is_some();
+        self.inboxes
+            .iter()
+            .filter(move |_| known)
+            .flat_map(move |inbox| inbox.of(handle))
+    }
+
+    /// How many of this seat's datagrams were dropped since the last tick, because it sent more than its ring holds
+    /// ([`SeatBudget::datagrams`](super::SeatBudget::datagrams)), or all seats together more than there was room for.
+    pub fn dropped_of(&self, handle: Handle) -> u64 {
+        if known(self.roster, handle).is_none() {
+            return 0;
+        }
+        self.inboxes
+            .iter()
+            .map(|inbox| inbox.dropped_of(handle))
+            .sum()
     }
 }
 
@@ -289,128 +320,4 @@ impl Drop for Outbox<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{
-        clock::ManualTime,
-        gateway::{Limits, SeatBudget},
-        id::{ClientId, PlayerGeneration, SessionId},
-        seat::{Connection, Grant, SeatConfig},
-    };
-
-    const START: Timestamp = Timestamp(1_700_000_000_000);
-    const TICK: Duration = Duration::from_millis(16);
-
-    struct Stage {
-        time: ManualTime,
-        shared: Arc<Shared>,
-        worker: Arc<WorkerExchange>,
-        simulation: Simulation,
-    }
-
-    impl Stage {
-        fn new() -> Self {
-            let time = ManualTime::starting_at(START);
-            let seats = SeatTable::new(SeatConfig::default());
-            let id = "one".parse().unwrap();
-            let interval = Some(Duration::from_millis(10));
-            let shared = Shared::new(id, Limits::default(), time.clock(), seats, interval);
-            let shared = Arc::new(shared);
-            let worker = Arc::new(WorkerExchange::new(SeatBudget::default(), Box::new(|| {})));
-            Self {
-                time,
-                simulation: Simulation::new(Arc::clone(&shared), Arc::new([Arc::clone(&worker)])),
-                shared,
-                worker,
-            }
-        }
-
-        fn seat(&self, number: u64) -> Handle {
-            let grant = Grant {
-                session: SessionId(number.into()),
-                player: PlayerId(number.into()),
-                player_generation: PlayerGeneration(0),
-                client: ClientId(number),
-                ends_at: START.after(Duration::from_secs(3_600)),
-                connection: connection(number),
-            };
-            let installed = self.shared.seats.install(grant, START);
-            installed.unwrap().handle()
-        }
-
-        /// Payloads that the worker was handed.
-        fn sent(&self) -> usize {
-            let mut outgoing = Outgoing::default();
-            self.worker.take_outgoing(&mut outgoing);
-            outgoing.entries.len()
-        }
-    }
-
-    fn connection(id: u64) -> Connection {
-        Connection { worker: 0, id }
-    }
-
-    #[test]
-    fn what_is_sent_to_a_suspended_seat_goes_nowhere_quietly() {
-        let mut stage = Stage::new();
-        let handle = stage.seat(1);
-        assert!(stage.simulation.tick().out.datagram(handle, b"hello"));
-        assert_eq!(stage.sent(), 1);
-        let seats = Arc::clone(&stage.shared.seats);
-        assert!(seats.suspend(handle, connection(1), START));
-        let mut exchange = stage.simulation.tick();
-        assert_eq!(exchange.changes, [SeatChange::Suspended { handle }]);
-        assert_eq!(exchange.seats.verify(handle), Verdict::Suspended);
-        assert!(exchange.out.datagram(handle, b"are you there"));
-        assert!(exchange.out.message(handle, b"?"));
-        drop(exchange);
-        assert_eq!(stage.sent(), 0);
-        assert_eq!(stage.seat(1), handle, "it is back");
-        assert!(stage.simulation.tick().out.message(handle, b"welcome back"));
-        assert_eq!(stage.sent(), 1);
-        seats.end(handle, EndReason::Left);
-        assert!(!stage.simulation.tick().out.message(handle, b"farewell"));
-    }
-
-    #[test]
-    fn verifies_ticks_and_overruns_are_counted() {
-        let mut stage = Stage::new();
-        let handle = stage.seat(1);
-        for took in [1, 11] {
-            let Exchange { seats, out, .. } = stage.simulation.tick();
-            for _ in 0..3 {
-                assert!(seats.verify(handle).is_live());
-            }
-            stage.time.advance(Duration::from_millis(took));
-            drop((seats, out));
-        }
-        let verifies = stage.shared.counters.verifies.load(Ordering::Relaxed);
-        assert_eq!(verifies, 6);
-        let (seconds, buckets) = stage.shared.ticks.histogram();
-        assert!((seconds - 0.012).abs() < 1e-9);
-        assert_eq!(buckets.iter().map(|(_, count)| count).sum::<u64>(), 2);
-        assert_eq!(stage.shared.ticks.overruns(), 1);
-    }
-
-    #[test]
-    fn ticks_allocate_nothing_once_warm() {
-        let mut stage = Stage::new();
-        let handles: Vec<_> = (0..500).map(|number| stage.seat(number)).collect();
-        let (shared, time) = (Arc::clone(&stage.shared), stage.time.clone());
-        let mut pass = |ticks: u32| {
-            for _ in 0..ticks {
-                time.advance(TICK);
-                let exchange = stage.simulation.tick();
-                for handle in &handles {
-                    shared.seats.touch(*handle);
-                    assert!(exchange.seats.verify(*handle).is_live());
-                }
-            }
-        };
-        pass(150);
-        let count = allocation_counter::measure(|| pass(300));
-        assert_eq!(count.count_total, 0);
-    }
-}
+mod tests;

@@ -36,6 +36,10 @@ const FAREWELL: Duration = Duration::from_millis(250);
 /// How often a worker looks at a drain at the least: its deadline is told in wall time, which a sidecar's heartbeat may move.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
+/// How often a worker looks how long the sidecar has been away. The tick does too, but a game may stand still, and its seats are not to
+/// outlive `max_stale` for that.
+const SIDECAR_LOOK: Duration = Duration::from_secs(1);
+
 /// One worker's parts.
 pub(super) struct Worker {
     pub(super) core: Core,
@@ -45,6 +49,8 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
     pub(super) stop: Arc<AtomicBool>,
+    /// When to look next how long the sidecar has been away.
+    pub(super) sidecar_look_at: Instant,
     /// How far a drain has come.
     pub(super) draining: Option<Progress>,
     /// Whether the gateway drains and nobody is in any more.
@@ -95,11 +101,19 @@ impl Worker {
             more_to_receive = self.receive(now);
             self.core.handle_timeouts(now);
             self.draining = drain::enforce(&self.shared);
+            self.look_for_sidecar(now);
             self.core.exchange(now);
             self.send(now, &mut unsent);
             self.tell_drain();
         }
         self.farewell(&mut events, &mut unsent);
+    }
+
+    fn look_for_sidecar(&mut self, now: Instant) {
+        if now >= self.sidecar_look_at {
+            self.sidecar_look_at = now + SIDECAR_LOOK;
+            self.shared.watch_sidecar(self.shared.clock.wall());
+        }
     }
 
     fn tell_drain(&self) {
@@ -131,7 +145,8 @@ impl Worker {
 
     /// How long nothing needs to be done.
     fn timeout(&self) -> Option<Duration> {
-        let next = self.core.next_timeout();
+        let next = [self.core.next_timeout(), Some(self.sidecar_look_at)];
+        let next = next.into_iter().flatten().min();
         let next = next.map(|at| at.saturating_duration_since(self.clock.now()));
         let look = match self.draining {
             Some(Progress::Waiting(left)) => Some(left.min(DRAIN_LOOK)),

@@ -123,9 +123,14 @@ fn certificates(config: &Config) -> Result<(Identity, Vec<CertificateDer<'static
 fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleError> {
     let (session, sidecar) = (&config.session, &config.sidecar);
     let keys = sidecar.load_keys()?;
-    let Store::Embedded(path) = &sidecar.store;
     let (identity, client_ca) = certificates(config)?;
-    make_parent_directory(path)?;
+    let store = match &sidecar.store {
+        Store::Embedded(path) => {
+            make_parent_directory(path)?;
+            StoreChoice::Embedded(path.clone())
+        }
+        Store::Redis => StoreChoice::Redis(sidecar.redis_settings()?),
+    };
     Ok(SidecarConfig {
         environment: match config.environment {
             Environment::Production => sidecar::Environment::Production,
@@ -156,7 +161,8 @@ fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleEr
             connect_token: session.connect_life,
         },
         connect_tokens_per_minute: sidecar.connect_tokens_per_minute,
-        store: StoreChoice::Embedded(path.clone()),
+        refreshes_per_minute: sidecar.refreshes_per_minute,
+        store,
         clock,
         dev_login: sidecar.dev_login,
     })

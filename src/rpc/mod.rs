@@ -13,6 +13,8 @@ use rustls::pki_types::CertificateDer;
 
 pub use connect::{RpcError, connect};
 pub use listen::{RpcStream, listen};
+/// What [`connect`] gives and the callers of services take.
+pub use tonic::transport::Channel;
 
 use crate::id::GatewayId;
 

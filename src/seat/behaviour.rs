@@ -3,8 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    ActivitySource, Connection, EndReason, Grant, Handle, Installed, SeatChange, SeatConfig,
-    SeatTable, TickReport,
+    ActivitySource, Answers, Connection, EndReason, Grant, Handle, Installed, SeatChange,
+    SeatConfig, SeatTable, TickReport, phases::phase_of,
 };
 use crate::{
     clock::Timestamp,
@@ -254,6 +254,87 @@ fn to_be_verified_is_activity_only_where_configured() {
     }
 }
 
+#[test]
+fn a_batch_answers_and_touches_as_one_by_one() {
+    for activity in [ActivitySource::Input, ActivitySource::Verify] {
+        let table = SeatTable::new(SeatConfig {
+            capacity: 200,
+            idle: Duration::from_secs(5),
+            activity,
+            ..SeatConfig::default()
+        });
+        let seat = |n: u64| table.install(grant(n.into(), n), START).unwrap().handle();
+        let handles: Vec<_> = (0..200).map(seat).collect();
+        assert!(table.suspend(handles[70], Connection { worker: 0, id: 70 }, START));
+        assert!(table.end(handles[199], EndReason::Left));
+        let (mut answers, mut report) = (Answers::default(), TickReport::default());
+        for tick in 1..=600 {
+            // One half in a batch on each tick, the other never.
+            table.verify_batch(&handles[100..], &mut answers);
+            table.tick(Tick(tick), at_tick(tick, 60), &mut report);
+        }
+        let lives = activity == ActivitySource::Verify;
+        table.verify_batch(&handles, &mut answers);
+        for (i, handle) in handles.iter().enumerate() {
+            let expected = lives && i >= 100 && i != 199;
+            assert_eq!(answers.is_live(i), expected);
+            assert_eq!(table.verify(*handle).is_live(), expected);
+        }
+        assert_eq!(answers.refused().count(), if lives { 101 } else { 200 });
+        assert_eq!(table.end_reason(handles[199]), Some(EndReason::Left));
+        assert_eq!(table.end_reason(handles[0]), Some(EndReason::Idle));
+        assert_eq!(table.end_reason(handles[150]).is_none(), lives);
+    }
+}
+
+/// However sessions come and go, each is written out on the phase of its JTI as long as blocks are left.
+#[test]
+fn a_session_sits_in_a_block_of_its_phase() {
+    let (table, mut handles) = crowd(1_000, 60, Duration::from_secs(3_600));
+    let mut report = TickReport::default();
+    for n in 0..300_u64 {
+        let handle = handles.swap_remove(n as usize % handles.len());
+        assert!(table.end(handle, EndReason::Left));
+        table.tick(Tick(n), START, &mut report);
+        let session = SessionId(u128::from(n) << 64 | 99);
+        let handle = table.install(grant(session.0, n), START).unwrap().handle();
+        assert_eq!(table.phase(handle.slot()), Some(phase_of(session, 60)));
+        handles.push(handle);
+    }
+    table.live_seats(|seat| {
+        // No lock is held.
+        let slot = table.find(seat.session).unwrap().slot();
+        assert_eq!(table.phase(slot), Some(phase_of(seat.session, 60)));
+    });
+}
+
+/// A slot whose generations are used up is given to nobody any more.
+#[test]
+fn a_slot_that_is_worn_out_is_retired() {
+    let config = SeatConfig {
+        capacity: 1,
+        ..SeatConfig::default()
+    };
+    let table = SeatTable::with_spare_slots(config, 1);
+    let mut report = TickReport::default();
+    table.wear_out(0);
+    let last = table.install(grant(7, 1), START).unwrap().handle();
+    assert_eq!((last.slot(), last.generation()), (0, u32::MAX >> 2));
+    assert!(table.verify(last).is_live());
+    assert!(table.end(last, EndReason::Left));
+    table.tick(Tick(1), START, &mut report);
+    for tick in 2..10 {
+        let next = table.install(grant(7, 1), START).unwrap().handle();
+        assert_eq!(next.slot(), 1);
+        assert!(table.verify(last).is_ended());
+        assert!(table.end(next, EndReason::Left));
+        assert!(!table.has_room_for(SessionId(7), PlayerId(7)));
+        assert!(table.install(grant(7, 1), START).is_err());
+        table.tick(Tick(tick), START, &mut report);
+    }
+    assert_eq!(table.used(), 0);
+}
+
 /// The reference keeps the 1.7 % of sessions whose phase is 0 for ever when it is called on each 60th tick alone.
 #[test]
 fn a_check_each_window_keeps_nobody_alive() {
@@ -275,7 +356,9 @@ fn activity_elsewhere_moves_the_idle_end_and_not_the_absolute_one() {
     let mut report = TickReport::default();
     let mut first = None;
     table.live_seats(|seat| {
-        first.get_or_insert(seat.session);
+        if table.find(seat.session) == Some(handles[0]) {
+            first = Some(seat.session);
+        }
     });
     for second in 1..=24 * 3_600 {
         let now = START.after(Duration::from_secs(second));
@@ -309,7 +392,9 @@ fn a_join_and_an_end_between_two_ticks_are_both_told() {
             SeatChange::Ended { .. },
         ]
     ));
-    let next = table.install(grant(1, 1), START).unwrap().handle();
+    // The first session again, so that it is of the same phase.
+    let first = (0x0192_5f6a_0000 << 80) + 0x1234_5678_9abc;
+    let next = table.install(grant(first, 1), START).unwrap().handle();
     assert_eq!(next.slot(), handles[0].slot());
     assert_ne!(next, handles[0]);
     assert!(!table.verify(handles[0]).is_live());
@@ -320,10 +405,9 @@ fn a_join_and_an_end_between_two_ticks_are_both_told() {
 #[test]
 fn a_full_table_still_lets_a_session_take_its_own_seat_over() {
     let (table, handles) = crowd(3, 60, Duration::from_secs(5));
-    let mut sessions = Vec::new();
-    table.live_seats(|seat| sessions.push(seat.session));
+    let first = (0x0192_5f6a_0000 << 80) + 0x1234_5678_9abc;
     assert!(table.install(grant(1, 90), START).is_err());
-    let mut again = grant(sessions[0].0, 91);
+    let mut again = grant(first, 91);
     again.client = ClientId(12_345);
     assert_eq!(
         table.install(again, START),

@@ -19,11 +19,13 @@ pub enum Verdict {
 
 impl Verdict {
     /// Whether the seat is live.
+    #[inline]
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Live)
     }
 
     /// Whether the seat has ended, for good: neither live nor suspended.
+    #[inline]
     pub const fn is_ended(self) -> bool {
         matches!(self, Self::Ended)
     }

@@ -1,13 +1,13 @@
 //! The connections that workers have to close because their seat ended, or went to a newer connection, without their doing.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{Connection, EndReason, Handle};
+use super::{
+    Connection, EndReason, Handle,
+    sync::{AtomicBool, Mutex, Ordering, lock},
+};
 
 /// A connection to close, the seat that it serves no longer, and why.
 pub type Closing = (Handle, Connection, EndReason);
@@ -70,9 +70,9 @@ impl Closings {
         }
         let new = Arc::new(Desk {
             worker,
-            listed: Mutex::default(),
+            listed: Mutex::new(Vec::new()),
             due: AtomicBool::new(false),
-            waker: Mutex::default(),
+            waker: Mutex::new(None),
         });
         self.desks.rcu(|desks| match find(desks, worker) {
             Some(_) => Arc::clone(desks),
@@ -95,21 +95,13 @@ fn find(desks: &[Arc<Desk>], worker: u16) -> Option<&Arc<Desk>> {
     desks.iter().find(|desk| desk.worker == worker)
 }
 
-/// A thread that panicked while it held one of these locks left a whole list behind: entries are single pushes.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU32;
 
     use super::*;
 
-    const HANDLE: Handle = Handle {
-        slot: 0,
-        generation: 1,
-    };
+    const HANDLE: Handle = Handle::new(0, 1);
 
     #[test]
     fn each_worker_gets_its_own_once_and_is_woken() {

@@ -2,7 +2,11 @@
 
 use super::{
     Connection, EndReason, Grant, Handle, Installed, Joined, NotSeated, SamePlayer,
-    books::{Berth, Books, Floor, Seat, Service},
+    books::Books,
+    hall::Hall,
+    phases::{hash, phase_of},
+    record::{Links, Record, Service},
+    sync::lock,
 };
 use crate::{
     clock::Timestamp,
@@ -22,11 +26,11 @@ impl Books {
     /// Where this session is to sit.
     pub(super) fn room_for(
         &self,
-        floor: &Floor,
+        hall: &Hall,
         session: SessionId,
         player: PlayerId,
     ) -> Result<Room, NotSeated> {
-        if let Some(slot) = self.find(session) {
+        if let Some(slot) = self.find(hall, session) {
             return Ok(Room::Own(slot));
         }
         let replaced = match self.same_player {
@@ -36,7 +40,8 @@ impl Books {
             }
             SamePlayer::OldestWins | SamePlayer::Allow => 0,
         };
-        if self.seats - replaced < self.capacity && self.used() < floor.slots.len() {
+        let slots = hall.floor.len() - self.worn_out;
+        if self.seats - replaced < self.capacity && self.used(hall) < slots {
             Ok(Room::New)
         } else {
             Err(NotSeated::Full)
@@ -45,65 +50,62 @@ impl Books {
 
     pub(super) fn install(
         &mut self,
-        floor: &Floor,
+        hall: &Hall,
         grant: Grant,
         now: Timestamp,
     ) -> Result<Installed, NotSeated> {
-        let room = self.room_for(floor, grant.session, grant.player)?;
+        let room = self.room_for(hall, grant.session, grant.player)?;
         if let Room::Own(slot) = room
-            && let Some(taken) = self.take_over(floor, slot, &grant, now)
+            && let Some(taken) = self.take_over(hall, slot, &grant, now)
         {
             return Ok(taken);
         }
-        let slot = self.free_slot(floor).ok_or(NotSeated::Full)?;
+        let phase = phase_of(grant.session, hall.layout.phases);
+        let slot = self.free_slot(hall, phase).ok_or(NotSeated::Full)?;
         if self.same_player == SamePlayer::NewestWins {
             // Before the new seat is there: all of the player's seats are others. One at the most, since this held before too.
             while let Some(other) = self.first_of_player(grant.player)
-                && self.end_and_close(floor, other, EndReason::Superseded)
+                && self.end_and_close(hall, other, EndReason::Superseded)
             {}
         }
-        self.seat(floor, slot, grant, now).map(Installed::Fresh)
+        self.seat(hall, slot, grant, now).map(Installed::Fresh)
     }
 
     /// Gives the seat in `slot` to the connection of `grant`, of the same session; lists the one that served it, if one did, for
     /// its worker to close. The absolute end stays: it is the session's, and cannot be moved.
     fn take_over(
         &mut self,
-        floor: &Floor,
+        hall: &Hall,
         slot: u32,
         grant: &Grant,
         now: Timestamp,
     ) -> Option<Installed> {
-        let word = floor.slot(slot)?;
-        let berth = self.berths.get_mut(slot as usize)?;
-        let seat = berth.seat.as_mut()?;
-        let handle = Handle {
-            slot,
-            generation: berth.generation,
-        };
-        seat.player_generation = seat.player_generation.max(grant.player_generation);
-        seat.active_at = seat.active_at.max(now);
-        let displaced = match std::mem::replace(&mut seat.service, Service::By(grant.connection)) {
-            Service::By(displaced) => {
-                word.mark(handle.generation);
-                floor
-                    .closings
-                    .list(handle, displaced, EndReason::Superseded);
-                Some(displaced)
-            }
-            Service::NoneUntil(end) => {
-                self.graces.remove(&(end, slot));
-                word.resume(handle.generation);
-                None
-            }
-        };
-        seat.told = self
-            .journal
-            .resumed(handle, grant.connection.worker, seat.told);
+        let handle = hall.floor.handle(slot)?;
+        let record = self.records.get_mut(slot)?;
+        let client = record.client;
+        record.player_generation = record.player_generation.max(grant.player_generation);
+        hall.floor.was_active(slot, hall.era.round_up(now));
+        let displaced = record.service.connection();
+        if let Some(displaced) = displaced {
+            hall.floor.mark(slot);
+            hall.closings.list(handle, displaced, EndReason::Superseded);
+        } else {
+            self.graces.remove(&mut self.records, slot);
+            hall.set_next_grace_end(self.first_grace());
+            hall.floor.resume(handle);
+        }
+        let record = self.records.get_mut(slot)?;
+        record.service = Service::by(grant.connection);
+        record.told = lock(&hall.journal).resumed(
+            handle,
+            grant.connection.worker,
+            record.told,
+            displaced.is_some(),
+        );
         self.tally.resumed();
         Some(Installed::Taken {
             handle,
-            client: seat.client,
+            client,
             displaced,
         })
     }
@@ -111,7 +113,7 @@ impl Books {
     /// Seats a session that has no seat in a free slot.
     fn seat(
         &mut self,
-        floor: &Floor,
+        hall: &Hall,
         slot: u32,
         grant: Grant,
         now: Timestamp,
@@ -124,27 +126,20 @@ impl Books {
             ends_at,
             connection,
         } = grant;
-        let (Some(berth), Some(word)) = (self.berths.get_mut(slot as usize), floor.slot(slot))
-        else {
-            // Unreachable: a free slot has a berth and a word.
+        let (ends_at, active_at) = (hall.era.round_up(ends_at), hall.era.round_up(now));
+        let (Some(record), Some(handle)) = (
+            self.records.get_mut(slot),
+            hall.floor.open(slot, session, ends_at, active_at),
+        ) else {
+            // Unreachable: a free slot has a record, a word, and a generation left.
             return Err(NotSeated::Full);
         };
-        berth.generation = berth.generation.wrapping_add(1).max(1);
-        let handle = Handle {
-            slot,
-            generation: berth.generation,
-        };
-        berth.seat = Some(Seat {
-            session,
+        *record = Record {
             player,
-            player_generation,
             client,
-            ends_at,
-            service: Service::By(connection),
-            active_at: now,
-            written: None,
-            place: self.phases.enter(session, slot),
-            told: self.journal.joined(Joined {
+            service: Service::by(connection),
+            player_generation,
+            told: lock(&hall.journal).joined(Joined {
                 handle,
                 session,
                 player,
@@ -152,84 +147,44 @@ impl Books {
                 client,
                 worker: connection.worker,
             }),
-        });
-        self.by_session.insert(session, slot);
-        self.by_player.insert((player, slot));
+            links: Links::NONE,
+            siblings: Links::NONE,
+        };
+        self.by_session.insert(hash(session.0), slot);
+        self.join_player(player, slot);
         self.seats += 1;
         self.tally.joined();
-        word.open(handle.generation);
         Ok(handle)
-    }
-
-    fn first_of_player(&self, player: PlayerId) -> Option<u32> {
-        self.of_player(player).next()
-    }
-
-    fn free_slot(&mut self, floor: &Floor) -> Option<u32> {
-        if let Some(slot) = self.free.pop_front() {
-            return Some(slot);
-        }
-        if self.berths.len() >= floor.slots.len() {
-            return None;
-        }
-        let slot = u32::try_from(self.berths.len()).ok()?;
-        self.berths.push(Berth {
-            generation: 0,
-            seat: None,
-        });
-        // Room for every slot to be free, so that a tick that frees slots never allocates.
-        self.free.reserve(self.berths.len() - self.free.len());
-        Some(slot)
     }
 
     /// Suspends a live seat whose connection was lost, or ends it if there is no grace. False if that connection does not serve it.
     pub(super) fn suspend(
         &mut self,
-        floor: &Floor,
+        hall: &Hall,
         handle: Handle,
         connection: Connection,
         now: Timestamp,
     ) -> bool {
-        if self.connection(handle) != Some(connection) {
+        let slot = handle.slot();
+        if self.connection(hall, handle) != Some(connection) {
             return false;
         }
         if self.grace.is_zero() {
-            return self.end(floor, handle.slot, EndReason::Lost).is_some();
+            return self.end(hall, slot, EndReason::Lost).is_some();
         }
-        let (
-            Some(word),
-            Some(Berth {
-                seat: Some(seat), ..
-            }),
-        ) = (
-            floor.slot(handle.slot),
-            self.berths.get_mut(handle.slot as usize),
-        )
-        else {
+        let Some(record) = self.records.get_mut(slot) else {
             // Unreachable: it has a connection.
             return false;
         };
-        let Some(was_marked) = word.suspend(handle.generation) else {
-            // Unreachable: the books and the word agree while the lock is held.
-            return false;
-        };
-        if was_marked {
+        if hall.floor.suspend(handle) {
             // The mark is older than its write-out is going to be, but not than this.
-            seat.active_at = seat.active_at.max(now);
+            hall.floor.was_active(slot, hall.era.round_up(now));
         }
-        let end = now.after(self.grace);
-        seat.service = Service::NoneUntil(end);
-        seat.told = self.journal.suspended(handle, seat.told);
-        self.graces.insert((end, handle.slot));
+        record.service = Service::NoneUntil(now.after(self.grace));
+        record.told = lock(&hall.journal).suspended(handle, record.told);
+        self.graces.insert(&mut self.records, slot);
+        hall.set_next_grace_end(self.first_grace());
         self.tally.suspended();
         true
-    }
-
-    /// Ends every seat; returns how many there were.
-    pub(super) fn end_all(&mut self, floor: &Floor, reason: EndReason) -> usize {
-        (0..)
-            .take(self.berths.len())
-            .filter(|slot| self.end_and_close(floor, *slot, reason))
-            .count()
     }
 }

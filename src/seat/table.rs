@@ -1,90 +1,101 @@
 //! The seat table: what admission, the workers, the simulation and the control channel call.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use super::{
-    ActivitySource, Connection, EndReason, Grant, Handle, Installed, LiveSeatInfo, NotSeated,
-    SeatConfig, SeatCounts, TickReport, Verdict,
-    books::{Books, Floor},
-    closings::{Closing, Closings, Waker},
-    slot::Slot,
+    ActivitySource, Answers, Connection, EndReason, Grant, Handle, Installed, LiveSeatInfo,
+    NotSeated, SeatConfig, SeatCounts, TickReport, Verdict,
+    books::Books,
+    closings::{Closing, Waker},
+    hall::Hall,
+    layout::Layout,
+    pass::Pass,
+    sync::{Apart, Mutex, MutexGuard, lock},
 };
 use crate::{
     clock::Timestamp,
     id::{PlayerGeneration, PlayerId, SessionId, Tick},
 };
 
-/// How many slots there are beyond the capacity.
-///
-/// A seat that ends makes room for another at once, but its slot only once the simulation was told. So the slots must be more than
-/// the seats by those that end between two ticks while the table is full, each replaced: by its player's new session, or by whoever
-/// waited. One core completes fewer than 4,000 handshakes a second (at best 250 µs each), 200 in a tick of 20 Hz and 67 in one of
-/// 60 Hz. If there are more all the same, or no ticks, the next is refused as on a full table, and may come again. 2 KiB of words.
-const SPARE_SLOTS: u32 = 256;
-
 /// Who is in. Shared between the workers, the simulation and the control channel; any thread may call anything.
 ///
-/// [`verify`](SeatTable::verify) and [`touch`](SeatTable::touch) are atomics alone. Everything else takes one lock for a short
-/// while: no call under it blocks, calls out (but [`live_seats`](SeatTable::live_seats)) or does more than a pass over the seats.
+/// [`verify`](SeatTable::verify), [`verify_batch`](SeatTable::verify_batch) and [`touch`](SeatTable::touch) are atomics alone. A
+/// [`tick`](SeatTable::tick) waits for no more than the push of a change, unless it has seats to end. Everything else takes one lock for
+/// a short while, for one seat or a portion of them: the module's table of locks says for how long.
 ///
 /// A seat is live while a connection serves it, suspended for a grace after that was lost, and then ended; a session that comes
 /// back in time finds its seat as it was. A seat that ends, by whatever call, is refused by the very next verify on any thread, is
 /// reported by the next tick, and only then leaves its slot to another. No touch and no activity write can undo an end or a
 /// suspension.
-#[derive(Debug)]
 pub struct SeatTable {
-    floor: Floor,
-    books: Mutex<Books>,
+    hall: Hall,
     activity: ActivitySource,
     capacity: u32,
+    books: Apart<Mutex<Books>>,
+    pass: Apart<Mutex<Pass>>,
 }
+
+/// How many slots [`SeatTable::live_seats`] looks at under the lock at a time: some microseconds.
+const PORTION: u32 = 1_024;
 
 impl SeatTable {
     /// An empty table.
     pub fn new(config: SeatConfig) -> Self {
-        Self::with_spare_slots(config, SPARE_SLOTS)
+        Self::with_layout(config, Layout::new(&config))
     }
 
-    /// An empty table with so many slots beyond its capacity.
+    /// An empty table with so many slots beyond its capacity, or a few more.
+    #[cfg(test)]
     pub(super) fn with_spare_slots(config: SeatConfig, spare: u32) -> Self {
-        let mut slots = Vec::new();
-        slots.resize_with(
-            config.capacity.saturating_add(spare) as usize,
-            Slot::default,
-        );
+        let Layout { phases, block, .. } = Layout::new(&config);
+        let slots = config.capacity.saturating_add(spare);
+        Self::with_layout(config, Layout::with_slots(phases, block, slots))
+    }
+
+    fn with_layout(config: SeatConfig, layout: Layout) -> Self {
         Self {
-            floor: Floor {
-                slots: slots.into_boxed_slice(),
-                closings: Closings::default(),
-            },
-            books: Mutex::new(Books::new(&config)),
+            hall: Hall::new(&config, layout),
             activity: config.activity,
             capacity: config.capacity,
+            books: Apart(Mutex::new(Books::new(&config, &layout))),
+            pass: Apart(Mutex::new(Pass::new(&layout))),
         }
     }
 
     /// May this seat stay? A bounds check and one atomic load; a handle whose seat has ended is refused, also after its slot was
     /// used again. With [`ActivitySource::Verify`] it touches a live seat as well.
+    #[inline]
     pub fn verify(&self, handle: Handle) -> Verdict {
-        let Some(slot) = self.floor.slot(handle.slot) else {
-            return Verdict::Ended;
-        };
-        let verdict = slot.verdict(handle.generation);
+        let verdict = self.hall.floor.verdict(handle);
         if self.activity == ActivitySource::Verify && verdict.is_live() {
-            slot.mark(handle.generation);
+            self.hall.floor.mark(handle.slot());
         }
         verdict
     }
 
-    /// Notes that the seat's session is active. One atomic load, and one exchange for the first touch after each write-out; does
+    /// May these seats stay? As [`verify`](SeatTable::verify) for each, in less time: one bit per handle, in their order. With
+    /// [`ActivitySource::Verify`] it touches the live ones as well.
+    pub fn verify_batch(&self, handles: &[Handle], answers: &mut Answers) {
+        let floor = &self.hall.floor;
+        let touches = self.activity == ActivitySource::Verify;
+        answers.begin(handles.len());
+        floor.live_among(handles, |handles, live| {
+            if touches {
+                for (bit, handle) in handles.iter().enumerate() {
+                    if live >> bit & 1 != 0 {
+                        floor.mark(handle.slot());
+                    }
+                }
+            }
+            answers.push(live);
+        });
+    }
+
+    /// Notes that the seat's session is active. Two atomic loads, and one store for the first touch after each write-out; does
     /// nothing to a seat that is suspended or has ended.
+    #[inline]
     pub fn touch(&self, handle: Handle) {
-        if let Some(slot) = self.floor.slot(handle.slot) {
-            slot.mark(handle.generation);
-        }
+        self.hall.floor.touch(handle);
     }
 
     /// Whether the session has a live seat here. For callers that know sessions and no handles: a lock and a hash map.
@@ -98,12 +109,18 @@ impl SeatTable {
     /// The session's seat here, live or suspended.
     pub fn find(&self, session: SessionId) -> Option<Handle> {
         let books = self.books();
-        books.find(session).and_then(|slot| books.handle(slot))
+        let slot = books.find(&self.hall, session)?;
+        self.hall.floor.handle(slot)
     }
 
     /// The connection that serves a live seat; none if it is suspended or has ended.
     pub fn connection(&self, handle: Handle) -> Option<Connection> {
-        self.books().connection(handle)
+        self.books().connection(&self.hall, handle)
+    }
+
+    /// Why a seat ended, for as long as its slot was not given to another; none before its end.
+    pub fn end_reason(&self, handle: Handle) -> Option<EndReason> {
+        self.books().end_reason(&self.hall, handle)
     }
 
     /// Seats a session.
@@ -122,13 +139,14 @@ impl SeatTable {
     /// them is this session's or replaced; or if so many seats ended since the last tick that no slot is left. [`NotSeated::PlayerPresent`]
     /// if the oldest wins and the player has another session's seat.
     pub fn install(&self, grant: Grant, now: Timestamp) -> Result<Installed, NotSeated> {
-        self.change(|books| books.install(&self.floor, grant, now))
+        self.hall.era.begin(now);
+        self.change(|books| books.install(&self.hall, grant, now))
     }
 
     /// Whether there is room for this session: a free seat, or one of its own, or one that its admission replaces. False where
     /// [`install`](SeatTable::install) would say [`NotSeated::Full`]; that the player is present is for `install` to say.
     pub fn has_room_for(&self, session: SessionId, player: PlayerId) -> bool {
-        let room = self.books().room_for(&self.floor, session, player);
+        let room = self.books().room_for(&self.hall, session, player);
         room != Err(NotSeated::Full)
     }
 
@@ -136,8 +154,8 @@ impl SeatTable {
     /// that end it.
     pub fn end(&self, handle: Handle, reason: EndReason) -> bool {
         self.change(|books| {
-            books.handle(handle.slot) == Some(handle)
-                && books.end_and_close(&self.floor, handle.slot, reason)
+            self.hall.floor.handle(handle.slot()) == Some(handle)
+                && books.end_and_close(&self.hall, handle.slot(), reason)
         })
     }
 
@@ -149,8 +167,8 @@ impl SeatTable {
         reason: EndReason,
     ) -> bool {
         self.change(|books| {
-            books.connection(handle) == Some(connection)
-                && books.end(&self.floor, handle.slot, reason).is_some()
+            books.connection(&self.hall, handle) == Some(connection)
+                && books.end(&self.hall, handle.slot(), reason).is_some()
         })
     }
 
@@ -160,21 +178,21 @@ impl SeatTable {
     /// The very next verify says [`Verdict::Suspended`]. A session that is [installed](SeatTable::install) again before the tick pass has
     /// found the grace over goes on in its seat; otherwise that ends it as lost. Everything that ends a live seat ends a suspended one too.
     pub fn suspend(&self, handle: Handle, connection: Connection, now: Timestamp) -> bool {
-        self.change(|books| books.suspend(&self.floor, handle, connection, now))
+        self.change(|books| books.suspend(&self.hall, handle, connection, now))
     }
 
     /// Ends the session's seat, if it has one, and lists its connection for its worker to close.
     pub fn end_session(&self, session: SessionId, reason: EndReason) -> bool {
         self.change(|books| {
             books
-                .find(session)
-                .is_some_and(|slot| books.end_and_close(&self.floor, slot, reason))
+                .find(&self.hall, session)
+                .is_some_and(|slot| books.end_and_close(&self.hall, slot, reason))
         })
     }
 
     /// Ends every seat, and lists the connections for their workers to close. Returns how many seats there were.
     pub fn end_all(&self, reason: EndReason) -> usize {
-        self.change(|books| books.end_all(&self.floor, reason))
+        self.change(|books| books.end_all(&self.hall, reason))
     }
 
     /// Ends the player's seats whose token is of an older generation, and lists their connections for their workers to
@@ -187,48 +205,59 @@ impl SeatTable {
     ) -> usize {
         self.change(|books| {
             let mut ended = books.of_player_before(player, generation);
-            ended.retain(|slot| books.end_and_close(&self.floor, *slot, reason));
+            ended.retain(|slot| books.end_and_close(&self.hall, *slot, reason));
             ended.len()
         })
     }
 
     /// The session was active elsewhere at `active_at`, which moves its idle end, never back. Its absolute end stays.
     pub fn extend_idle(&self, session: SessionId, active_at: Timestamp) {
-        self.books().extend_idle(session, active_at);
+        self.books().extend_idle(&self.hall, session, active_at);
     }
 
     /// Sets the idle timeout of all sessions. The next tick enforces it.
     pub fn set_idle(&self, idle: Duration) {
-        let mut books = self.books();
-        books.idle = idle;
-        books.swept = None;
+        self.hall.set_idle(idle);
     }
 
     /// The tick pass, once per tick of the simulation: writes out the activity that is due, ends the seats whose idle or absolute
-    /// end has come (within one second) and the suspended ones whose grace is over (by the tick), reports what happened since the
-    /// last tick, and frees the slots of seats whose end that reports. Allocates nothing once the report's memory has grown to what ticks need.
+    /// end has come and the suspended ones whose grace is over, reports what happened since the last tick, and frees the slots of
+    /// seats whose end that reports. Allocates nothing once the report's memory has grown to what ticks need.
     ///
     /// Activity: the marked seats of each phase since the last tick are written out, none twice within the window. A tick that
-    /// was skipped loses nothing. A seat whose idle end has come but which was touched since its last write-out is active now,
-    /// whatever its phase.
+    /// was skipped loses nothing. An activity counts from the tick that writes it out: at most a window after it happened where ticks are
+    /// not skipped, so that a session is idle by its timeout at the earliest, and a window and a second later at the latest.
+    ///
+    /// Ends by time: idle and absolute ends come within a second of being due, and never before; where no tick came in the last 200 ms
+    /// of that second, on the first one after. Each tick looks at a part of the table for them. A seat that was touched since its last
+    /// write-out is not idle. A grace ends with the first tick at its end or after.
     pub fn tick(&self, tick: Tick, now: Timestamp, report: &mut TickReport) {
-        self.change(|books| books.tick(&self.floor, tick, now, report));
+        lock(&self.pass).run(&self.hall, &self.books, tick, now, report);
+        self.hall.closings.ring();
     }
 
     /// Moves the worker's closings to the end of `into`: the connections which that worker has to close because their seat was
     /// ended by another than themselves, or was taken over. Each is listed once.
     pub fn take_closings(&self, worker: u16, into: &mut Vec<Closing>) {
-        self.floor.closings.take(worker, into);
+        self.hall.closings.take(worker, into);
     }
 
     /// Sets what is called when there are new closings for `worker`.
     pub fn set_waker(&self, worker: u16, waker: Waker) {
-        self.floor.closings.set_waker(worker, waker);
+        self.hall.closings.set_waker(worker, waker);
     }
 
-    /// Tells each seat, suspended ones too. The lock is held meanwhile: `visit` must not call the table.
-    pub fn live_seats(&self, visit: impl FnMut(LiveSeatInfo)) {
-        self.books().for_each(visit);
+    /// Tells each seat, suspended ones too: each that is there from beginning to end, and of those that come or go meanwhile some. (A
+    /// session that loses its seat and gets another meanwhile may be told twice.) No lock is held while `visit` is called.
+    pub fn live_seats(&self, mut visit: impl FnMut(LiveSeatInfo)) {
+        let mut seats = Vec::new();
+        let mut first = 0;
+        while first < self.hall.slots_dealt() {
+            let slots = first..self.hall.slots_dealt().min(first.saturating_add(PORTION));
+            first = slots.end;
+            self.books().list(&self.hall, slots, &mut seats);
+            seats.drain(..).for_each(&mut visit);
+        }
     }
 
     /// How many seats there are and were, all of one instant.
@@ -248,7 +277,7 @@ impl SeatTable {
 
     /// How many slots are used: by seats, and by those that ended and whose end the simulation was not told yet.
     pub fn used(&self) -> usize {
-        self.books().used()
+        self.books().used(&self.hall)
     }
 
     /// How many seats there may be at once, live and suspended.
@@ -259,19 +288,48 @@ impl SeatTable {
     /// How many slots there are: more than the capacity, since a seat's slot stays its own until the simulation was told of its
     /// end. [`Handle::slot`] is smaller than this.
     pub fn slots(&self) -> u32 {
-        // Made from a u32.
-        u32::try_from(self.floor.slots.len()).unwrap_or(u32::MAX)
+        self.hall.layout.slots()
+    }
+
+    /// Leaves a slot, which nobody sits in, one generation.
+    #[cfg(test)]
+    pub(super) fn wear_out(&self, slot: u32) {
+        self.hall.floor.wear_out(slot);
+    }
+
+    /// The phase of the activity window on which a slot is written out; none before it was ever used.
+    #[cfg(test)]
+    pub(super) fn phase(&self, slot: u32) -> Option<u32> {
+        self.hall.deals.phase(self.hall.layout.block_of(slot))
+    }
+
+    /// In bytes: what verify, touch and the pass read, for all slots, used or not.
+    pub fn floor_bytes(&self) -> usize {
+        self.hall.floor.bytes()
+    }
+
+    /// In bytes: the look-up by session alone, for all seats that there may be.
+    pub fn index_bytes(&self) -> usize {
+        self.books().by_session.bytes()
     }
 
     /// Changes the books, then, with the lock released, wakes the workers that have something to close.
-    fn change<R>(&self, act: impl FnOnce(&mut Books) -> R) -> R {
-        let outcome = act(&mut self.books());
-        self.floor.closings.ring();
+    fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
+        let outcome = change(&mut self.books());
+        self.hall.closings.ring();
         outcome
     }
 
-    /// Nothing that is done under the lock can panic, so it is never poisoned; and if it were, the words still tell the truth.
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.books)
+    }
+}
+
+impl fmt::Debug for SeatTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeatTable")
+            .field("capacity", &self.capacity)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }

@@ -133,14 +133,11 @@ struct Published {
 }
 
 fn pack(handle: Handle) -> u64 {
-    u64::from(handle.slot) << 32 | u64::from(handle.generation)
+    u64::from(handle.slot()) << 32 | u64::from(handle.generation())
 }
 
 fn unpack(packed: u64) -> Handle {
-    Handle {
-        slot: (packed >> 32) as u32,
-        generation: packed as u32,
-    }
+    Handle::new((packed >> 32) as u32, packed as u32)
 }
 
 const SESSIONS: usize = 24;

@@ -131,6 +131,21 @@ impl AdminApi {
         }
     }
 
+    /// Hears which gateways are attached to other sidecars over the same store, so that those are waited for as well.
+    async fn ask_others(&self) {
+        let Sessions { store, clock, .. } = &*self.sessions;
+        if !store.is_shared() {
+            return;
+        }
+        match store.gateways(clock.wall()).await {
+            Ok(published) => self.registry.hear_of(published),
+            // Those that were known a second ago are waited for.
+            Err(error) => {
+                tracing::warn!(label = error.label(), %error, "other sidecars' gateways are not known to the second");
+            }
+        }
+    }
+
     /// The answer to a revocation, after the wait that was asked for.
     async fn revoked(
         &self,
@@ -140,7 +155,10 @@ impl AdminApi {
     ) -> proto::RevokeResponse {
         let acknowledged = match patience {
             None => false,
-            Some(patience) => self.registry.acknowledged_by_all(revision, patience).await,
+            Some(patience) => {
+                self.ask_others().await;
+                self.registry.acknowledged_by_all(revision, patience).await
+            }
         };
         proto::RevokeResponse {
             sessions_ended,

@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+#[cfg(feature = "redis")]
+use crate::store::RedisSettings;
+
 use super::{
     StartError,
     login::network::Network,
@@ -59,6 +62,16 @@ impl Default for SessionLives {
 /// still served.
 pub const DEFAULT_CONNECT_TOKENS_PER_MINUTE: u32 = 60;
 
+/// How many refreshes a session may ask for in a minute, unless configured otherwise.
+///
+/// One is due each 9 to 12 min. A client that gets no answer asks again after 250 ms, 500 ms and then each second, of which chance may
+/// take half, until the grace for a lost answer is nearly over (8 s): 18 questions in all, if each fails at once. So 30 leave room for
+/// such a row and twelve more, and cost an honest client nothing.
+pub const DEFAULT_REFRESHES_PER_MINUTE: u32 = 30;
+
+/// The fewest that may be configured: the 18 of a row without an answer, and the one before it.
+pub const MIN_REFRESHES_PER_MINUTE: u32 = 20;
+
 /// The shortest life of anything: below it, clocks and networks decide.
 pub(super) const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
@@ -76,6 +89,9 @@ pub struct MasterKey {
 pub enum StoreChoice {
     /// In a local file; it is made if it is not there.
     Embedded(PathBuf),
+    /// On a Redis server that many sidecars share. The sidecar's clock is put on that server's time.
+    #[cfg(feature = "redis")]
+    Redis(RedisSettings),
 }
 
 /// The ways to log in, beside dev login, and what they have to know.
@@ -181,6 +197,8 @@ pub struct SidecarConfig {
     pub lives: SessionLives,
     /// How many connect tokens a player may ask for with one session in a minute, and at once. At least 1.
     pub connect_tokens_per_minute: u32,
+    /// How many refreshes may be asked for with one session in a minute, and at once. At least [`MIN_REFRESHES_PER_MINUTE`].
+    pub refreshes_per_minute: u32,
     /// Where sessions are kept.
     pub store: StoreChoice,
     /// The time.
@@ -198,6 +216,7 @@ impl fmt::Debug for SidecarConfig {
             .field("admin_listen", &self.admin_listen)
             .field("lives", &self.lives)
             .field("connect_tokens_per_minute", &self.connect_tokens_per_minute)
+            .field("refreshes_per_minute", &self.refreshes_per_minute)
             .field("store", &self.store)
             .field("login", &self.login)
             .field("mail", &self.mail)
@@ -219,6 +238,12 @@ impl SidecarConfig {
             return Err(StartError::Limit {
                 name: "connect tokens per minute",
                 allowed: "at least 1",
+            });
+        }
+        if self.refreshes_per_minute < MIN_REFRESHES_PER_MINUTE {
+            return Err(StartError::Limit {
+                name: "refreshes per minute",
+                allowed: "at least 20",
             });
         }
         let has_links = self.mail.as_ref().is_some_and(|mail| mail.link.is_some());

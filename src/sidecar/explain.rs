@@ -37,14 +37,21 @@ pub(super) use self::{
 #[derive(Debug)]
 pub(super) struct Explain {
     books: Mutex<Books>,
+    since: Timestamp,
 }
 
 impl Explain {
-    /// Nothing has happened yet.
-    pub(super) fn new() -> Self {
+    /// Nothing is remembered yet, at `since`.
+    pub(super) fn new(since: Timestamp) -> Self {
         Self {
             books: Mutex::new(Books::new(Limits::default())),
+            since,
         }
+    }
+
+    /// Since when it remembers.
+    pub(super) fn since(&self) -> Timestamp {
+        self.since
     }
 
     /// A session was made.

@@ -54,6 +54,25 @@ fn not_ready(error: StoreError) -> AttachRefusal {
     AttachRefusal::NotReady
 }
 
+/// An attachment that nobody has been told of yet: dropped, it is detached.
+struct Registered<'a> {
+    registry: &'a Registry,
+    attachment: AttachmentId,
+}
+
+impl Registered<'_> {
+    /// From here on, whoever asked for it sees to its end.
+    fn stays(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.registry.detach(self.attachment);
+    }
+}
+
 impl Host {
     /// Which of these sessions were minted to the gateway.
     async fn granted(
@@ -67,6 +86,21 @@ impl Host {
             granted.extend(some.await?);
         }
         Ok(granted)
+    }
+
+    /// Lays up for the gateway when those of its sessions were last active that may have been so on another gateway: what that one
+    /// has told while this one had no stream, or one that broke with the news on it.
+    async fn catch_up(
+        &self,
+        attachment: AttachmentId,
+        gateway: &GatewayId,
+        sessions: &[SessionId],
+    ) -> Result<(), StoreError> {
+        for some in sessions.chunks(ASKED_AT_ONCE) {
+            let active = self.store.active_elsewhere(gateway.clone(), some.to_vec());
+            self.registry.active_elsewhere(attachment, &active.await?);
+        }
+        Ok(())
     }
 
     /// Which of these sessions were not minted to the gateway. If the store cannot say, all: it could not take note of their
@@ -155,6 +189,15 @@ impl SidecarHost for Host {
         }
         let attachment = self.registry.attach(gateway, &granted)?;
         drop(attaching);
+        // Asked now and not before: what is told from here on, the registry passes on to this attachment too.
+        let registered = Registered {
+            registry: &self.registry,
+            attachment,
+        };
+        self.catch_up(attachment, &gateway.id, &granted)
+            .await
+            .map_err(not_ready)?;
+        registered.stays();
         let rejected = seats.len() - granted.len();
         if rejected > 0 {
             self.counters.seats_rejected.add(rejected);

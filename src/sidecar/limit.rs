@@ -1,4 +1,4 @@
-//! How often each session may ask for a connect token.
+//! How often each session may ask for something: for connect tokens, or to be refreshed.
 //!
 //! A token bucket per session, kept as one instant: the time at which the bucket will be full again (the "theoretical arrival time" of
 //! the generic cell rate algorithm, ITU-T I.371). A bucket that is full needs no memory.
@@ -14,8 +14,8 @@ use crate::id::SessionId;
 /// In this time an empty bucket fills up.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Sessions that are remembered: 2^16 at about 48 bytes are 3 MiB. A token keeps its session here for [`WINDOW`] over the limit, a
-/// second by default, so this many serve as many tokens a second.
+/// Sessions that are remembered: 2^16 at about 48 bytes are 3 MiB. A connect token keeps its session here for [`WINDOW`] over the limit, a
+/// second by default, so this many serve as many tokens a second; a refresh keeps it for two.
 const CAPACITY: usize = 1 << 16;
 
 /// How long after it was swept the memory is left alone, so that a full one costs one sweep a second.
@@ -24,7 +24,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// The limit, and what each session has used of it.
 #[derive(Debug)]
 pub(super) struct Limit {
-    /// What one token costs.
+    /// What asking once costs.
     cost: Duration,
     capacity: usize,
     buckets: Mutex<Buckets>,

@@ -13,26 +13,36 @@ use std::{
 
 use prometheus_client::registry::Registry as Metrics;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{Readings, Scrape, Source},
     id::Revision,
+    store::StoreError,
 };
 
-use super::registry::{Registry, Totals};
+use super::{
+    login::Methods,
+    refusal::Refusal,
+    registry::{Registry, Totals},
+    serve::code_labels,
+};
 
 /// A counter with one label, whose values are fixed names of the code.
 #[derive(Debug)]
 pub(super) struct Labelled(Mutex<BTreeMap<&'static str, u64>>);
 
 impl Labelled {
-    /// One whose `usual` values are told from the start, as zero.
-    fn new(usual: &[&'static str]) -> Self {
-        Self(Mutex::new(usual.iter().map(|value| (*value, 0)).collect()))
+    /// One with these values and no others. All are told from the start, as zero: a rate is known only of what has been seen before.
+    fn new(values: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(Mutex::new(
+            values.into_iter().map(|value| (value, 0)).collect(),
+        ))
     }
 
     pub(super) fn count(&self, value: &'static str) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(counts.contains_key(value), "{value} is none of its values");
         *counts.entry(value).or_default() += 1;
     }
 
@@ -69,7 +79,7 @@ pub(super) struct Counters {
     pub(super) refused_logins: Labelled,
     /// Letters, by outcome: "sent", or why not: "expired", "refused" (by the relay, for good), "failed", "unwritable".
     pub(super) mails: Labelled,
-    /// Refreshes, by outcome: "rotated", "again", or why not: "reused", "ended", "rejected".
+    /// Refreshes, by outcome: "rotated", "again", or why not: "reused", "ended", "rejected", "rate_limited".
     pub(super) refreshes: Labelled,
     /// Connect tokens asked for, by outcome: "minted", or a refusal's label.
     pub(super) connect_tokens: Labelled,
@@ -86,13 +96,24 @@ pub(super) struct Counters {
 impl Counters {
     pub(super) fn new() -> Self {
         Self {
-            logins: Labelled::new(&["backend"]),
-            refused_logins: Labelled::new(&["wrong_code"]),
-            mails: Labelled::new(&["sent", "failed", "refused", "expired"]),
-            refreshes: Labelled::new(&["rotated", "again", "reused", "ended", "rejected"]),
-            connect_tokens: Labelled::new(&["minted"]),
-            revocations: Labelled::new(&["session", "player", "logout"]),
-            calls: Labelled::new(&["ok"]),
+            logins: Labelled::new(Methods::NAMES.into_iter().chain(["backend"])),
+            refused_logins: Labelled::new(Refusal::OF_LOGINS.into_iter().chain(StoreError::LABELS)),
+            mails: Labelled::new(["sent", "expired", "refused", "failed", "unwritable"]),
+            refreshes: Labelled::new([
+                "rotated",
+                "again",
+                "reused",
+                "ended",
+                "rejected",
+                "rate_limited",
+            ]),
+            connect_tokens: Labelled::new(
+                std::iter::once("minted")
+                    .chain(Refusal::OF_CONNECT_TOKENS)
+                    .chain(StoreError::LABELS),
+            ),
+            revocations: Labelled::new(["session", "player", "logout"]),
+            calls: Labelled::new(code_labels()),
             activity_rejected: Count::default(),
             seats_rejected: Count::default(),
         }
@@ -103,15 +124,20 @@ impl Counters {
 #[derive(Clone)]
 pub struct SidecarMetrics(Arc<Sources>);
 
+/// Tells the head of the revocation log.
+pub(super) type Head = Box<dyn Fn() -> Revision + Send + Sync>;
+
 /// Where the values come from.
 pub(super) struct Sources {
     pub(super) counters: Arc<Counters>,
     pub(super) registry: Arc<Registry>,
-    pub(super) head: watch::Receiver<Revision>,
+    pub(super) head: Head,
     /// Whether the store's medium has failed for good.
     pub(super) failed: watch::Receiver<bool>,
     /// Whether the services are fit to be called, as the health service tells it too.
     pub(super) serving: watch::Receiver<bool>,
+    /// Cancelled when the sidecar shuts down.
+    pub(super) stop: CancellationToken,
 }
 
 impl SidecarMetrics {
@@ -136,9 +162,25 @@ impl Source for SidecarMetrics {
         !*self.0.failed.borrow()
     }
 
-    /// Whether the store works, and the sidecar is not shutting down.
-    fn is_ready(&self) -> bool {
-        self.is_live() && *self.0.serving.borrow()
+    /// The store has failed for good (`store_failed`) or did the last time it was purged (`store_error`), or the sidecar is shutting
+    /// down (`shutting_down`).
+    fn hindrances(&self) -> Vec<&'static str> {
+        let Sources {
+            failed,
+            serving,
+            stop,
+            ..
+        } = &*self.0;
+        let hindrance = if *failed.borrow() {
+            "store_failed"
+        } else if stop.is_cancelled() {
+            "shutting_down"
+        } else if !*serving.borrow() {
+            "store_error"
+        } else {
+            return Vec::new();
+        };
+        vec![hindrance]
     }
 }
 
@@ -150,6 +192,7 @@ impl Readings for SidecarMetrics {
             head,
             failed,
             serving: _,
+            stop: _,
         } = &*self.0;
         read_counters(counters, scrape)?;
         let Totals {
@@ -158,7 +201,7 @@ impl Readings for SidecarMetrics {
             seats,
             acknowledged,
         } = registry.totals();
-        let Revision(head) = *head.borrow();
+        let Revision(head) = head();
         let lag = acknowledged.map_or(0, |Revision(slowest)| head.saturating_sub(slowest));
         let gauges = [
             (
@@ -280,21 +323,33 @@ fn as_f64(value: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use tonic::codegen::http;
+
+    use super::{super::serve::code_of, *};
     use crate::clock::Clock;
 
     fn metrics() -> (SidecarMetrics, watch::Sender<bool>, watch::Sender<bool>) {
         let (failing, failed) = watch::channel(false);
         let (serve, serving) = watch::channel(true);
-        let (_, head) = watch::channel(Revision(7));
         let metrics = SidecarMetrics::new(Sources {
             counters: Arc::new(Counters::new()),
             registry: Arc::new(Registry::new(Clock::system())),
-            head,
+            head: Box::new(|| Revision(7)),
             failed,
             serving,
+            stop: CancellationToken::new(),
         });
         (metrics, failing, serve)
+    }
+
+    fn page(metrics: &SidecarMetrics) -> String {
+        let mut registry = Metrics::default();
+        metrics.register(&mut registry);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        page
     }
 
     #[test]
@@ -302,18 +357,19 @@ mod tests {
         let (metrics, _failing, _serve) = metrics();
         metrics.0.counters.connect_tokens.count("gateway_away");
         metrics.0.counters.activity_rejected.add(3);
-        let mut registry = Metrics::default();
-        metrics.register(&mut registry);
-        let mut page = String::new();
-        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        let page = page(&metrics);
         for line in [
             "tickgate_sidecar_logins_total{method=\"backend\"} 0",
             "tickgate_sidecar_logins_refused_total{reason=\"wrong_code\"} 0",
             "tickgate_sidecar_mails_total{outcome=\"sent\"} 0",
+            "tickgate_sidecar_logins_total{method=\"dev\"} 0",
             "tickgate_sidecar_refreshes_total{outcome=\"rotated\"} 0",
             "tickgate_sidecar_connect_tokens_total{outcome=\"minted\"} 0",
+            "tickgate_sidecar_connect_tokens_total{outcome=\"no_gateway\"} 0",
+            "tickgate_sidecar_connect_tokens_total{outcome=\"store_closed\"} 0",
             "tickgate_sidecar_connect_tokens_total{outcome=\"gateway_away\"} 1",
             "tickgate_sidecar_revocations_total{kind=\"player\"} 0",
+            "tickgate_sidecar_calls_total{code=\"internal\"} 0",
             "tickgate_sidecar_activity_rejected_total 3",
             "tickgate_sidecar_revocation_head 7",
             "tickgate_sidecar_revocation_lag 0",
@@ -325,13 +381,56 @@ mod tests {
     }
 
     #[test]
-    fn readiness_is_the_stores() {
+    fn no_label_appears_with_its_first_event() {
+        let (metrics, _failing, _serve) = metrics();
+        let series = |page: &str| {
+            let labelled = page.lines().filter(|line| line.contains('{'));
+            labelled
+                .map(|line| line.split(' ').next().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let before = series(&page(&metrics));
+        let counters = &metrics.0.counters;
+        for code in 0..=16 {
+            let answer = http::Response::builder().header("grpc-status", code);
+            counters.calls.count(code_of(&answer.body(()).unwrap()));
+        }
+        for refusal in [
+            Refusal::Argument {
+                field: "target",
+                allowed: "one",
+            },
+            Refusal::TooManyConnectTokens {
+                wait: Duration::ZERO,
+            },
+            Refusal::NoSuchGateway("eu".parse().unwrap()),
+            Refusal::NoSuchAddress,
+            Refusal::GatewayAway,
+            Refusal::GatewayDrains,
+            Refusal::NoGateway,
+            Refusal::Store(StoreError::Storage(String::new())),
+            Refusal::Store(StoreError::Commit(String::new())),
+            Refusal::Store(StoreError::Record("sessions")),
+            Refusal::Store(StoreError::Randomness),
+            Refusal::Store(StoreError::Closed),
+        ] {
+            counters.connect_tokens.count(refusal.label());
+        }
+        assert_eq!(series(&page(&metrics)), before);
+    }
+
+    #[test]
+    fn readiness_is_the_stores_and_says_why_not() {
         let (metrics, failing, serve) = metrics();
         assert!(metrics.is_live() && metrics.is_ready());
         serve.send_replace(false);
-        assert!(metrics.is_live() && !metrics.is_ready());
+        assert!(metrics.is_live());
+        assert_eq!(metrics.hindrances(), ["store_error"]);
+        metrics.0.stop.cancel();
+        assert_eq!(metrics.hindrances(), ["shutting_down"]);
         serve.send_replace(true);
         failing.send_replace(true);
-        assert!(!metrics.is_live() && !metrics.is_ready());
+        assert!(!metrics.is_live());
+        assert_eq!(metrics.hindrances(), ["store_failed"]);
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     clock::Clock,
+    control::GatewayDescription,
     id::{ClientId, GatewayId, Incarnation},
     proto::{self, gateway_target},
     store::{Found, Store, StoreError},
@@ -13,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    MasterKey,
+    MasterKey, client_key,
     explain::Explain,
     limit::Limit,
     metrics::Counters,
@@ -85,6 +86,24 @@ impl Mint {
         issued
     }
 
+    /// The gateway for the token. One that attached to another sidecar a moment ago is asked for before it is refused.
+    async fn choose(
+        &self,
+        target: &Target,
+    ) -> Result<Result<GatewayDescription, NotFound>, StoreError> {
+        let chosen = self.registry.choose(target);
+        match chosen {
+            Err(NotFound::Nothing | NotFound::Away | NotFound::NotThat)
+                if self.store.is_shared() =>
+            {
+                let published = self.store.gateways(self.clock.wall()).await?;
+                self.registry.hear_of(published);
+                Ok(self.registry.choose(target))
+            }
+            _ => Ok(chosen),
+        }
+    }
+
     async fn issue_uncounted(
         &self,
         found: &Found,
@@ -96,14 +115,14 @@ impl Mint {
             client_key,
         } = wanted;
         let target = parse_target(target)?;
-        let client_key = parse_client_key(&client_key)?;
+        let client_key = client_key::parse(&client_key)?;
         let session = found.session.id;
         self.limit
             .take(session, self.clock.now())
             .map_err(|wait| Refusal::TooManyConnectTokens { wait })?;
         let gateway = self
-            .registry
             .choose(&target)
+            .await?
             .map_err(|reason| match (reason, target) {
                 (NotFound::NotThat, Target::Gateway(id)) => Refusal::NoSuchGateway(id),
                 (NotFound::NotThat, Target::Address(_)) => Refusal::NoSuchAddress,
@@ -182,17 +201,6 @@ fn parse_target(target: Option<proto::GatewayTarget>) -> Result<Target, Refusal>
             allowed: "a gateway_id, an address, or any = true",
         }),
     }
-}
-
-/// Only its length is judged: a key that is no point of the curve proves nothing later, to its owner's harm alone.
-fn parse_client_key(bytes: &[u8]) -> Result<Option<[u8; 32]>, Refusal> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    bytes.try_into().map(Some).map_err(|_| Refusal::Argument {
-        field: "client_key",
-        allowed: "empty, or the 32 bytes of an Ed25519 public key",
-    })
 }
 
 /// By which mint and refusal of a token are known to be of the same one, where the token itself must not be written down.

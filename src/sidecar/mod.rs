@@ -8,6 +8,7 @@
 
 mod admin;
 mod auth;
+mod client_key;
 mod config;
 mod explain;
 mod host;
@@ -16,6 +17,7 @@ mod login;
 mod mail;
 mod metrics;
 mod mint;
+mod neighbours;
 mod refresh;
 mod refusal;
 mod registry;
@@ -35,10 +37,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::Clock,
+    id::Revision,
     store::{EmbeddedStore, OpenError, Store, StoreError},
     tls::{Identity, TlsError},
     token::{LoginKey, RefreshKeyring, SessionKeyring, SharedKey},
 };
+
+#[cfg(feature = "redis")]
+use crate::store::RedisStore;
 
 use self::{
     admin::AdminApi,
@@ -66,8 +72,8 @@ use self::{
 };
 
 pub use config::{
-    DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, LoginConfig, LoginLimits, MasterKey,
-    SessionLives, SidecarConfig, StoreChoice,
+    DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment, LoginConfig,
+    LoginLimits, MIN_REFRESHES_PER_MINUTE, MasterKey, SessionLives, SidecarConfig, StoreChoice,
 };
 pub use login::{
     address::{EmailAddress, InvalidEmail},
@@ -232,6 +238,7 @@ impl Sidecar {
             mail,
             lives,
             connect_tokens_per_minute,
+            refreshes_per_minute,
             store,
             clock,
             dev_login,
@@ -247,7 +254,7 @@ impl Sidecar {
         let counters = Arc::new(Counters::new());
         let post = mail.map(|mail| Post::new(mail, clock.clone(), Arc::clone(&counters)));
         let post = post.transpose()?;
-        let store = open(store, lives).await?;
+        let store = open(store, lives, &clock).await?;
         // By the system's clock, as heartbeats go, even when a test moves the sidecar's time by hand.
         // A store that cannot say is not taken for a new one.
         let earlier = store.sessions(None, None, 1).await;
@@ -259,12 +266,13 @@ impl Sidecar {
             current: transport_key,
             previous: previous_transport_key,
         });
-        let explain = Arc::new(Explain::new());
+        let explain = Arc::new(Explain::new(clock.wall()));
         let running = Running::new(Arc::clone(&store), Arc::clone(&counters));
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
             keyring: SessionKeyring::new(session_key, previous_session_key),
             refresh_keyring: RefreshKeyring::new(refresh_key, previous_refresh_key),
+            refresh_limit: Limit::per_minute(refreshes_per_minute),
             lives,
             clock: clock.clone(),
             explain: Arc::clone(&explain),
@@ -305,10 +313,20 @@ impl Sidecar {
         let metrics = SidecarMetrics::new(Sources {
             counters: Arc::clone(&counters),
             registry: Arc::clone(&registry),
-            head: store.watch_head(),
+            head: head_of(&store),
             failed: store.watch_failed(),
             serving: running.health.watch(),
+            stop: running.stop.clone(),
         });
+        if store.is_shared() {
+            running.tasks.spawn(neighbours::run(
+                Arc::clone(&registry),
+                Arc::clone(&store),
+                clock.clone(),
+                running.health.clone(),
+                running.stop.clone(),
+            ));
+        }
         let host = Host {
             registry,
             store,
@@ -478,8 +496,19 @@ fn methods(
     })
 }
 
-async fn open(choice: StoreChoice, lives: SessionLives) -> Result<Arc<dyn Store>, StartError> {
+async fn open(
+    choice: StoreChoice,
+    lives: SessionLives,
+    clock: &Clock,
+) -> Result<Arc<dyn Store>, StartError> {
+    #[cfg(not(feature = "redis"))]
+    let _ = clock;
     match choice {
+        #[cfg(feature = "redis")]
+        StoreChoice::Redis(settings) => {
+            let opened = RedisStore::open(&settings, lives.for_store(), clock.clone());
+            Ok(Arc::new(opened.await?))
+        }
         StoreChoice::Embedded(path) => {
             let for_error = path.clone();
             let opened =
@@ -493,6 +522,16 @@ async fn open(choice: StoreChoice, lives: SessionLives) -> Result<Arc<dyn Store>
             Ok(Arc::new(opened?))
         }
     }
+}
+
+/// Reads the head of the log as it is then: the watch of one lineage ends with it. Does not keep the store.
+fn head_of(store: &Arc<dyn Store>) -> metrics::Head {
+    let store = Arc::downgrade(store);
+    Box::new(move || {
+        store
+            .upgrade()
+            .map_or(Revision(0), |store| *store.watch_head().borrow())
+    })
 }
 
 /// Purges now and then, and says by the health service whether the store works: at once when it has failed for good.

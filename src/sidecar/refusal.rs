@@ -34,9 +34,13 @@ pub(super) enum Refusal {
     )]
     Refresh(BadRefresh),
     #[error(
-        "this session asks for connect tokens too often: the next one can be had in {} s", .wait.as_millis().div_ceil(1_000)
+        "this session asks for connect tokens too often: the next one can be had in {} s", seconds(.wait)
     )]
     TooManyConnectTokens { wait: Duration },
+    #[error(
+        "this session is refreshed too often: ask again in {} s, with the same refresh token", seconds(.wait)
+    )]
+    TooManyRefreshes { wait: Duration },
     #[error(
         "this needs a client certificate with the role tickgate://backend/<name> or tickgate://admin/<name>"
     )]
@@ -62,7 +66,7 @@ pub(super) enum Refusal {
     MailBusy,
     #[error("too many passwords are being checked: try again later")]
     HashingBusy,
-    #[error("asked too often: try again in {} s", .wait.as_millis().div_ceil(1_000))]
+    #[error("asked too often: try again in {} s", seconds(.wait))]
     TooManyLogins { wait: Duration },
     #[error(
         "where this call comes from cannot be told: the proxy in front has to say it in x-forwarded-for"
@@ -172,6 +176,42 @@ impl BadRefresh {
 }
 
 impl Refusal {
+    /// The labels of what a connect token may be refused for, but for the store's.
+    pub(super) const OF_CONNECT_TOKENS: [&'static str; 6] = [
+        "argument",
+        "rate_limited",
+        "no_such_gateway",
+        "gateway_away",
+        "gateway_drains",
+        "no_gateway",
+    ];
+
+    /// The labels of what a proof of an account may be refused for, but for the store's.
+    pub(super) const OF_LOGINS: [&'static str; 22] = [
+        "argument",
+        "method_off",
+        "wrong_code",
+        "no_guess_left",
+        "code_expired",
+        "no_such_code",
+        "bad_password",
+        "too_many_failures",
+        "outdated",
+        "bad_signature",
+        "unknown_nonce",
+        "nonce_already_used",
+        "nonce_expired",
+        "link_wrong_purpose",
+        "link_expired",
+        "link_already_used",
+        "link_unknown",
+        "link_taken",
+        "link_has_one",
+        "link_too_many",
+        "hashing_busy",
+        "mail_busy",
+    ];
+
     /// The refusal's fixed name in logs and metrics; of a token, the true reason, which the caller is not told.
     pub(super) fn label(&self) -> &'static str {
         match self {
@@ -181,7 +221,9 @@ impl Refusal {
             Self::BearerEnded(ended) | Self::SessionEnded(ended) => ended.label(),
             Self::BearerUnknown | Self::NoSuchSession => "no_such_session",
             Self::Refresh(bad) => bad.label(),
-            Self::TooManyConnectTokens { .. } | Self::TooManyLogins { .. } => "rate_limited",
+            Self::TooManyConnectTokens { .. }
+            | Self::TooManyRefreshes { .. }
+            | Self::TooManyLogins { .. } => "rate_limited",
             Self::Role | Self::AdminRole => "role",
             Self::MethodOff(_) => "method_off",
             Self::Login(bad) => bad.label(),
@@ -279,38 +321,58 @@ mod details {
     }
 }
 
+/// The metadata that says in how many seconds to ask again, as the header of that name does in HTTP (RFC 9110, section 10.2.3).
+const RETRY_AFTER: &str = "retry-after";
+
 /// How long to wait where it is the mail's or the processor's fault: as long as what waits takes.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// Whole seconds, rounded up: who waits for as long is not too early.
+const fn seconds(wait: &Duration) -> u128 {
+    wait.as_nanos().div_ceil(1_000_000_000)
+}
+
 impl Refusal {
+    /// When to ask again, where that is known.
+    fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyConnectTokens { wait }
+            | Self::TooManyRefreshes { wait }
+            | Self::TooManyLogins { wait } => Some(*wait),
+            Self::MailBusy | Self::HashingBusy => Some(BUSY),
+            _ => None,
+        }
+    }
+
     /// What the calling code is told beside the status: how long to wait, and why what was brought proves nothing. Not of bearers and
     /// refresh tokens, whose true reason is nobody's business.
     fn detail(&self) -> Option<details::Any> {
         match self {
-            Self::TooManyConnectTokens { wait } | Self::TooManyLogins { wait } => {
-                Some(details::retry_after(*wait))
-            }
-            Self::MailBusy | Self::HashingBusy => Some(details::retry_after(BUSY)),
             Self::Login(_) | Self::Token(_) => Some(details::reason(self.label())),
-            _ => None,
+            _ => self.wait().map(details::retry_after),
         }
     }
 }
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let detail = refusal.detail();
-        let status = plain_status(refusal);
+        let (detail, wait) = (refusal.detail(), refusal.wait());
+        let plain = plain_status(refusal);
         let Some(detail) = detail else {
-            return status;
+            return plain;
         };
         let details = details::RpcStatus {
-            code: status.code() as i32,
-            message: status.message().to_owned(),
+            code: plain.code() as i32,
+            message: plain.message().to_owned(),
             details: vec![detail],
         };
         let bytes = prost::Message::encode_to_vec(&details).into();
-        Self::with_details(status.code(), status.message(), bytes)
+        let mut status = Self::with_details(plain.code(), plain.message(), bytes);
+        if let Some(wait) = wait {
+            let seconds = u64::try_from(seconds(&wait)).unwrap_or(u64::MAX);
+            status.metadata_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        status
     }
 }
 
@@ -345,6 +407,7 @@ fn plain_status(refusal: Refusal) -> Status {
         | Refusal::NoSuchGateway(_)
         | Refusal::NoSuchAddress => Status::not_found(message),
         Refusal::TooManyConnectTokens { .. }
+        | Refusal::TooManyRefreshes { .. }
         | Refusal::TooManyLogins { .. }
         | Refusal::LinkTooMany => Status::resource_exhausted(message),
         Refusal::SessionEnded(_) => Status::failed_precondition(message),

@@ -6,6 +6,7 @@
 
 mod attached;
 mod choice;
+mod elsewhere;
 mod overview;
 mod seats;
 
@@ -26,6 +27,7 @@ use crate::{
 
 use self::{
     attached::{Attached, MISSED, Ordered},
+    elsewhere::Remote,
     seats::Seats,
 };
 
@@ -57,11 +59,15 @@ pub(super) struct Registry {
     settled_at: Instant,
     /// Counts changes of what `acknowledged_by_all` looks at.
     changes: watch::Sender<u64>,
+    /// Counts the times that other sidecars' gateways were heard of, which it looks at, too.
+    heard: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     gateways: HashMap<GatewayId, Gateway>,
+    /// Those of other sidecars.
+    elsewhere: HashMap<GatewayId, Remote>,
     by_attachment: HashMap<AttachmentId, GatewayId>,
     last_attachment: u64,
     seats: Seats,
@@ -96,6 +102,7 @@ impl Registry {
             settled_at: clock.now(),
             clock,
             changes: watch::Sender::new(0),
+            heard: watch::Sender::new(0),
         }
     }
 
@@ -227,6 +234,16 @@ impl Registry {
         }
     }
 
+    /// The gateway is to hear when these of its sessions were last active, wherever that was.
+    pub(super) fn active_elsewhere(&self, id: AttachmentId, active: &[(SessionId, Timestamp)]) {
+        let mut state = self.state();
+        for (session, at) in active {
+            if state.attached(id).is_some_and(|a| a.has_seat(*session)) {
+                state.push_activity(id, *session, *at);
+            }
+        }
+    }
+
     /// A gateway has applied the log up to `revision`.
     pub(super) fn acknowledged(&self, id: AttachmentId, revision: Revision) {
         if let Some(attached) = self.state().attached(id) {
@@ -294,6 +311,7 @@ impl Registry {
     /// seconds after a restart all of them are such: who is waited for is decided when those are over.
     pub(super) async fn acknowledged_by_all(&self, revision: Revision, patience: Duration) -> bool {
         let mut changes = self.changes.subscribe();
+        let mut heard = self.heard.subscribe();
         let all = async {
             let unsettled = self.settled_at.saturating_duration_since(self.clock.now());
             if !unsettled.is_zero() {
@@ -302,16 +320,29 @@ impl Registry {
             let mut waiting = self.state().to_wait_for(self.clock.now());
             loop {
                 changes.borrow_and_update();
+                heard.borrow_and_update();
                 {
                     let state = self.state();
                     waiting.retain(|id| !state.has_acknowledged(id, revision));
                 }
-                if waiting.is_empty() || changes.changed().await.is_err() {
+                if waiting.is_empty() {
+                    return;
+                }
+                let changed = tokio::select! {
+                    changed = changes.changed() => changed,
+                    changed = heard.changed() => changed,
+                };
+                if changed.is_err() {
                     return;
                 }
             }
         };
         tokio::time::timeout(patience, all).await.is_ok()
+    }
+
+    /// Watches who comes and goes, and who acknowledges what.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     fn changed(&self) {
@@ -360,7 +391,8 @@ impl State {
             None => gateway.attached.is_some(),
         };
         let awaited = self.gateways.iter().filter(|(_, g)| is_awaited(g));
-        awaited.map(|(id, _)| id.clone()).collect()
+        let awaited = awaited.map(|(id, _)| id);
+        awaited.chain(self.remote_ids()).cloned().collect()
     }
 
     fn has_acknowledged(&self, gateway: &GatewayId, revision: Revision) -> bool {
@@ -368,6 +400,7 @@ impl State {
             .get(gateway)
             .and_then(|g| g.attached.as_ref())
             .is_some_and(|attached| attached.revision >= revision)
+            || self.has_acknowledged_elsewhere(gateway, revision)
     }
 
     fn detach_current(&mut self, gateway: &GatewayId) {

@@ -228,7 +228,8 @@ impl Listeners {
             Clock::system(),
             running.stop.clone(),
         ));
-        let (tls, timeout) = (mutual.clone(), CALL_TIMEOUT);
+        // An attach has a deadline of its own, and says so when it passes.
+        let (tls, timeout) = (mutual.clone(), control::ATTACH_TIMEOUT + CALL_TIMEOUT);
         serve(self.control, tls, routes.routes(), timeout, running);
 
         let mut routes = common(&running.health);
@@ -304,28 +305,35 @@ fn serve(
 
 /// The gRPC status of an answer, by its name. A refusal has no body and says it in its header; an answer that has one says it after
 /// that, and has hardly a reason left to fail.
-fn code_of<B>(response: &http::Response<B>) -> &'static str {
-    match response.headers().get("grpc-status") {
-        Some(status) => match Code::from_bytes(status.as_bytes()) {
-            Code::Ok => "ok",
-            Code::Cancelled => "cancelled",
-            Code::Unknown => "unknown",
-            Code::InvalidArgument => "invalid_argument",
-            Code::DeadlineExceeded => "deadline_exceeded",
-            Code::NotFound => "not_found",
-            Code::AlreadyExists => "already_exists",
-            Code::PermissionDenied => "permission_denied",
-            Code::ResourceExhausted => "resource_exhausted",
-            Code::FailedPrecondition => "failed_precondition",
-            Code::Aborted => "aborted",
-            Code::OutOfRange => "out_of_range",
-            Code::Unimplemented => "unimplemented",
-            Code::Internal => "internal",
-            Code::Unavailable => "unavailable",
-            Code::DataLoss => "data_loss",
-            Code::Unauthenticated => "unauthenticated",
-        },
-        None => "ok",
+pub(super) fn code_of<B>(response: &http::Response<B>) -> &'static str {
+    let status = response.headers().get("grpc-status");
+    code_label(status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())))
+}
+
+/// The names of all gRPC statuses: they are numbered from 0 to 16.
+pub(super) fn code_labels() -> impl Iterator<Item = &'static str> {
+    (0..=16).map(|number| code_label(Code::from_i32(number)))
+}
+
+const fn code_label(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
     }
 }
 

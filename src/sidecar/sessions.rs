@@ -13,13 +13,16 @@ use crate::{
     },
 };
 
-use super::{SessionLives, explain::Explain, metrics::Counters, refusal::Refusal, trace};
+use super::{
+    SessionLives, explain::Explain, limit::Limit, metrics::Counters, refusal::Refusal, trace,
+};
 
 /// What every service does with sessions.
 pub(super) struct Sessions {
     pub(super) store: Arc<dyn Store>,
     pub(super) keyring: SessionKeyring,
     pub(super) refresh_keyring: RefreshKeyring,
+    pub(super) refresh_limit: Limit,
     pub(super) lives: SessionLives,
     pub(super) clock: Clock,
     pub(super) explain: Arc<Explain>,

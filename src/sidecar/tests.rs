@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    MasterKey, SessionLives,
+    DEFAULT_REFRESHES_PER_MINUTE, MasterKey, SessionLives,
     explain::Explain,
     limit::Limit,
     metrics::Counters,
@@ -42,9 +42,10 @@ pub(super) fn world(lives: SessionLives) -> World {
         store: Arc::clone(&store) as Arc<dyn Store>,
         keyring: SessionKeyring::new(SessionKey::generate(), None),
         refresh_keyring: RefreshKeyring::new(RefreshKey::generate(), None),
+        refresh_limit: Limit::per_minute(DEFAULT_REFRESHES_PER_MINUTE),
         lives,
         clock: time.clock(),
-        explain: Arc::new(Explain::new()),
+        explain: Arc::new(Explain::new(START)),
         counters: Arc::new(Counters::new()),
     };
     World {

@@ -56,6 +56,14 @@ impl Activity {
         }
     }
 
+    /// What was on its way has not arrived: the next activity is due to be written.
+    #[cfg(feature = "redis")]
+    pub(super) fn unsent(&mut self, session: SessionId) {
+        if let Some(moment) = self.moments.get_mut(&session) {
+            moment.written = Timestamp(0);
+        }
+    }
+
     /// The exact last activity, or what the disk says.
     pub(super) fn exact(&self, session: SessionId, on_disk: Timestamp) -> Timestamp {
         self.moments

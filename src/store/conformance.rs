@@ -17,6 +17,8 @@ use super::{
     Store, StoreError, StoreLives,
 };
 
+#[cfg(feature = "redis")]
+pub(super) use self::gateways::published;
 use self::{gateways::*, logins::*, refresh::*};
 
 pub(super) const LIVES: StoreLives = StoreLives {
@@ -368,10 +370,13 @@ macro_rules! conformance {
             what_has_ended_is_not_refreshed
             sessions_are_listed_newest_first_in_pages
             a_gateway_is_granted_what_was_minted_for_it
+            activity_elsewhere_is_known_of_sessions_of_several_gateways
             a_session_has_a_bounded_number_of_gateways
             a_newer_process_fences_the_older_ones_off
             a_bounded_number_of_old_processes_is_remembered
             two_processes_that_attach_at_once_leave_one
+            a_published_gateway_is_known_until_its_lease_runs_out
+            only_the_newest_process_is_published
             what_is_spent_is_spent_once_and_known_as_such
             a_thousand_spend_one_thing_and_one_gets_it
             a_code_has_as_many_guesses_as_it_has_tries
@@ -404,4 +409,9 @@ mod embedded {
         let store: Arc<dyn Store> = Arc::new(store.unwrap());
         (store, folder)
     });
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    conformance!(crate::store::redis::tests::by_callers_time().await);
 }

@@ -22,6 +22,12 @@ pub(super) fn player_id() -> Result<PlayerId, StoreError> {
     bits().map(PlayerId)
 }
 
+/// Tells a sidecar's store from those of the others.
+#[cfg(feature = "redis")]
+pub(super) fn sidecar() -> Result<String, StoreError> {
+    bits().map(|bits| format!("{bits:032x}"))
+}
+
 pub(super) fn lineage() -> Result<Lineage, StoreError> {
     bits().map(Lineage)
 }

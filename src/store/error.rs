@@ -46,6 +46,10 @@ pub enum OpenError {
         /// The layout this program writes.
         supported: u32,
     },
+    /// The Redis server cannot be used.
+    #[cfg(feature = "redis")]
+    #[error(transparent)]
+    Redis(#[from] super::RedisOpenError),
 }
 
 impl OpenError {
@@ -56,11 +60,14 @@ impl OpenError {
             Self::InUse { .. } => "store_in_use",
             Self::Damaged { .. } => "store_damaged",
             Self::Layout { .. } => "store_layout",
+            #[cfg(feature = "redis")]
+            Self::Redis(error) => error.label(),
         }
     }
 }
 
-/// An operation that the store could not carry out. Whether it happened is unknown only for [`StoreError::Commit`].
+/// An operation that the store could not carry out. Whether it happened is unknown only for [`StoreError::Commit`] and
+/// [`StoreError::Unanswered`].
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -70,6 +77,12 @@ pub enum StoreError {
     /// The medium failed while the change was being made durable: after a restart it may or may not be there.
     #[error("the store cannot make changes durable: {0}")]
     Commit(String),
+    /// The store is out of reach, or has too much to do; nothing has changed, and a little later it may work.
+    #[error("the store is out of reach: {0}")]
+    Unavailable(String),
+    /// The store was asked and has not answered: it may or may not have done it. A little later it may work.
+    #[error("the store has not answered: {0}")]
+    Unanswered(String),
     /// A record does not decode; nothing has changed.
     #[error("a record of table {0} is damaged")]
     Record(&'static str),
@@ -82,11 +95,24 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// All that [`label`](Self::label) may say.
+    pub const LABELS: [&'static str; 7] = [
+        "store_storage",
+        "store_commit",
+        "store_unavailable",
+        "store_unanswered",
+        "store_record",
+        "store_randomness",
+        "store_closed",
+    ];
+
     /// The error's fixed name in logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Storage(_) => "store_storage",
             Self::Commit(_) => "store_commit",
+            Self::Unavailable(_) => "store_unavailable",
+            Self::Unanswered(_) => "store_unanswered",
             Self::Record(_) => "store_record",
             Self::Randomness => "store_randomness",
             Self::Closed => "store_closed",

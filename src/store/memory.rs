@@ -18,9 +18,10 @@ use crate::{
 };
 
 use super::{
-    Answer, EndedBy, Fencing, Found, Identity, LEEWAY, MAX_FENCED, MAX_GRANTS, NewSession, Player,
-    PlayerRevocation, Purged, REFRESH_GRACE, RefreshClaim, Refreshed, Session, SessionRevocation,
-    Standing, Started, Store, StoreError, StoreLives, Successor, draw,
+    Answer, DEFAULT_ROLE, EndedBy, Fencing, Found, Identity, LEEWAY, MAX_FENCED, MAX_GRANTS,
+    NewSession, Player, PlayerRevocation, Publication, PublishedGateway, Purged, REFRESH_GRACE,
+    RefreshClaim, Refreshed, Session, SessionRevocation, Standing, Started, Store, StoreError,
+    StoreLives, Successor, draw, leases::Leases,
 };
 
 /// A store without a disk.
@@ -29,6 +30,7 @@ pub(crate) struct MemoryStore {
     head: watch::Sender<Revision>,
     /// Whether it says of itself that its medium has failed.
     pub(crate) failed: watch::Sender<bool>,
+    leases: Leases,
     lives: StoreLives,
 }
 
@@ -69,6 +71,7 @@ impl MemoryStore {
             }),
             head: watch::Sender::new(Revision(0)),
             failed: watch::Sender::new(false),
+            leases: Leases::default(),
             lives,
         }
     }
@@ -147,7 +150,7 @@ impl Model {
         let player = Player {
             id,
             generation: PlayerGeneration(0),
-            role: "player".to_owned(),
+            role: DEFAULT_ROLE.to_owned(),
             revoked_revision: Revision(0),
         };
         self.players.insert(id, player);
@@ -277,6 +280,22 @@ impl Store for MemoryStore {
         })
     }
 
+    fn active_elsewhere(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<(SessionId, Timestamp)>> {
+        self.with(|model| {
+            let active_at = |id: SessionId| {
+                let (_, session) = model.sessions.get(&id)?;
+                let gateways = model.grants.get(&id)?;
+                let elsewhere = gateways.iter().any(|other| *other != gateway);
+                elsewhere.then_some((id, session.active_at))
+            };
+            Ok(sessions.into_iter().filter_map(active_at).collect())
+        })
+    }
+
     fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
         self.with(|model| {
             let known = model.processes.entry(gateway).or_default();
@@ -292,6 +311,34 @@ impl Store for MemoryStore {
                 }
             }
         })
+    }
+
+    fn publish_gateway(
+        &self,
+        gateway: PublishedGateway,
+        lease: Duration,
+        _has_attached: bool,
+        at: Timestamp,
+    ) -> Answer<'_, Publication> {
+        self.with(|model| {
+            let known = model.processes.get(&gateway.description.id);
+            let place =
+                known.and_then(|k| k.iter().position(|i| *i == gateway.description.incarnation));
+            let fencing = place.map(|place| match place + 1 == known.map_or(0, Vec::len) {
+                true => Fencing::Newest,
+                false => Fencing::Fenced,
+            });
+            Ok(self.leases.publish(fencing, gateway, at.after(lease)))
+        })
+    }
+
+    fn withdraw_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, ()> {
+        self.leases.withdraw(&gateway, incarnation);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn gateways(&self, at: Timestamp) -> Answer<'_, Vec<PublishedGateway>> {
+        self.with(|_| Ok(self.leases.list(at)))
     }
 
     fn revoke_session(&self, id: SessionId, at: Timestamp) -> Answer<'_, SessionRevocation> {

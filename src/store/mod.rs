@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! services ──► Store ──► embedded   one redb file; one writer thread that commits whatever has queued up in one transaction
-//!                        memory     plain maps; the model that the tests hold the embedded store against
+//!                        redis      one primary that many sidecars share; each step a script on the server's own clock
+//!                        memory     plain maps; the model that the tests hold the others against
 //! ```
 
 mod activity;
@@ -14,9 +15,12 @@ mod conformance;
 mod draw;
 mod embedded;
 mod error;
+mod leases;
 mod logins;
 #[cfg(test)]
 pub(crate) mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod rotation;
 mod session;
 
@@ -27,10 +31,14 @@ use tokio::sync::watch;
 
 use crate::{
     clock::Timestamp,
-    control::{LogState, RevocationRange},
+    control::{GatewayDescription, LogState, RevocationRange},
     id::{GatewayId, Incarnation, PlayerGeneration, PlayerId, Revision, SessionId},
 };
 
+#[cfg(feature = "redis")]
+pub use self::redis::{
+    DEFAULT_PREFIX, InvalidRedisUrl, RedisOpenError, RedisSettings, RedisStore, RedisUrl, Unfit,
+};
 pub use embedded::EmbeddedStore;
 pub use error::{OpenError, StoreError};
 pub use logins::{
@@ -147,6 +155,9 @@ pub const REFRESH_GRACE: Duration = Duration::from_secs(10);
 /// Gateways that a session is known to have connect tokens for: more than a player visits while a seat anywhere still matters.
 pub const MAX_GRANTS: usize = 16;
 
+/// The role of a player who has not been given another.
+const DEFAULT_ROLE: &str = "player";
+
 /// Former processes of a gateway that are remembered, so that they stay fenced off: 16 bytes each.
 pub const MAX_FENCED: usize = 64;
 
@@ -156,6 +167,32 @@ pub enum Fencing {
     /// It may: it is the newest of its gateway, now or already.
     Newest,
     /// It may not: a newer one has attached since.
+    Fenced,
+}
+
+/// A gateway process that is attached to a sidecar, as that sidecar makes it known to those that share the store: what minting for it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedGateway {
+    /// Which process it is, and where and how clients reach it.
+    pub description: GatewayDescription,
+    /// How many seats are taken there.
+    pub seats: u32,
+    /// Whether it drains: no tokens are to be minted for it.
+    pub draining: bool,
+    /// It has applied the revocation log up to here.
+    pub acknowledged: Revision,
+    /// Whether another sidecar has published it. Of no meaning to [`Store::publish_gateway`].
+    pub elsewhere: bool,
+}
+
+/// What became of publishing a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publication {
+    /// Every sidecar knows of it until the lease runs out.
+    Published,
+    /// The same process has attached to another sidecar since: its stream here is an old one.
+    Elsewhere,
+    /// A newer process of the gateway has attached.
     Fenced,
 }
 
@@ -197,8 +234,18 @@ pub struct Purged {
 
 /// Where sessions, players and revocations are kept, and, as [`Logins`], what the ways to log in keep.
 ///
-/// Times are the caller's, so that a store needs no clock of its own. Dropping a future does not undo what it asked for: a change
-/// that was queued happens.
+/// **Time.** A store of one sidecar takes the time from its caller and needs no clock of its own. Callers that share a store do not
+/// share a clock, though, and by theirs a lost answer that is asked for again at another sidecar could look like reuse: so a shared
+/// store (`redis`) goes by *its* clock in everything that rests on the time between two calls (the grace of a refresh, idleness and
+/// absolute ends, what is purged, leases), and takes from `at` no more than the length of a session's life; it keeps the clock that
+/// it was opened with on its own, so that what callers judge by theirs agrees.
+///
+/// Dropping a future does not undo what it asked for: a change that was queued happens.
+///
+/// **Failure.** [`StoreError::Unavailable`] and most other errors mean that nothing has changed. After [`StoreError::Unanswered`] and
+/// [`StoreError::Commit`] a change may have been made; every call may be made again, and says or does what it would have the first
+/// time, with three exceptions: a login makes another session, a revocation of a player ends what was made in between as well, and a
+/// refresh is the same only within its grace.
 pub trait Store: Logins + Send + Sync + 'static {
     /// Makes a session, and the player if the account is new, in one step. The session carries the player generation of that very
     /// instant, so that it is on one side or the other of every revocation of the player.
@@ -236,9 +283,39 @@ pub trait Store: Logins + Send + Sync + 'static {
         sessions: Vec<SessionId>,
     ) -> Answer<'_, Vec<SessionId>>;
 
+    /// The last activity of those of these sessions of which a connect token was minted for another gateway than this one, in their
+    /// order: only there can they have been active without its knowing. Nearly no session is among them.
+    fn active_elsewhere(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<(SessionId, Timestamp)>>;
+
     /// A gateway process wants to attach: one that has not been seen before is the newest, and fences off the one before, for good
     /// (the last [`MAX_FENCED`] are remembered). Durable when it answers, so that a restart of the sidecar lets no old process back.
     fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing>;
+
+    /// Tells all sidecars of a gateway that is attached to this one, for as long as `lease` at most: a sidecar that dies is forgotten with
+    /// its gateways. `has_attached` at its attachment, which takes it over from wherever it was; later calls renew the lease. The
+    /// process must be the [newest](Self::attach_gateway).
+    fn publish_gateway(
+        &self,
+        gateway: PublishedGateway,
+        lease: Duration,
+        has_attached: bool,
+        at: Timestamp,
+    ) -> Answer<'_, Publication>;
+
+    /// The process is not attached to this sidecar any more; if it is to another one, that one's word stands.
+    fn withdraw_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, ()>;
+
+    /// Whether other sidecars may have the same store: then gateways are to be published, and found.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The gateways that are published now, by id.
+    fn gateways(&self, at: Timestamp) -> Answer<'_, Vec<PublishedGateway>>;
 
     /// Ends a session and appends the event to the log, in one step. Only the first call appends; an idle session is revoked
     /// like any other, since a gateway may know of activity that has not arrived here.
@@ -266,10 +343,13 @@ pub trait Store: Logins + Send + Sync + 'static {
     /// Takes away sessions past their absolute end and events past their retention.
     fn purge(&self, at: Timestamp) -> Answer<'_, Purged>;
 
-    /// Watches the head of the log: it changes after the event is durable.
+    /// Watches the head of the log: it changes after the event is durable, whichever sidecar has made it. Its end says that the log has
+    /// another lineage from now on (of a shared store, which was restored or restarted) or that the store is closed: whoever goes on asks
+    /// for the new one.
     fn watch_head(&self) -> watch::Receiver<Revision>;
 
-    /// Watches whether the medium has failed. From then on no change can be made; the store has to be closed and opened again.
+    /// Watches whether the medium has failed. From then on no change can be made; the store has to be closed and opened again. A store
+    /// over a network does not fail in that way: what it cannot do now it may be able to do later.
     fn watch_failed(&self) -> watch::Receiver<bool>;
 
     /// Finishes what is queued, writes down activity, and lets go of the file. Later calls fail with [`StoreError::Closed`].

@@ -13,7 +13,7 @@ use tickgate::{
     control::{self, CarriedKey, GatewayDescription, GatewayHost, RevocationRange},
     id::{Incarnation, Lineage},
     proto::login_request,
-    sidecar::DEFAULT_CONNECT_TOKENS_PER_MINUTE,
+    sidecar::{DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE},
     tls,
 };
 pub(crate) use tickgate::{
@@ -26,8 +26,8 @@ pub(crate) use tickgate::{
     },
     rpc,
     sidecar::{
-        Delivery, Environment, LoginConfig, LoginLimits, MailConfig, MasterKey, SessionLives,
-        Sidecar, SidecarConfig, StoreChoice,
+        Delivery, Environment, LoginConfig, LoginLimits, MIN_REFRESHES_PER_MINUTE, MailConfig,
+        MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice,
     },
     tls::Identity,
     token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey},
@@ -69,6 +69,17 @@ impl World {
             transport_key: random(),
             login_key: random(),
             time: ManualTime::starting_at(START),
+        }
+    }
+
+    /// Another sidecar of the same deployment: the same certificates and keys, and a folder of its own.
+    #[cfg(feature = "redis")]
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            certs: self.certs.clone(),
+            time: ManualTime::starting_at(START),
+            ..*self
         }
     }
 
@@ -114,6 +125,7 @@ impl World {
             }),
             lives: SessionLives::default(),
             connect_tokens_per_minute: DEFAULT_CONNECT_TOKENS_PER_MINUTE,
+            refreshes_per_minute: DEFAULT_REFRESHES_PER_MINUTE,
             store: StoreChoice::Embedded(self.folder.path().join("store.redb")),
             clock: self.time.clock(),
             dev_login: true,

@@ -266,3 +266,38 @@ async fn a_session_that_asks_for_too_many_connect_tokens_is_told_to_wait() {
     assert_eq!(code(refused), Code::ResourceExhausted);
     stage.down().await;
 }
+
+#[tokio::test]
+async fn a_session_that_is_refreshed_too_often_is_told_to_wait_and_goes_on() {
+    let world = World::new();
+    let limited = SidecarConfig {
+        refreshes_per_minute: MIN_REFRESHES_PER_MINUTE,
+        ..world.config()
+    };
+    let stage = world.start_with(limited).await;
+    let login = stage.login("ada").await;
+    let other = stage.login("ada").await;
+    // Whose answers are all lost asks 18 times within the grace, each time with the same token.
+    let mut last = None;
+    for _ in 0..18 {
+        last = Some(stage.refresh(&login.refresh_token).await.unwrap());
+        stage.advance(SECOND / 2);
+    }
+    // Nine seconds have given back three of the twenty.
+    let mut newest = last.unwrap();
+    for _ in 0..5 {
+        newest = stage.refresh(&newest.refresh_token).await.unwrap();
+    }
+    let refused = stage.refresh(&newest.refresh_token).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("3 s"), "{refused:?}");
+    assert_eq!(refused.metadata().get("retry-after").unwrap(), "3");
+    // What was used before is not found out this way, and ends nothing while it is not looked at.
+    let used = stage.refresh(&login.refresh_token).await;
+    assert_eq!(code(used), Code::ResourceExhausted);
+    assert!(stage.refresh(&other.refresh_token).await.is_ok());
+    stage.advance(3 * SECOND);
+    let fresh = stage.refresh(&newest.refresh_token).await.unwrap();
+    assert!(stage.who_am_i(&fresh.session_token).await.is_ok());
+    stage.down().await;
+}

@@ -236,6 +236,14 @@ async fn a_bad_configuration_does_not_start() {
         refused(none).await.to_string(),
         "connect tokens per minute must be at least 1"
     );
+    let few = SidecarConfig {
+        refreshes_per_minute: MIN_REFRESHES_PER_MINUTE - 1,
+        ..world.config()
+    };
+    assert_eq!(
+        refused(few).await.to_string(),
+        "refreshes per minute must be at least 20"
+    );
     let shared = SidecarConfig {
         login_key: LoginKey::from_bytes(&world.session_key),
         ..world.config()

@@ -22,8 +22,8 @@ use tickgate::{
     rpc,
     seat::{SeatChange, SeatTable},
     sidecar::{
-        DEFAULT_CONNECT_TOKENS_PER_MINUTE, Environment, LoginConfig, MasterKey, SessionLives,
-        Sidecar, SidecarConfig, StoreChoice,
+        DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment, LoginConfig,
+        MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice,
     },
     tls,
     token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey},
@@ -180,6 +180,7 @@ pub fn sidecar_config(certs: &DevCerts, store: &Path, clock: Clock) -> SidecarCo
         mail: None,
         lives: SessionLives::default(),
         connect_tokens_per_minute: DEFAULT_CONNECT_TOKENS_PER_MINUTE,
+        refreshes_per_minute: DEFAULT_REFRESHES_PER_MINUTE,
         store: StoreChoice::Embedded(store.to_owned()),
         clock,
         dev_login: true,

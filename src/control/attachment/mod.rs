@@ -4,17 +4,21 @@
 //! [`Attachment::poll_transmit`] gives whenever the stream takes a message, and calls [`Attachment::timer`] at
 //! [`Attachment::poll_timeout`]. It ends with [`Action::End`], once.
 
+mod action;
 mod reason;
 
 use std::{
     collections::{HashSet, VecDeque},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-pub use self::reason::EndReason;
+pub use self::{
+    action::{Action, Registered},
+    reason::EndReason,
+};
 use super::{
-    ATTACH_TIMEOUT, AttachRefusal, CarriedKey, HEARTBEAT_INTERVAL, LiveSeat, LogState, Orders,
-    RevocationRange, SILENCE_LIMIT, SeatReport,
+    ATTACH_TIMEOUT, AttachRefusal, HEARTBEAT_INTERVAL, LiveSeat, LogState, Orders, RevocationRange,
+    SILENCE_LIMIT, SeatReport,
     message::{Attach, Attached, FromGateway, FromSidecar, LogPosition, Portions, Snapshot},
 };
 use crate::{
@@ -25,36 +29,6 @@ use crate::{
 /// How many events one range carries: 512 of at most 30 bytes are 15 KB, and a log of 100,000 events is read in 200 steps, between
 /// which heartbeats and other work get their turn.
 pub const RANGE_EVENTS: usize = 512;
-
-/// What the user of an [`Attachment`] has to do, in order.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Register the gateway of [`Attachment::presented`], then read where the log stands, and call [`Attachment::registered`].
-    Register,
-    /// Find which of the seats of [`Attachment::presented`] are dead, and call [`Attachment::dead_found`].
-    FindDead,
-    /// Read at most [`RANGE_EVENTS`] events after this revision, and call [`Attachment::log_read`]. One at a time.
-    ReadLog(Revision),
-    /// Take note of a report, and call [`Attachment::reported`]. Read no further message before that.
-    Report(SeatReport),
-    /// Take the orders for this gateway, and call [`Attachment::ordered`].
-    TakeOrders,
-    /// The gateway has applied the log up to here.
-    Acknowledged(Revision),
-    /// End the stream. The last action.
-    End(EndReason),
-}
-
-/// What the sidecar tells a gateway that it has registered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registered {
-    /// The keys of this gateway process.
-    pub keys: Vec<CarriedKey>,
-    /// Idle timeout of sessions.
-    pub idle_timeout: Duration,
-    /// Where the log stands.
-    pub log: LogState,
-}
 
 #[derive(Debug)]
 enum State {
@@ -67,8 +41,12 @@ enum State {
         named: HashSet<SessionId>,
         give_up_at: Instant,
     },
-    Registering(Box<Attach>),
-    FindingDead(Box<Attach>, Registered),
+    /// The host is asked about the gateway, and once that is registered, about its seats: it has what is left of the time.
+    Asking {
+        attach: Box<Attach>,
+        registered: Option<Registered>,
+        give_up_at: Instant,
+    },
     Streaming {
         silent_at: Instant,
         heartbeat_at: Instant,
@@ -157,7 +135,7 @@ impl Attachment {
     /// The gateway as it presented itself, while that is needed: at [`Action::Register`] and [`Action::FindDead`].
     pub fn presented(&self) -> Option<&Attach> {
         match &self.state {
-            State::Registering(attach) | State::FindingDead(attach, _) => Some(attach),
+            State::Asking { attach, .. } => Some(attach),
             State::AwaitingAttach { .. }
             | State::Gathering { .. }
             | State::Streaming { .. }
@@ -202,8 +180,12 @@ impl Attachment {
     ///
     /// The log's state must have been read before the dead seats are, so that whatever ends a session in between is in the log.
     pub fn registered(&mut self, now: Instant, registered: Registered) {
-        let attach = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Registering(attach) => attach,
+        let (attach, give_up_at) = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Asking {
+                attach,
+                registered: None,
+                give_up_at,
+            } => (attach, give_up_at),
             other => {
                 self.state = other;
                 return;
@@ -225,7 +207,11 @@ impl Attachment {
             }
             None => {
                 self.position = tail;
-                self.state = State::FindingDead(attach, registered);
+                self.state = State::Asking {
+                    attach,
+                    registered: Some(registered),
+                    give_up_at,
+                };
                 self.actions.push_back(Action::FindDead);
             }
         }
@@ -234,7 +220,10 @@ impl Attachment {
     /// Answers [`Action::FindDead`]: these of the seats presented are dead.
     pub fn dead_found(&mut self, now: Instant, dead: Vec<SessionId>) {
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::FindingDead(_, registered) => {
+            State::Asking {
+                registered: Some(registered),
+                ..
+            } => {
                 self.dead = dead;
                 self.start(now, registered, Some(self.position));
             }
@@ -313,42 +302,45 @@ impl Attachment {
 
     /// Time has come to [`poll_timeout`](Self::poll_timeout), or passed it.
     pub fn timer(&mut self, now: Instant) {
-        match &mut self.state {
-            State::AwaitingAttach { give_up_at } | State::Gathering { give_up_at, .. } => {
-                if now >= *give_up_at {
-                    self.end(EndReason::AttachTimeout);
-                }
+        if self.give_up_at().is_some_and(|at| now >= at) {
+            return self.end(EndReason::AttachTimeout);
+        }
+        if let State::Streaming {
+            silent_at,
+            heartbeat_at,
+        } = &mut self.state
+        {
+            if now >= *silent_at && !self.reporting {
+                return self.end(EndReason::Silent);
             }
-            State::Streaming {
-                silent_at,
-                heartbeat_at,
-            } => {
-                if now >= *silent_at && !self.reporting {
-                    return self.end(EndReason::Silent);
-                }
-                if now >= *heartbeat_at {
-                    *heartbeat_at = now + HEARTBEAT_INTERVAL;
-                    self.heartbeat = true;
-                    self.end_rest();
-                    self.read_on();
-                }
+            if now >= *heartbeat_at {
+                *heartbeat_at = now + HEARTBEAT_INTERVAL;
+                self.heartbeat = true;
+                self.end_rest();
+                self.read_on();
             }
-            State::Registering(_) | State::FindingDead(..) | State::Ended => {}
         }
     }
 
-    /// When [`timer`](Self::timer) is to be called next, if ever: what the host is asked meanwhile has its own limits.
+    /// When [`timer`](Self::timer) is to be called next, if ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::AwaitingAttach { give_up_at } | State::Gathering { give_up_at, .. } => {
-                Some(*give_up_at)
-            }
             State::Streaming {
                 silent_at,
                 heartbeat_at,
             } if !self.reporting => Some(*silent_at.min(heartbeat_at)),
             State::Streaming { heartbeat_at, .. } => Some(*heartbeat_at),
-            State::Registering(_) | State::FindingDead(..) | State::Ended => None,
+            _ => self.give_up_at(),
+        }
+    }
+
+    /// When the gateway must have been answered, until it has.
+    fn give_up_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::AwaitingAttach { give_up_at }
+            | State::Gathering { give_up_at, .. }
+            | State::Asking { give_up_at, .. } => Some(*give_up_at),
+            State::Streaming { .. } | State::Ended => None,
         }
     }
 
@@ -473,10 +465,17 @@ impl Attachment {
         if more_seats {
             return;
         }
-        if let State::Gathering { attach, .. } = std::mem::replace(&mut self.state, State::Ended) {
+        if let State::Gathering {
+            attach, give_up_at, ..
+        } = std::mem::replace(&mut self.state, State::Ended)
+        {
             self.seats = attach.seat_count;
             self.draining = attach.draining;
-            self.state = State::Registering(attach);
+            self.state = State::Asking {
+                attach,
+                registered: None,
+                give_up_at,
+            };
             self.actions.push_back(Action::Register);
         }
     }

@@ -16,8 +16,8 @@ pub enum EndReason {
     /// A newer process of the gateway has attached, or a newer stream of this one. Which of the two, an attach tells.
     #[error("a newer attachment of this gateway has taken its place")]
     Replaced,
-    /// No Attach in time, with all its seats.
-    #[error("no attach in time")]
+    /// No Attach in time, with all its seats; or the sidecar's host could not answer it in that time.
+    #[error("the attach took too long")]
     AttachTimeout,
     /// Nothing heard for [`SILENCE_LIMIT`](crate::control::SILENCE_LIMIT).
     #[error("no heartbeat from the gateway")]

@@ -1,5 +1,7 @@
 //! The sidecar's end, step by step.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
     control::{Drain, GatewayDescription, GatewayEvent, GatewayEventKind, Revocation},
@@ -324,6 +326,32 @@ fn a_gateway_is_registered_once_all_its_seats_have_come() {
     machine.received(now + ATTACH_TIMEOUT / 2, more(&[3], true));
     machine.timer(now + ATTACH_TIMEOUT);
     assert_eq!(ended(&mut machine), EndReason::AttachTimeout);
+}
+
+#[test]
+fn a_store_that_hangs_is_not_waited_for_beyond_the_attach_timeout() {
+    let now = crate::clock::Clock::system().now();
+    let begun = |position| {
+        let mut machine = new(now);
+        machine.received(now + ATTACH_TIMEOUT / 2, attach(position));
+        assert_eq!(machine.poll_action(), Some(Action::Register));
+        machine
+    };
+    let registering = begun(None);
+    let mut finding_dead = begun(None);
+    finding_dead.registered(now + ATTACH_TIMEOUT / 2, registered());
+    assert_eq!(finding_dead.poll_action(), Some(Action::FindDead));
+    for mut machine in [registering, finding_dead] {
+        assert_eq!(machine.poll_timeout(), Some(now + ATTACH_TIMEOUT));
+        machine.timer(now + ATTACH_TIMEOUT - Duration::from_millis(1));
+        assert_eq!(machine.poll_action(), None);
+        machine.timer(now + ATTACH_TIMEOUT);
+        assert_eq!(ended(&mut machine), EndReason::AttachTimeout);
+        // An answer that comes after all is nobody's.
+        machine.registered(now + ATTACH_TIMEOUT, registered());
+        machine.dead_found(now + ATTACH_TIMEOUT, Vec::new());
+        assert!(!machine.is_streaming());
+    }
 }
 
 #[test]

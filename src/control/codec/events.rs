@@ -13,6 +13,7 @@ use crate::{
     control::{GatewayEvent, GatewayEventKind},
     id::SessionId,
     proto::{self, gateway_event::Kind},
+    wire::CloseCode,
 };
 
 pub(super) fn encode_event(event: GatewayEvent) -> proto::GatewayEvent {
@@ -25,7 +26,14 @@ pub(super) fn encode_event(event: GatewayEvent) -> proto::GatewayEvent {
     } = event;
     let (kind, reason, code) = match kind {
         GatewayEventKind::Admitted => (Kind::Admitted, None, 0),
-        GatewayEventKind::Resumed => (Kind::Resumed, None, 0),
+        GatewayEventKind::Resumed { superseded } => {
+            let told = if superseded {
+                CloseCode::Superseded as u16
+            } else {
+                0
+            };
+            (Kind::Resumed, None, told)
+        }
         GatewayEventKind::Refused { reason, code } => (Kind::Refused, Some(reason), code),
         GatewayEventKind::Suspended => (Kind::Suspended, None, 0),
         GatewayEventKind::Ended { reason, code } => (Kind::Ended, Some(reason), code),
@@ -63,7 +71,9 @@ fn decode_event(event: proto::GatewayEvent) -> Result<GatewayEvent, Malformed> {
     let code = u16::try_from(event.close_code).map_err(|_| Malformed("events.close_code"))?;
     let kind = match Kind::try_from(event.kind) {
         Ok(Kind::Admitted) => GatewayEventKind::Admitted,
-        Ok(Kind::Resumed) => GatewayEventKind::Resumed,
+        Ok(Kind::Resumed) => GatewayEventKind::Resumed {
+            superseded: code != 0,
+        },
         Ok(Kind::Suspended) => GatewayEventKind::Suspended,
         Ok(Kind::Refused) => GatewayEventKind::Refused {
             reason: decode_reason(event.reason)?,

@@ -50,7 +50,7 @@ fn events() -> Vec<GatewayEvent> {
     let reason = || "token_expired".into();
     let kinds = [
         GatewayEventKind::Admitted,
-        GatewayEventKind::Resumed,
+        GatewayEventKind::Resumed { superseded: false },
         GatewayEventKind::Refused {
             reason: reason(),
             code: u16::MAX,
@@ -60,6 +60,7 @@ fn events() -> Vec<GatewayEvent> {
             reason: reason(),
             code: 0,
         },
+        GatewayEventKind::Resumed { superseded: true },
     ];
     let event = |kind| GatewayEvent {
         at: Timestamp(u64::MAX),

@@ -14,7 +14,7 @@ use super::super::{
     LogState, Orders, Revocation, RevocationRange, SeatReport, SidecarHost,
 };
 use crate::{
-    clock::Timestamp,
+    clock::{ManualTime, Timestamp},
     id::{GatewayId, Incarnation, Lineage, Revision, SessionId},
 };
 
@@ -137,6 +137,8 @@ pub(super) struct FakeSidecar {
     orders: Mutex<Orders>,
     orders_ready: Arc<Notify>,
     heard: mpsc::Sender<Heard>,
+    /// A store that hangs: this much time passes, and there is no answer.
+    pub(super) hangs: Mutex<Option<(ManualTime, Duration)>>,
 }
 
 #[derive(Default)]
@@ -159,6 +161,7 @@ impl FakeSidecar {
             orders: Mutex::default(),
             orders_ready: Arc::default(),
             heard,
+            hangs: Mutex::default(),
         };
         (Arc::new(sidecar), receiver)
     }
@@ -194,6 +197,11 @@ impl SidecarHost for FakeSidecar {
         gateway: &GatewayDescription,
         seats: &[LiveSeat],
     ) -> Result<AttachmentId, AttachRefusal> {
+        let hangs = self.hangs.lock().unwrap().take();
+        if let Some((time, passes)) = hangs {
+            time.advance(passes);
+            return std::future::pending().await;
+        }
         let mut books = self.books.lock().unwrap();
         if books.retired.contains(&gateway.incarnation) {
             return Err(AttachRefusal::Fenced);

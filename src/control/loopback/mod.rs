@@ -25,15 +25,15 @@ use tonic::{
 
 use self::hosts::{FakeGateway, FakeSidecar, Heard, LINEAGE, Told, key};
 use super::{
-    Drain, GatewayEvent, GatewayEventKind, GatewayHost, LiveSeat, MAX_MESSAGE_BYTES, Orders,
-    Revocation, RevocationRange, SeatReport, SidecarHost,
+    ATTACH_TIMEOUT, Drain, GatewayEvent, GatewayEventKind, GatewayHost, LiveSeat,
+    MAX_MESSAGE_BYTES, Orders, Revocation, RevocationRange, SeatReport, SidecarHost,
     codec::encode_gateway,
     gateway::Ended,
     message::{Attach, FromGateway},
     sidecar::service_until,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, ManualTime, Timestamp},
     id::{Incarnation, PlayerGeneration, PlayerId, Revision, SessionId},
     proto::{self, control_service_client::ControlServiceClient},
     rpc::{Peer, Role},
@@ -86,6 +86,11 @@ impl Process {
 
     /// Starts and writes where to `address`.
     fn start_at(host: Arc<dyn SidecarHost>, address: Arc<Mutex<SocketAddr>>) -> Self {
+        Self::start_by(Clock::system(), host, address)
+    }
+
+    /// The same by another clock.
+    fn start_by(clock: Clock, host: Arc<dyn SidecarHost>, address: Arc<Mutex<SocketAddr>>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -95,7 +100,7 @@ impl Process {
         listener.set_nonblocking(true).unwrap();
         *address.lock().unwrap() = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let service = service_until(host, Clock::system(), shutdown.clone());
+        let service = service_until(host, clock, shutdown.clone());
         let service = InterceptedService::new(service, as_gateway);
         let stopped = shutdown.clone().cancelled_owned();
         let server = runtime.spawn(async move {
@@ -453,6 +458,27 @@ async fn what_does_not_belong_ends_the_stream_with_a_fixed_status() {
     for (messages, code) in cases {
         assert_eq!(refusal(&process, messages).await.code(), code);
     }
+}
+
+#[tokio::test]
+async fn an_attach_that_takes_too_long_is_told_so() {
+    let time = ManualTime::starting_at(Timestamp(0));
+    let (sidecar, mut heard) = FakeSidecar::new(Vec::new());
+    *sidecar.hangs.lock().unwrap() = Some((time.clone(), ATTACH_TIMEOUT));
+    let address = Arc::new(Mutex::new(([127, 0, 0, 1], 0).into()));
+    let process = Process::start_by(time.clock(), sidecar, address);
+    let (gateway, _told) = FakeGateway::new(1, Vec::new());
+    let attach = encode_gateway(FromGateway::Attach(Box::new(Attach {
+        gateway: gateway.description.clone(),
+        position: None,
+        draining: false,
+        seat_count: 0,
+        seats: Vec::new(),
+        more_seats: false,
+    })));
+    let refused = refusal(&process, vec![attach]).await;
+    assert_eq!(refused.code(), Code::DeadlineExceeded);
+    assert!(heard.try_recv().is_err(), "nobody was attached");
 }
 
 #[tokio::test]

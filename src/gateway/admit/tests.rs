@@ -1,6 +1,6 @@
 //! Each rule of admission, alone and in its place, without a connection.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -13,24 +13,25 @@ use crate::{
     token::{Nonce, TransportKey, seal_connect},
 };
 
-const START: Timestamp = Timestamp(1_700_000_000_000);
+pub(in crate::gateway) const START: Timestamp = Timestamp(1_700_000_000_000);
 const LEAF: [u8; 32] = [9; 32];
 /// What is known of the log at first: from here to there.
-const TAIL: Revision = Revision(10);
-const HEAD: Revision = Revision(20);
+pub(in crate::gateway) const TAIL: Revision = Revision(10);
+pub(in crate::gateway) const HEAD: Revision = Revision(20);
 
 /// A gateway without workers, and all that a client needs to be let in.
-struct Door {
-    time: ManualTime,
-    shared: Shared,
+pub(in crate::gateway) struct Door {
+    pub(in crate::gateway) time: ManualTime,
+    pub(in crate::gateway) shared: Arc<Shared>,
     key: TransportKey,
     client_key: Ed25519KeyPair,
-    claims: ConnectClaims,
+    /// What the client's token claims.
+    pub(in crate::gateway) claims: ConnectClaims,
     proof: Option<[u8; 64]>,
 }
 
 impl Door {
-    fn open(seats: SeatConfig) -> Self {
+    pub(in crate::gateway) fn open(seats: SeatConfig) -> Self {
         let time = ManualTime::starting_at(START);
         let limits = Limits {
             single_use: 1,
@@ -62,7 +63,7 @@ impl Door {
         };
         Self {
             time,
-            shared,
+            shared: Arc::new(shared),
             key,
             client_key: Ed25519KeyPair::from_seed_unchecked(&[5; 32]).unwrap(),
             claims,
@@ -70,11 +71,11 @@ impl Door {
         }
     }
 
-    fn plain() -> Self {
+    pub(in crate::gateway) fn plain() -> Self {
         Self::open(SeatConfig::default())
     }
 
-    fn token(&self) -> String {
+    pub(in crate::gateway) fn token(&self) -> String {
         seal_connect(&self.key, &self.claims)
     }
 
@@ -91,18 +92,18 @@ impl Door {
         admit(&self.shared, applicant, self.time.clock().wall())
     }
 
-    fn ask(&self) -> Result<Admission, Denied> {
+    pub(in crate::gateway) fn ask(&self) -> Result<Admission, Denied> {
         self.ask_with(self.token())
     }
 
-    fn refusal(&self) -> Refusal {
+    pub(in crate::gateway) fn refusal(&self) -> Refusal {
         match self.ask() {
             Err(Denied::Refused { refusal, .. }) => refusal,
             other => panic!("{other:?}"),
         }
     }
 
-    fn bind(&mut self) {
+    pub(in crate::gateway) fn bind(&mut self) {
         let public = self.client_key.public_key().as_ref();
         self.claims.client_key = Some(public.try_into().unwrap());
     }

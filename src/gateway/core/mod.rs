@@ -22,7 +22,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use quinn_proto::{
     ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, Transmit, VarInt,
 };
@@ -36,7 +36,7 @@ use self::{
 };
 use super::{
     certificates::{Certificates, Served},
-    exchange::{Channel, Outgoing, WorkerExchange},
+    exchange::{Buffers, Channel, Outgoing, WorkerExchange},
     farewell::Farewell,
     shared::Shared,
 };
@@ -108,6 +108,7 @@ pub(super) struct Core {
     seen_taken: u64,
     responses: VecDeque<(Transmit, Vec<u8>)>,
     outgoing: Outgoing,
+    buffers: Buffers,
     closings: Vec<(Handle, SeatConnection, EndReason)>,
 }
 
@@ -149,6 +150,7 @@ impl Core {
             unread: Vec::new(),
             responses: VecDeque::new(),
             outgoing: Outgoing::default(),
+            buffers: Buffers::default(),
             closings: Vec::new(),
         }
     }
@@ -261,9 +263,8 @@ impl Core {
         let backlog = self.shared.limits.message_backlog;
         let mut outgoing = std::mem::take(&mut self.outgoing);
         self.exchange.take_outgoing(&mut outgoing);
-        // The payloads keep the buffer; the next one starts as large as this tick's was.
-        let next = BytesMut::with_capacity(outgoing.bytes.len());
-        let mut bytes: Bytes = std::mem::replace(&mut outgoing.bytes, next).freeze();
+        // The payloads are slices of one buffer, which is used again when all are gone.
+        let mut bytes = self.buffers.freeze(&mut outgoing.bytes);
         for entry in outgoing.entries.drain(..) {
             let payload = bytes.split_to(entry.len.min(bytes.len()));
             let Some(id) = self.served_by(entry.handle) else {

@@ -174,9 +174,7 @@ impl Core {
 
     fn message(&mut self, handle: Handle, payload: &[u8]) {
         self.shared.seats.touch(handle);
-        self.exchange
-            .inbox()
-            .push_message(&self.exchange.budget, handle, payload);
+        self.exchange.inbox().push_message(handle, payload);
     }
 
     /// Lets the client in, has it wait, or refuses it.
@@ -242,6 +240,7 @@ impl Core {
             handle,
             player: _,
             welcome,
+            superseded,
         } = *admission;
         self.leave_rooms(link);
         link.stage = Stage::Seated(handle);
@@ -255,7 +254,7 @@ impl Core {
         self.shared.events.record(GatewayEvent {
             at: self.shared.clock.wall(),
             kind: if welcome.resumed {
-                GatewayEventKind::Resumed
+                GatewayEventKind::Resumed { superseded }
             } else {
                 GatewayEventKind::Admitted
             },

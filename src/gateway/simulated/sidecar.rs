@@ -258,7 +258,7 @@ impl World {
     fn hear_event(&mut self, event: &GatewayEvent) {
         match &event.kind {
             GatewayEventKind::Admitted => self.check_admission(event, 0),
-            GatewayEventKind::Resumed => self.check_admission(event, 1),
+            GatewayEventKind::Resumed { .. } => self.check_admission(event, 1),
             GatewayEventKind::Suspended => self.told[2] += 1,
             GatewayEventKind::Ended { .. } => self.told[3] += 1,
             GatewayEventKind::Refused { reason, .. } => {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{CAPACITY, Model, SESSIONS};
 use crate::{
     id::SessionId,
-    seat::{Handle, SamePlayer, SeatChange, Verdict},
+    seat::{Answers, Handle, SamePlayer, SeatChange, Verdict},
 };
 
 impl Model {
@@ -44,11 +44,24 @@ impl Model {
         assert_eq!(self.table.len(), seated.len());
         assert_eq!(self.table.used(), self.used());
         let recent = self.seats.len().saturating_sub(64)..self.seats.len();
-        for i in recent.chain(seated.iter().copied()) {
-            let seat = &self.seats[i];
+        let asked: Vec<usize> = recent.chain(seated.iter().copied()).collect();
+        for i in &asked {
+            let seat = &self.seats[*i];
             assert_eq!(self.table.verify(seat.handle), seat.verdict());
             assert_eq!(self.table.connection(seat.handle), seat.connection);
+            let slot = seat.handle.slot();
+            let is_last = !self.seats[i + 1..]
+                .iter()
+                .any(|later| later.handle.slot() == slot);
+            let reason = seat.ended.filter(|_| is_last);
+            assert_eq!(self.table.end_reason(seat.handle), reason);
         }
+        let handles: Vec<Handle> = asked.iter().map(|i| self.seats[*i].handle).collect();
+        let mut answers = Answers::default();
+        self.table.verify_batch(&handles, &mut answers);
+        let is_live = |place: usize| self.seats[asked[place]].verdict().is_live();
+        assert_eq!(answers.len(), asked.len());
+        assert!((0..asked.len()).all(|place| answers.is_live(place) == is_live(place)));
         for session in 0..SESSIONS {
             let session = SessionId(session.into());
             let seat = self.seat_of(session).map(|i| &self.seats[i]);

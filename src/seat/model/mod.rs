@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Closing, Connection, EndReason, Grant, Handle, Installed, Joined, NotSeated, SamePlayer,
-    SeatChange, SeatConfig, SeatTable, TickReport, Verdict, behaviour::START, phases::phase_of,
+    SeatChange, SeatConfig, SeatTable, TickReport, Verdict, behaviour::START,
 };
 use crate::{
     clock::Timestamp,
@@ -42,9 +42,12 @@ struct Modelled {
     connection: Option<Connection>,
     /// When its grace is over, if it is suspended.
     grace_ends: Timestamp,
+    /// How many suspensions there were before its last.
+    lost: u64,
     active_at: Timestamp,
     marked: bool,
-    written: Option<u64>,
+    /// That of its slot.
+    phase: u32,
     ended: Option<EndReason>,
     /// The end was told.
     gone: bool,
@@ -113,8 +116,11 @@ pub(super) struct Model {
     order: Vec<Handle>,
     closings: Vec<Vec<Closing>>,
     idle: Duration,
-    swept: Option<u64>,
+    /// The idle timeout was set since the last tick, which the next enforces.
+    is_idle_set: bool,
     last_tick: Option<u64>,
+    /// By phase: when it was written out last.
+    written: [Option<u64>; WINDOW as usize],
     tick: u64,
     now: Timestamp,
     serial: u64,
@@ -141,8 +147,9 @@ impl Model {
             order: Vec::new(),
             closings: vec![Vec::new(); WORKERS.into()],
             idle,
-            swept: None,
+            is_idle_set: false,
             last_tick: None,
+            written: [None; WINDOW as usize],
             tick: 0,
             now: START,
             serial: 0,
@@ -250,15 +257,17 @@ impl Model {
                 "a slot was given before its end was told"
             );
         }
+        let phase = self.table.phase(handle.slot()).unwrap();
         self.seats.push(Modelled {
             handle,
+            phase,
             grant,
             generation: grant.player_generation,
             connection: Some(grant.connection),
             grace_ends: Timestamp(0),
+            lost: 0,
             active_at: self.now,
             marked: true,
-            written: None,
             ended: None,
             gone: false,
             told: None,
@@ -292,6 +301,7 @@ impl Model {
         }
         seat.connection = None;
         seat.grace_ends = now.after(grace);
+        seat.lost = self.suspensions;
         seat.served.push(None);
         self.suspensions += 1;
     }
@@ -330,7 +340,10 @@ impl Model {
     pub(super) fn end_player(&mut self, player: PlayerId, generation: PlayerGeneration) {
         let reason = EndReason::SessionRevoked;
         let ended = self.table.end_player_before(player, generation, reason);
-        let due = self.seated(|seat| seat.grant.player == player && seat.generation < generation);
+        let mut due =
+            self.seated(|seat| seat.grant.player == player && seat.generation < generation);
+        // The latest first.
+        due.sort_by(|a, b| b.cmp(a));
         assert_eq!(ended, due.len());
         for i in due {
             self.ended(i, reason, true);
@@ -371,7 +384,7 @@ impl Model {
 
     pub(super) fn set_idle(&mut self, idle: Duration) {
         self.idle = idle;
-        self.swept = None;
+        self.is_idle_set = true;
         self.table.set_idle(idle);
     }
 
@@ -384,67 +397,106 @@ impl Model {
 
     pub(super) fn tick(&mut self, skip: u64, passed: Duration) {
         self.tick += skip;
+        let last_time = self.now;
         self.now = self.now.after(passed);
-        let first = match self.last_tick {
-            Some(last) if last <= self.tick => last + 1,
-            Some(_) | None => self.tick,
-        };
-        let mut active = Vec::new();
-        for i in 0..self.seats.len() {
-            let phase = phase_of(self.seats[i].grant.session, WINDOW.into()) as u64;
-            if (first..=self.tick).any(|tick| tick % u64::from(WINDOW) == phase) {
-                self.write_out(i, &mut active);
-            }
-        }
-        self.last_tick = Some(self.tick);
-        if self.swept != Some(self.now.0 / 1_000) {
-            self.swept = Some(self.now.0 / 1_000);
-            self.sweep(&mut active);
-        }
-        let mut lost = self.seated(|seat| seat.connection.is_none());
-        lost.retain(|i| self.seats[*i].grace_ends <= self.now);
-        lost.sort_by_key(|i| self.seats[*i].grace_ends);
-        for i in lost {
-            self.ended(i, EndReason::Lost, true);
-        }
+        let active = self.write_out();
 
         let mut report = std::mem::take(&mut self.report);
         self.table.tick(Tick(self.tick), self.now, &mut report);
         report.active.sort();
-        active.sort();
         assert_eq!(report.active, active);
+        self.sweep(&report.changes, last_time);
+        self.end_lost();
         self.hear(&report.changes);
         self.report = report;
     }
 
-    fn sweep(&mut self, active: &mut Vec<SessionId>) {
-        for i in self.seated(|_| true) {
-            let seat = &mut self.seats[i];
-            if self.now >= seat.grant.ends_at {
-                self.ended(i, EndReason::Expired, true);
-            } else if self.now >= seat.active_at.after(self.idle) {
-                if seat.marked && seat.verdict().is_live() {
-                    seat.active_at = self.now;
-                    self.write_out(i, active);
-                } else {
-                    self.ended(i, EndReason::Idle, true);
+    /// What is written out on this tick.
+    fn write_out(&mut self) -> Vec<SessionId> {
+        let window = u64::from(WINDOW);
+        let first = match self.last_tick {
+            Some(last) if last <= self.tick => last + 1,
+            Some(_) | None => self.tick,
+        };
+        self.last_tick = Some(self.tick);
+        let mut active = Vec::new();
+        for phase in 0..WINDOW {
+            let has_come = (first..=self.tick).any(|tick| tick % window == u64::from(phase));
+            let written = &mut self.written[phase as usize];
+            if !has_come || written.is_some_and(|written| self.tick - written < window) {
+                continue;
+            }
+            *written = Some(self.tick);
+            for seat in &mut self.seats {
+                if seat.phase == phase && seat.is_seated() && seat.marked {
+                    seat.marked = false;
+                    if seat.verdict().is_live() {
+                        seat.active_at = self.now;
+                    }
+                    active.push(seat.grant.session);
                 }
             }
         }
+        active.sort();
+        active
     }
 
-    fn write_out(&mut self, i: usize, active: &mut Vec<SessionId>) {
-        let seat = &mut self.seats[i];
-        let lately = seat
-            .written
-            .is_some_and(|written| self.tick - written < u64::from(WINDOW));
-        if seat.is_seated() && seat.marked && !lately {
-            seat.marked = false;
-            seat.written = Some(self.tick);
-            if seat.verdict().is_live() {
-                seat.active_at = self.now;
+    /// Which seats end by time on this tick, within the second that it has for them, is for the table to say: each that it names must
+    /// be due, and none may be left whose time is up.
+    fn sweep(&mut self, changes: &[SeatChange], last_time: Timestamp) {
+        for change in changes {
+            if let SeatChange::Ended {
+                handle,
+                reason: reason @ (EndReason::Idle | EndReason::Expired),
+                ..
+            } = *change
+            {
+                let due = |seat: &Modelled| seat.handle == handle && seat.is_seated();
+                let i = self.seats.iter().position(due).unwrap();
+                let [expired, idle] = self.due(i);
+                match reason {
+                    EndReason::Expired => assert!(expired.is_some()),
+                    // Not yet expired, as the table sees it: by a tenth of a second at most.
+                    _ => assert!(
+                        idle.is_some()
+                            && expired.is_none_or(|at| self.now.since(at).as_millis() < 100)
+                    ),
+                }
+                self.ended(i, reason, true);
             }
-            active.push(seat.grant.session);
+        }
+        // Deadlines are rounded up to a tenth of a second, and their turn comes once in seven tenths; ticks that are further apart than
+        // two look at all of them.
+        let is_idle_set = std::mem::take(&mut self.is_idle_set);
+        let looks_at_all = is_idle_set || self.now.since(last_time) >= Duration::from_millis(200);
+        let waited = match looks_at_all {
+            true => Duration::from_millis(99),
+            false => Duration::from_millis(999),
+        };
+        for i in self.seated(|_| true) {
+            let due = self.due(i);
+            let left = due.iter().flatten().any(|at| at.after(waited) <= self.now);
+            assert!(!left, "{:?} was due", self.seats[i].handle);
+        }
+    }
+
+    /// Since when the absolute end and the idle end of a seat have been due, as it is now.
+    fn due(&self, i: usize) -> [Option<Timestamp>; 2] {
+        let seat = &self.seats[i];
+        let is_active = seat.marked && seat.verdict().is_live();
+        let idle_at = seat.active_at.after(self.idle);
+        [
+            Some(seat.grant.ends_at).filter(|at| *at <= self.now),
+            Some(idle_at).filter(|at| *at <= self.now && !is_active),
+        ]
+    }
+
+    fn end_lost(&mut self) {
+        let mut lost = self.seated(|seat| seat.connection.is_none());
+        lost.retain(|i| self.seats[*i].grace_ends <= self.now);
+        lost.sort_by_key(|i| (self.seats[*i].grace_ends, self.seats[*i].lost));
+        for i in lost {
+            self.ended(i, EndReason::Lost, true);
         }
     }
 }

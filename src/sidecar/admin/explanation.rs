@@ -85,6 +85,7 @@ impl AdminApi {
             revocations: self.arrivals(&revisions(&sessions, &events)),
             events: events.into_iter().map(Into::into).collect(),
             forgotten,
+            remembers_since_ms: explain.since().0,
         })
     }
 
@@ -104,6 +105,7 @@ impl AdminApi {
             forgotten: door.forgotten,
             events: door.refusals.into_iter().map(Into::into).collect(),
             revocations: Vec::new(),
+            remembers_since_ms: self.sessions.explain.since().0,
         })
     }
 

@@ -202,7 +202,7 @@ impl Books {
         } = event;
         let kind = match kind {
             GatewayEventKind::Admitted => Kind::Admitted,
-            GatewayEventKind::Resumed => Kind::Resumed,
+            GatewayEventKind::Resumed { superseded } => Kind::Resumed { superseded },
             GatewayEventKind::Suspended => Kind::Suspended,
             GatewayEventKind::Refused { reason, code } => Kind::Refused {
                 reason: self.labels.intern(&reason),

@@ -31,17 +31,36 @@ const _: () = assert!(size_of::<Event>() <= 128);
 pub(crate) enum Kind {
     LoggedIn,
     Refreshed,
-    RefreshReused { revision: Revision },
-    LoggedOut { revision: Revision },
-    Minted { expires_at: Timestamp },
+    RefreshReused {
+        revision: Revision,
+    },
+    LoggedOut {
+        revision: Revision,
+    },
+    Minted {
+        expires_at: Timestamp,
+    },
     Admitted,
-    Resumed,
-    Refused { reason: Arc<str>, code: u16 },
+    Resumed {
+        /// Whether from a live connection of the session.
+        superseded: bool,
+    },
+    Refused {
+        reason: Arc<str>,
+        code: u16,
+    },
     Suspended,
-    Ended { reason: Arc<str>, code: u16 },
+    Ended {
+        reason: Arc<str>,
+        code: u16,
+    },
     Active,
-    SessionRevoked { revision: Revision },
-    PlayerRevoked { revision: Revision },
+    SessionRevoked {
+        revision: Revision,
+    },
+    PlayerRevoked {
+        revision: Revision,
+    },
 }
 
 /// A refusal whose token is not known to be anybody's.
@@ -61,7 +80,7 @@ impl Kind {
             Self::LoggedOut { .. } => "logged_out",
             Self::Minted { .. } => "token_minted",
             Self::Admitted => "admitted",
-            Self::Resumed => "resumed",
+            Self::Resumed { .. } => "resumed",
             Self::Refused { .. } => "refused",
             Self::Suspended => "suspended",
             Self::Ended { .. } => "ended",
@@ -82,7 +101,7 @@ impl Kind {
             | Self::Refreshed
             | Self::Minted { .. }
             | Self::Admitted
-            | Self::Resumed
+            | Self::Resumed { .. }
             | Self::Refused { .. }
             | Self::Suspended
             | Self::Ended { .. }
@@ -90,9 +109,12 @@ impl Kind {
         }
     }
 
-    /// The true reason and the code that the client was told, of a refusal or an end.
+    /// The true reason and the code that the client was told, of a refusal or an end; of a seat that was taken over from a live
+    /// connection, what that one was told.
     pub(crate) fn outcome(&self) -> Option<(&str, u16)> {
+        const SUPERSEDED: CloseCode = CloseCode::Superseded;
         match self {
+            Self::Resumed { superseded: true } => Some((SUPERSEDED.label(), SUPERSEDED as u16)),
             Self::Refused { reason, code } | Self::Ended { reason, code } => Some((reason, *code)),
             _ => None,
         }

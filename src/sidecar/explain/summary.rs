@@ -100,14 +100,17 @@ fn since<'a>(events: impl Iterator<Item = &'a Event>) -> Option<Timestamp> {
     events.fold(None, |since, event| match event.kind {
         Kind::Admitted => Some(event.at),
         // Of a seat whose admission is forgotten, that it was there then.
-        Kind::Resumed => since.or(Some(event.at)),
+        Kind::Resumed { .. } => since.or(Some(event.at)),
         Kind::Ended { .. } => None,
         _ => since,
     })
 }
 
 const fn is_seat(kind: &Kind) -> bool {
-    matches!(kind, Kind::Admitted | Kind::Resumed | Kind::Suspended)
+    matches!(
+        kind,
+        Kind::Admitted | Kind::Resumed { .. } | Kind::Suspended
+    )
 }
 
 /// The last event that says something about being in or out.
@@ -156,7 +159,7 @@ fn of_last(now: Timestamp, last: &Event, events: &[Event]) -> String {
         Kind::Minted { expires_at } => format!(
             "was given a connect token for {place} that was not presented there, and expired at {expires_at}"
         ),
-        Kind::Admitted | Kind::Resumed | Kind::Suspended => {
+        Kind::Admitted | Kind::Resumed { .. } | Kind::Suspended => {
             format!(
                 "last seen on {place} at {at} ({}), and has no seat now that is known",
                 last.kind.label()

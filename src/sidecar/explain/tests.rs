@@ -54,7 +54,7 @@ fn kinds(explain: &Explain, player: u128) -> Vec<&'static str> {
 
 /// Player 1 with session 1, who was given token 7 for gateway "eu".
 fn minted() -> Explain {
-    let explain = Explain::new();
+    let explain = Explain::new(Timestamp(0));
     explain.logged_in(SessionId(1), PlayerId(1), Timestamp(10));
     explain.minted(
         SessionId(1),
@@ -111,7 +111,7 @@ fn a_refusal_that_names_nobody_is_the_gateways() {
 
 #[test]
 fn a_session_can_be_introduced() {
-    let explain = Explain::new();
+    let explain = Explain::new(Timestamp(0));
     assert_eq!(explain.player_of(SessionId(4)), None);
     explain.introduce(SessionId(4), PlayerId(2));
     explain.gateway_events(&gateway("eu"), [refused("session_idle", Some(4), None)], 0);

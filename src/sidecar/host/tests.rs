@@ -24,7 +24,7 @@ fn host(store: &Arc<MemoryStore>, time: &ManualTime) -> Host {
             },
             previous: None,
         }),
-        explain: Arc::new(Explain::new()),
+        explain: Arc::new(Explain::new(START)),
         counters: Arc::new(Counters::new()),
         idle: SessionLives::default().idle,
         clock: time.clock(),
@@ -169,6 +169,43 @@ async fn activity_on_one_gateway_is_told_to_another() {
     host.orders_ready(ids[1]).notified().await;
     assert_eq!(host.take_orders(ids[1]).idle_moved, [(session, START)]);
     assert_eq!(host.take_orders(ids[0]).idle_moved, []);
+}
+
+#[tokio::test]
+async fn activity_elsewhere_that_a_broken_stream_lost_is_told_on_the_next_one() {
+    let world = world(SessionLives::default());
+    let (store, time) = (&world.store, &world.time);
+    let host = host(store, time);
+    let (session, _) = login(store, "ada").await;
+    let (stays, _) = login(store, "bob").await;
+    let [eu, us] = ["eu", "us"].map(|name| gateway(name, 1));
+    for (session, gateway) in [(session, &eu), (session, &us), (stays, &us)] {
+        store.grant(session, gateway.id.clone()).await.unwrap();
+    }
+    let seats = [seat(session), seat(stays)];
+    let playing = host.attach(&eu, &seats[..1]).await.unwrap();
+    let broken = host.attach(&us, &seats).await.unwrap();
+    time.advance(Duration::from_secs(1_800));
+    let active = |session| SeatReport {
+        active: vec![session],
+        ..SeatReport::default()
+    };
+    host.report(playing, active(session)).await;
+    host.report(broken, active(stays)).await;
+    let at = time.clock().wall();
+    // Taken from the registry, and gone with the stream.
+    assert_eq!(host.take_orders(broken).idle_moved, [(session, at)]);
+    host.detach(broken);
+
+    time.advance(Duration::from_secs(1));
+    let again = host.attach(&us, &seats).await.unwrap();
+    host.orders_ready(again).notified().await;
+    // Who was on no other gateway was active on none.
+    assert_eq!(host.take_orders(again).idle_moved, [(session, at)]);
+    // Nor does a restart of the sidecar lose it.
+    let host = self::host(store, time);
+    let again = host.attach(&us, &seats).await.unwrap();
+    assert_eq!(host.take_orders(again).idle_moved, [(session, at)]);
 }
 
 #[tokio::test]

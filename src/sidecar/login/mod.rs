@@ -98,6 +98,15 @@ pub(super) struct Methods {
 }
 
 impl Methods {
+    /// What they are called in sessions, tokens, logs and metrics.
+    pub(super) const NAMES: [&'static str; 5] = [
+        DevLogin::NAME,
+        Otp::NAME,
+        DeviceKey::NAME,
+        MagicLink::NAME,
+        Password::NAME,
+    ];
+
     /// Proves an account by the method that the caller asks for.
     pub(super) async fn prove(&self, asked: Option<Asked>) -> Result<Proven, Refusal> {
         match asked {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{control::GatewayDescription, id::GatewayId};
 
-use super::{Registry, State, attached::Attached};
+use super::{Registry, State, attached::Attached, elsewhere::Remote};
 
 /// Which gateway a connect token shall be for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(in crate::sidecar) enum Target {
 /// Why there is no gateway for a connect token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sidecar) enum NotFound {
-    /// None is attached at all.
+    /// None is attached at all, to any sidecar over the same store.
     Nothing,
     /// The one asked for was attached, and is not now: it is restarting, cut off, or gone.
     Away,
@@ -29,37 +29,60 @@ pub(in crate::sidecar) enum NotFound {
 }
 
 impl Registry {
-    /// The gateway to mint a connect token for; the token counts towards its load at once.
+    /// The gateway to mint a connect token for, whichever sidecar it is attached to; the token counts towards its load at once.
     pub(in crate::sidecar) fn choose(
         &self,
         target: &Target,
     ) -> Result<GatewayDescription, NotFound> {
-        let mut state = self.state();
-        if state.gateways.values().all(|g| g.attached.is_none()) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let is_any_here = state.gateways.values().any(|g| g.attached.is_some());
+        if !is_any_here && state.elsewhere.is_empty() {
             return Err(NotFound::Nothing);
         }
         let was_attached = state.knows(target);
         let mut is_draining = false;
-        let admitting = state.gateways.values_mut().filter_map(|gateway| {
+        let mut candidates = Vec::new();
+        for gateway in state.gateways.values_mut() {
             let draining = gateway.is_draining();
-            let attached = gateway.attached.as_mut()?;
-            let is_meant = match target {
-                Target::Gateway(id) => attached.description.id == *id,
-                Target::Address(address) => attached.description.addresses.contains(address),
-                Target::Any => true,
-            };
-            is_draining |= is_meant && draining;
-            (is_meant && !draining).then_some(attached)
-        });
-        let Some(chosen) = admitting.reduce(less_loaded) else {
+            if let Some(attached) = &mut gateway.attached
+                && target.means(&attached.description)
+            {
+                // It is here, whatever is told of it elsewhere.
+                state.elsewhere.remove(&attached.description.id);
+                match draining {
+                    true => is_draining = true,
+                    false => candidates.push(Candidate::of_ours(attached)),
+                }
+            }
+        }
+        for remote in state.elsewhere.values_mut() {
+            if target.means(&remote.published.description) {
+                match remote.published.draining {
+                    true => is_draining = true,
+                    false => candidates.push(Candidate::of_others(remote)),
+                }
+            }
+        }
+        let Some(chosen) = candidates.into_iter().reduce(Candidate::less_loaded) else {
             return Err(match (is_draining, was_attached) {
                 (true, _) => NotFound::Draining,
                 (false, true) => NotFound::Away,
                 (false, false) => NotFound::NotThat,
             });
         };
-        chosen.expected = chosen.expected.saturating_add(1);
+        *chosen.expected = chosen.expected.saturating_add(1);
         Ok(chosen.description.clone())
+    }
+}
+
+impl Target {
+    fn means(&self, gateway: &GatewayDescription) -> bool {
+        match self {
+            Self::Gateway(id) => gateway.id == *id,
+            Self::Address(address) => gateway.addresses.contains(address),
+            Self::Any => true,
+        }
     }
 }
 
@@ -77,10 +100,35 @@ impl State {
     }
 }
 
-impl Attached {
+/// A gateway that a token may go to.
+struct Candidate<'a> {
+    description: &'a GatewayDescription,
+    /// Seats taken, by its own count.
+    reported: u32,
+    /// Tokens minted since that count.
+    expected: &'a mut u32,
+}
+
+impl<'a> Candidate<'a> {
+    fn of_ours(attached: &'a mut Attached) -> Self {
+        Self {
+            description: &attached.description,
+            reported: attached.reported,
+            expected: &mut attached.expected,
+        }
+    }
+
+    fn of_others(remote: &'a mut Remote) -> Self {
+        Self {
+            description: &remote.published.description,
+            reported: remote.published.seats,
+            expected: &mut remote.expected,
+        }
+    }
+
     /// Seats taken and about to be.
     fn load(&self) -> u64 {
-        u64::from(self.reported) + u64::from(self.expected)
+        u64::from(self.reported) + u64::from(*self.expected)
     }
 
     /// Less loaded than `other`, in proportion to capacity: a/b < c/d without division.
@@ -88,12 +136,13 @@ impl Attached {
         let (ours, theirs) = (self.description.capacity, other.description.capacity);
         self.load().saturating_mul(theirs.into()) < other.load().saturating_mul(ours.into())
     }
-}
 
-/// Of two attachments the one that a token should go to.
-fn less_loaded<'a>(a: &'a mut Attached, b: &'a mut Attached) -> &'a mut Attached {
-    let tie = !a.is_less_loaded_than(b) && !b.is_less_loaded_than(a);
-    // Ties go by id, so that the same state gives the same answer.
-    let first = a.is_less_loaded_than(b) || (tie && a.description.id < b.description.id);
-    if first { a } else { b }
+    /// Of two the one that a token should go to.
+    fn less_loaded(self, other: Self) -> Self {
+        let tie = !self.is_less_loaded_than(&other) && !other.is_less_loaded_than(&self);
+        // Ties go by id, so that the same state gives the same answer.
+        let first =
+            self.is_less_loaded_than(&other) || (tie && self.description.id < other.description.id);
+        if first { self } else { other }
+    }
 }

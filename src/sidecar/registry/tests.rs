@@ -14,6 +14,7 @@ use crate::{
         AttachmentId, Drain, GatewayDescription, LiveSeat, Orders, SILENCE_LIMIT, SeatReport,
     },
     id::{GatewayId, Incarnation, PlayerGeneration, PlayerId, Revision, SessionId},
+    store::PublishedGateway,
 };
 
 use super::{Arrival, NotFound, Registry, Reported, Target, Totals};
@@ -490,4 +491,89 @@ async fn after_a_restart_gateways_are_given_time_to_attach_again() {
     // Then all are known that there are.
     time.advance(Duration::from_secs(5));
     assert!(wait(0).await);
+}
+
+fn elsewhere(id: &str, capacity: u32, seats: u32, acknowledged: u64) -> PublishedGateway {
+    PublishedGateway {
+        description: gateway(id, 9, capacity),
+        seats,
+        draining: false,
+        acknowledged: Revision(acknowledged),
+        elsewhere: true,
+    }
+}
+
+#[test]
+fn tokens_go_to_the_gateways_of_other_sidecars_too() {
+    let registry = Registry::new(Clock::system());
+    let chosen = |target: &Target| registry.choose(target).map(|found| found.id.to_string());
+    let (eu, us) = ("eu".to_owned(), "us".to_owned());
+    registry.hear_of(vec![elsewhere("us", 10, 0, 0)]);
+    assert_eq!(
+        chosen(&Target::Any),
+        Ok(us.clone()),
+        "none is attached here"
+    );
+    // What is minted counts at once, until a fresh count has come.
+    registry.attach(&gateway("eu", 1, 10), &[]).unwrap();
+    for expected in [&eu, &eu, &us, &eu] {
+        assert_eq!(chosen(&Target::Any).as_ref(), Ok(expected));
+        if expected == &us {
+            registry.hear_of(vec![elsewhere("us", 10, 3, 0)]);
+        }
+    }
+    let by_id = Target::Gateway("us".parse().unwrap());
+    assert_eq!(chosen(&by_id), Ok(us));
+    // Our own word on what is published counts for nothing here, and of a gateway that is here as well, ours.
+    let own = PublishedGateway {
+        elsewhere: false,
+        ..elsewhere("ap", 10, 0, 0)
+    };
+    let stale = PublishedGateway {
+        draining: true,
+        ..elsewhere("eu", 10, 0, 0)
+    };
+    registry.hear_of(vec![own, stale]);
+    assert_eq!(chosen(&Target::Any), Ok(eu));
+    assert_eq!(chosen(&by_id), Err(NotFound::NotThat));
+    let draining = PublishedGateway {
+        draining: true,
+        ..elsewhere("us", 10, 0, 0)
+    };
+    registry.hear_of(vec![draining]);
+    assert_eq!(chosen(&by_id), Err(NotFound::Draining));
+}
+
+#[tokio::test]
+async fn a_wait_is_for_the_gateways_of_other_sidecars_too() {
+    let registry = Arc::new(Registry::new(Clock::system()));
+    registry.hear_of(vec![elsewhere("us", 10, 0, 2)]);
+    let waiting = {
+        let registry = Arc::clone(&registry);
+        let patience = Duration::from_secs(5);
+        tokio::spawn(async move { registry.acknowledged_by_all(Revision(3), patience).await })
+    };
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    registry.hear_of(vec![elsewhere("us", 10, 0, 3)]);
+    assert!(waiting.await.unwrap());
+}
+
+#[test]
+fn what_is_published_is_what_is_attached_and_an_evicted_stream_ends() {
+    let registry = Registry::new(Clock::system());
+    let eu = registry.attach(&gateway("eu", 1, 10), &[]).unwrap();
+    registry.acknowledged(eu, Revision(5));
+    registry.hear(eu, heartbeat(4));
+    let published = PublishedGateway {
+        description: gateway("eu", 1, 10),
+        seats: 4,
+        draining: false,
+        acknowledged: Revision(5),
+        elsewhere: false,
+    };
+    assert_eq!(registry.to_publish(), [(eu, published)]);
+    registry.evict(eu);
+    assert!(is_fenced(&registry, eu));
+    assert_eq!(registry.to_publish(), []);
 }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
+    control::GatewayDescription,
     id::{GatewayId, Incarnation},
-    store::{Fencing, MAX_FENCED, MAX_GRANTS},
+    store::{Fencing, MAX_FENCED, MAX_GRANTS, Publication, PublishedGateway},
 };
 
 fn gateway(n: usize) -> GatewayId {
@@ -30,6 +31,34 @@ pub(in crate::store) async fn a_gateway_is_granted_what_was_minted_for_it(store:
     assert_eq!(granted(1).await.unwrap(), [bob, ada]);
     store.purge(START.after(LIVES.longest * 2)).await.unwrap();
     assert_eq!(granted(1).await.unwrap(), []);
+}
+
+pub(in crate::store) async fn activity_elsewhere_is_known_of_sessions_of_several_gateways(
+    store: Arc<dyn Store>,
+) {
+    let [here, both, there] = ["here", "both", "there"];
+    let here = log_in(&*store, here).await.session.id;
+    let both = log_in(&*store, both).await.session.id;
+    let there = log_in(&*store, there).await.session.id;
+    for (session, at) in [(here, 1), (both, 1), (both, 2), (there, 2)] {
+        store.grant(session, gateway(at)).await.unwrap();
+    }
+    let all = vec![there, both, SessionId(7), here];
+    let elsewhere = || store.active_elsewhere(gateway(1), all.clone());
+    let at_login = store.session(both).await.unwrap().unwrap();
+    let at_login = at_login.session.active_at;
+    assert_eq!(
+        elsewhere().await.unwrap(),
+        [(there, at_login), (both, at_login)]
+    );
+    // To the millisecond, whatever of it is on disk.
+    let [first, last] = [2_000, 2_001].map(|ms| START.after(Duration::from_millis(ms)));
+    store.note_activity(&[here, both], first);
+    store.note_activity(&[both], last);
+    assert_eq!(
+        elsewhere().await.unwrap(),
+        [(there, at_login), (both, last)]
+    );
 }
 
 pub(in crate::store) async fn a_session_has_a_bounded_number_of_gateways(store: Arc<dyn Store>) {
@@ -95,4 +124,69 @@ pub(in crate::store) async fn two_processes_that_attach_at_once_leave_one(store:
         newest += usize::from(fencing.await.unwrap() == Fencing::Newest);
     }
     assert_eq!(newest, 1);
+}
+
+pub(in crate::store) fn published(n: usize, process: u128, seats: u32) -> PublishedGateway {
+    PublishedGateway {
+        description: GatewayDescription {
+            id: gateway(n),
+            incarnation: Incarnation(process),
+            addresses: vec!["192.0.2.1:7777".parse().unwrap()],
+            server_name: "tickgate.local".to_owned(),
+            certificate_sha256: vec![[7; 32]],
+            capacity: 100,
+        },
+        seats,
+        draining: false,
+        acknowledged: Revision(3),
+        elsewhere: false,
+    }
+}
+
+const LEASE: Duration = Duration::from_secs(5);
+
+pub(in crate::store) async fn a_published_gateway_is_known_until_its_lease_runs_out(
+    store: Arc<dyn Store>,
+) {
+    assert_eq!(store.gateways(START).await.unwrap(), []);
+    for n in [2, 1] {
+        let attached = store.attach_gateway(gateway(n), Incarnation(1)).await;
+        assert_eq!(attached.unwrap(), Fencing::Newest);
+        let outcome = store.publish_gateway(published(n, 1, 0), LEASE, true, START);
+        assert_eq!(outcome.await.unwrap(), Publication::Published);
+    }
+    let known = store.gateways(START).await.unwrap();
+    assert_eq!(known, [published(1, 1, 0), published(2, 1, 0)]);
+    // Renewed, and with what is known by now.
+    let later = START.after(LEASE / 2);
+    let renewed = store.publish_gateway(published(1, 1, 9), LEASE, false, later);
+    assert_eq!(renewed.await.unwrap(), Publication::Published);
+    let known = store.gateways(START.after(LEASE)).await.unwrap();
+    assert_eq!(known, [published(1, 1, 9)]);
+    // Only the process that was withdrawn goes.
+    for (process, left) in [(2, 1), (1, 0)] {
+        store
+            .withdraw_gateway(gateway(1), Incarnation(process))
+            .await
+            .unwrap();
+        let known = store.gateways(later).await.unwrap();
+        assert_eq!(known.len(), left);
+    }
+}
+
+pub(in crate::store) async fn only_the_newest_process_is_published(store: Arc<dyn Store>) {
+    let publish = |process| store.publish_gateway(published(1, process, 0), LEASE, true, START);
+    assert_eq!(
+        publish(1).await.unwrap(),
+        Publication::Fenced,
+        "never attached"
+    );
+    for process in 1..=2 {
+        let attached = store.attach_gateway(gateway(1), Incarnation(process));
+        attached.await.unwrap();
+        assert_eq!(publish(process).await.unwrap(), Publication::Published);
+    }
+    assert_eq!(publish(1).await.unwrap(), Publication::Fenced);
+    let known = store.gateways(START).await.unwrap();
+    assert_eq!(known, [published(1, 2, 0)]);
 }

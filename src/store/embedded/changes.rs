@@ -10,8 +10,8 @@ use crate::{
     id::{PlayerGeneration, PlayerId, Revision, SessionId},
     proto,
     store::{
-        Identity, NewSession, PlayerRevocation, Purged, SessionRevocation, Standing, Started,
-        StoreError, activity::Activity, draw,
+        DEFAULT_ROLE, Identity, NewSession, PlayerRevocation, Purged, SessionRevocation, Standing,
+        Started, StoreError, activity::Activity, draw,
     },
 };
 
@@ -19,9 +19,6 @@ use super::{
     logins::identity_record,
     tables::{Tables, decode, found, player_of},
 };
-
-/// The role of a player who has not been given another.
-const DEFAULT_ROLE: &str = "player";
 
 /// Rows that one purge step takes at most from each table, so that a long purge does not hold up others for longer than a commit.
 pub(super) const PURGE_STEP: usize = 1_000;

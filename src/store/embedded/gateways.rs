@@ -4,6 +4,7 @@ use bytes::Bytes;
 use redb::ReadTransaction;
 
 use crate::{
+    clock::Timestamp,
     id::{GatewayId, Incarnation, SessionId},
     proto,
     store::{Fencing, MAX_FENCED, MAX_GRANTS, StoreError},
@@ -97,4 +98,25 @@ pub(super) fn read_granted(
         }
     }
     Ok(granted)
+}
+
+/// Those of `sessions` that have another gateway in their record, in their order, with their last activity as the file has it.
+pub(super) fn read_active_elsewhere(
+    transaction: &ReadTransaction,
+    gateway: &GatewayId,
+    sessions: Vec<SessionId>,
+) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+    let read = tables::session_reader(transaction)?;
+    let mut active = Vec::new();
+    for id in sessions {
+        if let Some(record) = read(id)?
+            && record
+                .gateways
+                .iter()
+                .any(|other| other != gateway.as_str())
+        {
+            active.push((id, Timestamp(record.active_at_ms)));
+        }
+    }
+    Ok(active)
 }

@@ -17,6 +17,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
@@ -24,14 +25,15 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     clock::Timestamp,
-    control::{LogState, RevocationRange},
+    control::{GatewayDescription, LogState, RevocationRange},
     id::{GatewayId, Incarnation, PlayerId, Revision, SessionId},
 };
 
 use self::{changes::Changes, writer::Job};
 use super::{
-    Answer, Fencing, Found, LEEWAY, NewSession, OpenError, PlayerRevocation, Purged, RefreshClaim,
-    Refreshed, SessionRevocation, Started, Store, StoreError, StoreLives, activity::Activity,
+    Answer, Fencing, Found, LEEWAY, NewSession, OpenError, PlayerRevocation, Publication,
+    PublishedGateway, Purged, RefreshClaim, Refreshed, SessionRevocation, Started, Store,
+    StoreError, StoreLives, activity::Activity, leases::Leases,
 };
 
 /// A store in a local file. One process at a time has it open.
@@ -45,6 +47,8 @@ pub struct EmbeddedStore {
     /// None once the store is closed.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// No other process shares the file, so that nobody needs these from the disk.
+    leases: Leases,
 }
 
 /// What the writer thread and readers share.
@@ -115,6 +119,7 @@ impl EmbeddedStore {
             shared,
             queue: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
+            leases: Leases::default(),
         })
     }
 
@@ -213,6 +218,23 @@ impl Store for EmbeddedStore {
         self.scan(move |read| gateways::read_granted(read, &gateway, sessions))
     }
 
+    fn active_elsewhere(
+        &self,
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+    ) -> Answer<'_, Vec<(SessionId, Timestamp)>> {
+        Box::pin(async move {
+            let read =
+                self.scan(move |read| gateways::read_active_elsewhere(read, &gateway, sessions));
+            let mut moved = read.await?;
+            let activity = lock(&self.shared.activity);
+            for (session, active_at) in &mut moved {
+                *active_at = activity.exact(*session, *active_at);
+            }
+            Ok(moved)
+        })
+    }
+
     fn attach_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, Fencing> {
         Box::pin(async move {
             // A process whose stream broke comes back: no write then, and no wait for one.
@@ -227,6 +249,33 @@ impl Store for EmbeddedStore {
                 }
             }
         })
+    }
+
+    fn publish_gateway(
+        &self,
+        gateway: PublishedGateway,
+        lease: Duration,
+        _has_attached: bool,
+        at: Timestamp,
+    ) -> Answer<'_, Publication> {
+        Box::pin(async move {
+            let GatewayDescription {
+                id, incarnation, ..
+            } = &gateway.description;
+            let fencing = self
+                .shared
+                .read(|read| gateways::read_fencing(read, id, *incarnation))?;
+            Ok(self.leases.publish(fencing, gateway, at.after(lease)))
+        })
+    }
+
+    fn withdraw_gateway(&self, gateway: GatewayId, incarnation: Incarnation) -> Answer<'_, ()> {
+        self.leases.withdraw(&gateway, incarnation);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn gateways(&self, at: Timestamp) -> Answer<'_, Vec<PublishedGateway>> {
+        Box::pin(std::future::ready(Ok(self.leases.list(at))))
     }
 
     fn revoke_session(&self, id: SessionId, at: Timestamp) -> Answer<'_, SessionRevocation> {

@@ -147,7 +147,11 @@ fn attempt(shared: &Shared, database: &Database, batch: &mut [Box<dyn Job>]) -> 
 fn note_failure(shared: &Shared, error: &StoreError) {
     match error {
         StoreError::Storage(_) | StoreError::Commit(_) => {}
-        StoreError::Record(_) | StoreError::Randomness | StoreError::Closed => return,
+        StoreError::Unavailable(_)
+        | StoreError::Unanswered(_)
+        | StoreError::Record(_)
+        | StoreError::Randomness
+        | StoreError::Closed => return,
     }
     if !shared.failed.send_replace(true) {
         tracing::error!(

@@ -6,61 +6,51 @@ use std::{
 };
 
 /// Due instants at a fixed rate: tick n is due at start + n / rate, however long the ticks before it took.
-///
-/// A tick that begins late begins at once. Ticks whose whole time has passed meanwhile are left out and counted: a loop that made up
-/// for them would fall behind further with each.
 #[derive(Debug, Clone)]
-pub struct Metronome {
+pub(super) struct Schedule {
     start: Instant,
     rate: NonZeroU32,
     /// The tick that is due next.
     next: u64,
-    pace: Pace,
 }
 
-/// How well the rate was held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pace {
-    /// Ticks that were begun.
-    pub ticks: u64,
-    /// Ticks that ended only after the next was due.
-    pub overruns: u64,
-    /// Ticks that were left out.
-    pub skipped: u64,
+/// The next tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    /// When it is due: past if it is late.
+    pub(super) at: Instant,
+    /// Whether the tick before it ended only after the next was due.
+    pub(super) overrun: bool,
+    /// Ticks before it that were left out.
+    pub(super) skipped: u64,
 }
 
-impl Metronome {
+impl Schedule {
     /// Starts at `start`, which is when the first tick is due, at `rate` ticks per second.
-    pub const fn new(start: Instant, rate: NonZeroU32) -> Self {
+    pub(super) const fn new(start: Instant, rate: NonZeroU32) -> Self {
         Self {
             start,
             rate,
             next: 0,
-            pace: Pace {
-                ticks: 0,
-                overruns: 0,
-                skipped: 0,
-            },
         }
     }
 
-    /// How long to wait at `now` before the next tick; it counts as begun, so call it once per tick.
-    pub fn wait(&mut self, now: Instant) -> Duration {
+    /// The tick that comes next at `now`; it counts as begun, so call it once per tick.
+    pub(super) fn next(&mut self, now: Instant) -> Due {
         let current = self.tick_at(now);
-        if current >= self.next && self.pace.ticks > 0 {
-            self.pace.overruns += 1;
-            self.pace.skipped += current - self.next;
+        let overrun = self.next > 0 && current >= self.next;
+        let mut skipped = 0;
+        if overrun {
+            skipped = current - self.next;
             self.next = current;
         }
-        let due = self.due(self.next);
+        let at = self.due(self.next);
         self.next += 1;
-        self.pace.ticks += 1;
-        due.saturating_duration_since(now)
-    }
-
-    /// How well the rate was held so far.
-    pub const fn pace(&self) -> Pace {
-        self.pace
+        Due {
+            at,
+            overrun,
+            skipped,
+        }
     }
 
     /// When tick `n` is due: computed from the start, so that no rounding adds up.
@@ -90,61 +80,54 @@ mod tests {
 
     const SIXTY: NonZeroU32 = NonZeroU32::new(60).unwrap();
 
+    const fn due(at: Instant, overrun: bool, skipped: u64) -> Due {
+        Due {
+            at,
+            overrun,
+            skipped,
+        }
+    }
+
     #[test]
     fn an_undisturbed_rate_does_not_drift() {
         let start = crate::clock::Clock::system().now();
-        let mut metronome = Metronome::new(start, SIXTY);
+        let mut schedule = Schedule::new(start, SIXTY);
         let mut now = start;
         for n in 0..60 * 3_600 {
-            let wait = metronome.wait(now);
-            now += wait;
-            assert_eq!(now, metronome.due(n));
+            let next = schedule.next(now);
+            assert_eq!(next, due(schedule.due(n), false, 0));
             // The tick takes some time, which the next wait makes up for.
-            now += Duration::from_micros(n % 10_000);
+            now = next.at + Duration::from_micros(n % 10_000);
         }
-        let expected = Pace {
-            ticks: 216_000,
-            ..Pace::default()
-        };
-        assert_eq!(metronome.pace(), expected);
-        assert_eq!(
-            metronome.due(60 * 3_600),
-            start + Duration::from_secs(3_600)
-        );
+        let hour = start + Duration::from_secs(3_600);
+        assert_eq!(schedule.due(60 * 3_600), hour);
     }
 
     #[test]
     fn a_late_tick_begins_at_once_and_whole_ticks_are_left_out() {
         let start = crate::clock::Clock::system().now();
-        let mut metronome = Metronome::new(start, SIXTY);
-        assert_eq!(metronome.wait(start), Duration::ZERO);
+        let mut schedule = Schedule::new(start, SIXTY);
+        assert_eq!(schedule.next(start), due(start, false, 0));
         // It took a tick and a half: tick 1 is half a tick late, and none is lost.
         let now = start + Duration::from_millis(25);
-        assert_eq!(metronome.wait(now), Duration::ZERO);
+        assert_eq!(schedule.next(now), due(schedule.due(1), true, 0));
         // It took ten and a half ticks, until just after tick 12 was due: ticks 2 to 11 are lost.
         let now = start + Duration::from_nanos(200_000_001);
-        assert_eq!(metronome.wait(now), Duration::ZERO);
-        let expected = Pace {
-            ticks: 3,
-            overruns: 2,
-            skipped: 10,
-        };
-        assert_eq!(metronome.pace(), expected);
-        let until_13 = metronome.wait(now);
-        assert_eq!(now + until_13, metronome.due(13));
+        assert_eq!(schedule.next(now), due(schedule.due(12), true, 10));
+        assert_eq!(schedule.next(now), due(schedule.due(13), false, 0));
     }
 
     #[test]
     fn a_tick_is_due_when_it_is_due() {
         let start = crate::clock::Clock::system().now();
         for rate in [20, 60, 64, 128, 1_000] {
-            let metronome = Metronome::new(start, NonZeroU32::new(rate).unwrap());
+            let schedule = Schedule::new(start, NonZeroU32::new(rate).unwrap());
             for n in (0..1_000_000).step_by(997) {
-                let due = metronome.due(n);
-                assert_eq!(metronome.tick_at(due), n);
-                assert_eq!(metronome.tick_at(due + Duration::from_nanos(1)), n);
+                let due = schedule.due(n);
+                assert_eq!(schedule.tick_at(due), n);
+                assert_eq!(schedule.tick_at(due + Duration::from_nanos(1)), n);
                 if n > 0 {
-                    assert_eq!(metronome.tick_at(due - Duration::from_nanos(1)), n - 1);
+                    assert_eq!(schedule.tick_at(due - Duration::from_nanos(1)), n - 1);
                 }
             }
         }

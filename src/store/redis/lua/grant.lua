@@ -1,0 +1,13 @@
+-- 3 the session's id, 4 the gateway, 5 how many gateways a session remembers
+if not head() then return GONE end
+local key = session_key(ARGV[3])
+if redis.call('EXISTS', key) == 0 then return 0 end
+local granted = {}
+for gateway in string.gmatch(redis.call('HGET', key, 'gateways') or '', '%S+') do
+  if gateway == ARGV[4] then return 0 end
+  granted[#granted + 1] = gateway
+end
+granted[#granted + 1] = ARGV[4]
+while #granted > tonumber(ARGV[5]) do table.remove(granted, 1) end
+redis.call('HSET', key, 'gateways', table.concat(granted, ' '))
+return 1
