@@ -11,7 +11,7 @@ use crate::{
     token::Rejection,
 };
 
-use super::login::verification::BadToken;
+use super::login::{oidc::BadIdToken, verification::BadToken};
 
 /// A call that is refused. The message says what to do, and holds nothing secret.
 #[derive(Debug, Clone, Error)]
@@ -48,7 +48,7 @@ pub(super) enum Refusal {
     #[error("this needs a client certificate with the role tickgate://admin/<name>")]
     AdminRole,
     #[error(
-        "login method {0} is switched off here: use another one (sidecar.login.methods says which; dev is for development on loopback)"
+        "login method {0} is switched off here: use another one (sidecar.login says which; dev is for development on loopback)"
     )]
     MethodOff(&'static str),
     #[error("{0}: an e-mail address, such as ada@example.com")]
@@ -62,6 +62,12 @@ pub(super) enum Refusal {
     Nonce(&'static str),
     #[error("{0}")]
     Token(BadToken),
+    #[error("{0}")]
+    IdToken(BadIdToken),
+    #[error(
+        "the issuer does not tell its keys, so nobody can say whether it has signed this: try again in {} s", seconds(.wait)
+    )]
+    IssuerDown { wait: Duration },
     #[error("too much mail is waiting: try again later")]
     MailBusy,
     #[error("too many passwords are being checked: try again later")]
@@ -187,7 +193,7 @@ impl Refusal {
     ];
 
     /// The labels of what a proof of an account may be refused for, but for the store's.
-    pub(super) const OF_LOGINS: [&'static str; 22] = [
+    pub(super) const OF_LOGINS: [&'static str; 33] = [
         "argument",
         "method_off",
         "wrong_code",
@@ -210,6 +216,17 @@ impl Refusal {
         "link_too_many",
         "hashing_busy",
         "mail_busy",
+        "issuer_down",
+        "id_token_malformed",
+        "id_token_algorithm",
+        "id_token_unknown_key",
+        "id_token_bad_signature",
+        "id_token_wrong_issuer",
+        "id_token_wrong_audience",
+        "id_token_wrong_party",
+        "id_token_expired",
+        "id_token_not_yet_valid",
+        "id_token_no_nonce",
     ];
 
     /// The refusal's fixed name in logs and metrics; of a token, the true reason, which the caller is not told.
@@ -229,6 +246,8 @@ impl Refusal {
             Self::Login(bad) => bad.label(),
             Self::Nonce(label) => label,
             Self::Token(bad) => bad.label(),
+            Self::IdToken(bad) => bad.label(),
+            Self::IssuerDown { .. } => "issuer_down",
             Self::MailBusy => "mail_busy",
             Self::HashingBusy => "hashing_busy",
             Self::NoOrigin => "no_origin",
@@ -338,7 +357,8 @@ impl Refusal {
         match self {
             Self::TooManyConnectTokens { wait }
             | Self::TooManyRefreshes { wait }
-            | Self::TooManyLogins { wait } => Some(*wait),
+            | Self::TooManyLogins { wait }
+            | Self::IssuerDown { wait } => Some(*wait),
             Self::MailBusy | Self::HashingBusy => Some(BUSY),
             _ => None,
         }
@@ -348,7 +368,9 @@ impl Refusal {
     /// refresh tokens, whose true reason is nobody's business.
     fn detail(&self) -> Option<details::Any> {
         match self {
-            Self::Login(_) | Self::Token(_) => Some(details::reason(self.label())),
+            Self::Login(_) | Self::Token(_) | Self::IdToken(_) => {
+                Some(details::reason(self.label()))
+            }
             _ => self.wait().map(details::retry_after),
         }
     }
@@ -393,6 +415,7 @@ fn plain_status(refusal: Refusal) -> Status {
         | Refusal::Login(_)
         | Refusal::Nonce(_)
         | Refusal::Token(_)
+        | Refusal::IdToken(_)
         | Refusal::Refresh(_) => Status::unauthenticated(message),
         Refusal::Role | Refusal::AdminRole | Refusal::MethodOff(_) | Refusal::NoOrigin => {
             Status::permission_denied(message)
@@ -416,6 +439,7 @@ fn plain_status(refusal: Refusal) -> Status {
         | Refusal::NoGateway
         | Refusal::MailBusy
         | Refusal::HashingBusy
+        | Refusal::IssuerDown { .. }
         | Refusal::Store(_) => Status::unavailable(message),
     }
 }
