@@ -44,7 +44,7 @@ impl Mailbox {
     }
 
     /// The code in the next letter.
-    async fn code(&mut self) -> String {
+    pub(crate) async fn code(&mut self) -> String {
         let letter = self.next().await;
         let line = letter.lines().find(|line| line.starts_with("    "));
         line.unwrap().trim().to_owned()

@@ -202,3 +202,135 @@ fn bad(error: &ClaimsVerificationError) -> BadIdToken {
         _ => BadIdToken::Malformed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ring::{
+        rand::SystemRandom,
+        signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::sidecar::tests::START;
+
+    const ISSUER: &str = "https://accounts.example.com";
+    const CLIENT: &str = "game";
+
+    struct Issuer(EcdsaKeyPair);
+
+    impl Issuer {
+        fn new() -> Self {
+            let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+            let made = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+            Self(EcdsaKeyPair::from_pkcs8(algorithm, made.as_ref(), &random).unwrap())
+        }
+
+        fn keys(&self) -> CoreJsonWebKeySet {
+            let text = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+            let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
+            let key =
+                json!({ "kty": "EC", "crv": "P-256", "kid": "1", "x": text(x), "y": text(y) });
+            serde_json::from_value(json!({ "keys": [key] })).unwrap()
+        }
+
+        fn token(&self, claims: &str) -> String {
+            let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+            let header = json!({ "alg": "ES256", "kid": "1" }).to_string();
+            let input = format!("{}.{}", part(&header), part(claims));
+            let signature = self.0.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+            format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+        }
+    }
+
+    fn claims() -> Value {
+        let now = START.0 / 1_000;
+        json!({
+            "iss": ISSUER, "aud": CLIENT, "sub": "ada", "nonce": nonce_text(&[7; 32]), "iat": now, "exp": now + 60,
+        })
+    }
+
+    fn judged(token: &str, keys: &CoreJsonWebKeySet) -> Result<Vouched, BadIdToken> {
+        let expected = Expected {
+            issuer: &IssuerUrl::new(ISSUER.to_owned()).unwrap(),
+            client_ids: &[ClientId::new(CLIENT.to_owned())],
+            now: START,
+        };
+        verify(token, &expected, keys)
+    }
+
+    #[test]
+    fn what_was_signed_is_vouched_for_and_nothing_that_differs_by_a_letter() {
+        let issuer = Issuer::new();
+        let (token, keys) = (issuer.token(&claims().to_string()), issuer.keys());
+        let ada = Vouched {
+            subject: "ada".to_owned(),
+            nonce: [7; 32],
+        };
+        assert_eq!(judged(&token, &keys), Ok(ada));
+        for at in 0..token.len() {
+            let mut other = token.clone();
+            let letter = if &token[at..=at] == "A" { "B" } else { "A" };
+            other.replace_range(at..=at, letter);
+            assert!(judged(&other, &keys).is_err(), "{at}: {other}");
+            other.remove(at);
+            assert!(judged(&other, &keys).is_err(), "{at}: {other}");
+        }
+        assert!(judged(&token, &CoreJsonWebKeySet::default()).is_err());
+    }
+
+    #[test]
+    fn times_that_nobody_has_are_judged_and_not_stumbled_over() {
+        use BadIdToken::{Expired, Malformed, NotYetValid};
+        let issuer = Issuer::new();
+        let keys = issuer.keys();
+        for (claim, time, expected) in [
+            ("exp", "0", Err(Expired)),
+            ("exp", "-1", Err(Expired)),
+            ("exp", "1e300", Err(Malformed)),
+            ("exp", "-1e300", Err(Malformed)),
+            ("exp", "9223372036854775807", Err(Malformed)),
+            ("exp", "18446744073709551615", Err(Malformed)),
+            ("exp", "\"0\"", Err(Malformed)),
+            ("exp", "null", Err(Malformed)),
+            ("iat", "-1", Ok(())),
+            ("iat", "9223372036854775807", Err(Malformed)),
+            ("iat", "4102444800", Err(NotYetValid)),
+            ("nbf", "1e300", Err(NotYetValid)),
+            ("nbf", "-1e300", Ok(())),
+            ("nbf", "18446744073709551615", Err(NotYetValid)),
+            ("nbf", "null", Ok(())),
+            ("nbf", "[]", Err(Malformed)),
+        ] {
+            let mut claims = claims();
+            claims[claim] = json!("TIME");
+            let claims = claims.to_string().replace("\"TIME\"", time);
+            let judged = judged(&issuer.token(&claims), &keys);
+            assert_eq!(judged.map(drop), expected, "{claim}: {time}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_vouched_for_and_none_panics(text in "\\PC{0,300}") {
+            prop_assert!(judged(&text, &CoreJsonWebKeySet::default()).is_err());
+        }
+
+        #[test]
+        fn no_signed_claims_panic(time in any::<f64>(), number in any::<i64>(), text in "\\PC{0,40}") {
+            let issuer = Issuer::new();
+            for claim in ["iss", "aud", "azp", "sub", "nonce", "iat", "exp", "nbf"] {
+                for value in [json!(time), json!(number), json!(text), json!([text]), json!({ "a": text })] {
+                    let mut claims = claims();
+                    claims[claim] = value;
+                    let vouched = judged(&issuer.token(&claims.to_string()), &issuer.keys());
+                    // Whatever it says of anything else, of these it says what it has to.
+                    if let Ok(vouched) = vouched {
+                        prop_assert_eq!(vouched.nonce, [7; 32]);
+                    }
+                }
+            }
+        }
+    }
+}
