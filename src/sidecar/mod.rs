@@ -304,7 +304,7 @@ impl Sidecar {
                 keepers.run(&running.tasks, &running.stop);
                 oidc
             }),
-            ..Methods::new(login, mailer, nonces)?
+            ..Methods::new(login, mailer, &nonces)?
         };
         let auth = AuthApi {
             sessions: Arc::clone(&sessions),

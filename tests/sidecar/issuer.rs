@@ -35,7 +35,7 @@ pub(crate) struct Signer {
 }
 
 enum SigningKey {
-    P256(EcdsaKeyPair),
+    P256(Box<EcdsaKeyPair>),
     Rsa(Box<RsaKeyPair>),
 }
 
@@ -46,7 +46,7 @@ impl Signer {
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, made.as_ref(), &random).unwrap();
         Self {
             kid: kid.to_owned(),
-            key: SigningKey::P256(pair),
+            key: SigningKey::P256(Box::new(pair)),
         }
     }
 

@@ -39,8 +39,8 @@ fn oidc(issuer: &str, id_token: String) -> Method {
 fn reason(status: &Status) -> String {
     let details = String::from_utf8_lossy(status.details()).into_owned();
     let label = details.split(|c: char| !c.is_ascii_lowercase() && c != '_');
-    let label = label.filter(|word| word.starts_with("id_token_"));
-    label.last().unwrap_or_default().to_owned()
+    let mut label = label.filter(|word| word.starts_with("id_token_"));
+    label.next_back().unwrap_or_default().to_owned()
 }
 
 impl Stage {
@@ -214,7 +214,7 @@ fn faulty(
     let [header, _, signature] = signed.split('.').collect::<Vec<_>>()[..] else {
         panic!("no token");
     };
-    let mut claims = right.clone();
+    let mut claims = right;
     claims["sub"] = json!("eve");
     tokens.push((
         format!("{header}.{}.{signature}", part(&claims)),

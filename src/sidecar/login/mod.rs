@@ -123,7 +123,7 @@ impl Methods {
     pub(super) fn new(
         config: LoginConfig,
         mailer: Option<Mailer>,
-        nonces: Nonces,
+        nonces: &Nonces,
     ) -> Result<Self, StartError> {
         let LoginConfig {
             otp,
@@ -135,7 +135,7 @@ impl Methods {
             audience,
             limits: _,
         } = config;
-        let Nonces { store, key, clock } = &nonces;
+        let Nonces { store, key, clock } = nonces;
         let verifications = mailer.clone().map(|mailer| {
             Arc::new(Verifications {
                 store: Arc::clone(store),

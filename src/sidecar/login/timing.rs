@@ -120,7 +120,7 @@ impl Asked {
             key: Arc::new(key),
             clock: time.clock(),
         };
-        let mut methods = Methods::new(login, Some(mailer), nonces).unwrap();
+        let mut methods = Methods::new(login, Some(mailer), &nonces).unwrap();
         // Cheaper than what players get, and so more telling: there is less of what all addresses cost.
         let hasher = Hasher::with(256, 1).unwrap();
         methods.password.as_mut().unwrap().hasher = hasher.clone();
