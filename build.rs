@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Messages with a secret in them.
-const SECRET: [&str; 12] = [
+const SECRET: [&str; 13] = [
     "TransportKey",
     "ConnectTicket",
     "LoginResponse",
@@ -14,6 +14,7 @@ const SECRET: [&str; 12] = [
     "OtpLogin",
     "MagicLinkLogin",
     "PasswordLogin",
+    "OidcLogin",
     "ConsumeVerificationRequest",
     "RequestOtpResponse",
 ];

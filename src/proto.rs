@@ -59,6 +59,7 @@ redacted!(LogoutRequest { refresh_token; });
 redacted!(OtpLogin { email, request_id, code; });
 redacted!(MagicLinkLogin { token; });
 redacted!(PasswordLogin { email, password; });
+redacted!(OidcLogin { id_token; issuer });
 redacted!(ConsumeVerificationRequest { token, purpose; });
 redacted!(RequestOtpResponse { request_id; expires_at_ms });
 
@@ -125,6 +126,10 @@ mod tests {
             email: CANARY.into(),
             password: CANARY.into(),
         };
+        let oidc = OidcLogin {
+            issuer: "google".into(),
+            id_token: CANARY.into(),
+        };
         let consumed = ConsumeVerificationRequest {
             token: CANARY.into(),
             purpose: Some(consume_verification_request::Purpose::NewPassword(
@@ -136,12 +141,12 @@ mod tests {
             expires_at_ms: 1,
         };
         let shown = format!(
-            "{link:?} {password:?} {consumed:?} {otp:?} {asked:?} {attached:?} {message:?} {ticket:?} {login:?} {created:#?} {refresh:?} {refreshed:?} {logout:?}"
+            "{link:?} {password:?} {oidc:?} {consumed:?} {otp:?} {asked:?} {attached:?} {message:?} {ticket:?} {login:?} {created:#?} {refresh:?} {refreshed:?} {logout:?}"
         );
         assert!(!shown.contains(CANARY), "{shown}");
         // Bytes would show as numbers, were they shown as a list.
         assert!(!shown.contains("99, 97, 110"), "{shown}");
-        assert_eq!(shown.matches("[redacted]").count(), 20);
+        assert_eq!(shown.matches("[redacted]").count(), 21);
         assert!(shown.contains("eu-1") && shown.contains("epoch: 3"));
     }
 }

@@ -255,6 +255,10 @@ async fn no_secret_is_ever_said() {
         write_key_file(&state.join(format!("{name}.key")), &paserk).unwrap();
         canaries.key(&format!("the {name} key"), bytes, &paserk);
     }
+    // An issuer that is not there: its tokens are read, and whose they are is asked for in vain.
+    let issuer =
+        "[sidecar.login]\noidc = [{ issuer = \"https://127.0.0.1:1\", client_ids = [\"game\"] }]\n";
+    fs::write(folder.path().join("config.toml"), issuer).unwrap();
     let mut stack = Stack::start(folder);
     let told = stack.told().await;
     let ca = tls::load_certificates(&told.ca).unwrap();
@@ -332,6 +336,30 @@ async fn no_secret_is_ever_said() {
         "another mailed address".to_owned(),
         "eva@example.com".to_owned(),
     ));
+    let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    let (header, claims, signature) = (
+        part(r#"{"alg":"ES256","kid":"canary-of-a-key"}"#),
+        part(
+            r#"{"iss":"https://127.0.0.1:1","aud":"game","sub":"canary-of-a-subject","iat":0,"exp":0,"email":"canary@example.com"}"#,
+        ),
+        part("canary-of-a-signature"),
+    );
+    for secret in [
+        &claims[..24],
+        &claims[64..88],
+        &signature,
+        "canary-of-a",
+        "canary@example.com",
+    ] {
+        let what = "a piece of an identity token".to_owned();
+        canaries.0.push((what, secret.to_owned()));
+    }
+    let token = SecretToken::new(format!("{header}.{claims}.{signature}"));
+    let vouched = account.login_oidc("google", &token).await.unwrap_err();
+    assert_eq!(vouched.label(), "unavailable", "{vouched}");
+    let malformed = SecretToken::new(format!("{header}.{claims}{claims}.{signature}"));
+    let vouched = account.login_oidc("google", &malformed).await.unwrap_err();
+    assert_eq!(vouched.label(), "unauthenticated", "{vouched}");
     let device = ClientKey::generate().unwrap();
     let linked = account.link_device_key(&eve, &device, "tickgate").await;
     canaries.session("eve's device", &linked.unwrap());

@@ -14,10 +14,14 @@ mod admin;
 mod auth;
 #[path = "sidecar/fixture.rs"]
 mod fixture;
+#[path = "sidecar/issuer.rs"]
+mod issuer;
 #[path = "sidecar/links.rs"]
 mod links;
 #[path = "sidecar/login.rs"]
 mod login;
+#[path = "sidecar/oidc.rs"]
+mod oidc;
 #[cfg(feature = "redis")]
 #[path = "../src/store/redis/tests/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use all of it")]

@@ -82,6 +82,15 @@ impl OtpRequest {
     }
 }
 
+/// A nonce for an OpenID issuer to put into an identity token: the parameter `nonce` of the request to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginNonce {
+    /// The nonce: letters, digits, '-' and '_'.
+    pub nonce: String,
+    /// When it stops being accepted, by the sidecar's clock.
+    pub expires_at: Timestamp,
+}
+
 /// A line to the sidecar for players. Connects by itself when it is first used and whenever the connection broke. Cheap to clone;
 /// clones share the connection.
 #[derive(Debug, Clone)]
@@ -309,6 +318,47 @@ impl Account {
         }))
     }
 
+    /// Draws a nonce for an OpenID issuer to put into the identity token that [`login_oidc`](Self::login_oidc) takes. How the token is got
+    /// is between the game, its player and the issuer.
+    ///
+    /// # Errors
+    /// [`CallError::Denied`] where the method is switched off; [`CallError::RateLimited`].
+    pub async fn create_login_nonce(&self) -> Result<LoginNonce, CallError> {
+        let request = proto::CreateLoginNonceRequest {};
+        let drawn = within(CALL_DEADLINE, self.0.clone().create_login_nonce(request)).await?;
+        Ok(LoginNonce {
+            nonce: drawn.nonce,
+            expires_at: Timestamp(drawn.expires_at_ms),
+        })
+    }
+
+    /// Logs in with an identity token of the issuer that the sidecar calls so (`"google"`, unless it was told otherwise). An account that
+    /// was nobody becomes a new player.
+    ///
+    /// # Errors
+    /// [`CallError::Unauthenticated`] for a token that does not fit, or was used; [`CallError::Unavailable`] when the issuer does not tell
+    /// its keys, and the token may be tried again; [`CallError::Invalid`] for an issuer that is not known there.
+    pub async fn login_oidc(
+        &self,
+        issuer: &str,
+        id_token: &SecretToken,
+    ) -> Result<Session, CallError> {
+        self.log_in(vouched(issuer, id_token), None).await
+    }
+
+    /// Makes the issuer's account another way in for the session's player. The new session is that player's.
+    ///
+    /// # Errors
+    /// As [`login_oidc`](Self::login_oidc); [`CallError::Invalid`] when the account is another player.
+    pub async fn link_oidc(
+        &self,
+        session: &Session,
+        issuer: &str,
+        id_token: &SecretToken,
+    ) -> Result<Session, CallError> {
+        self.log_in(vouched(issuer, id_token), Some(session)).await
+    }
+
     /// Logs in by this method; links its account to the session's player, if there is one.
     async fn log_in(
         &self,
@@ -482,6 +532,13 @@ impl Account {
         let answer = within(CALL_DEADLINE, self.0.clone().revoke_session(request)).await?;
         Ok(answer.revoked)
     }
+}
+
+fn vouched(issuer: &str, id_token: &SecretToken) -> login_request::Method {
+    login_request::Method::Oidc(proto::OidcLogin {
+        issuer: issuer.into(),
+        id_token: id_token.expose().into(),
+    })
 }
 
 /// A refresh token where there is one: proto3 leaves out what is not there.

@@ -53,7 +53,7 @@ mod stream;
 mod tests;
 mod ticket;
 
-pub use account::{Account, Identified, OtpRequest, Session};
+pub use account::{Account, Identified, LoginNonce, OtpRequest, Session};
 pub use admin::{Admin, SessionPage, SessionQuery};
 pub use backend::{Backend, Revoked, Wait};
 pub use backoff::Backoff;

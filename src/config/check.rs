@@ -86,6 +86,10 @@ pub(super) const KEYS: &[(&str, &str)] = &[
         "up to 64 IP addresses or networks such as \"10.0.0.0/8\"",
     ),
     (
+        "sidecar.login.oidc",
+        "up to 16 of { name = \"google\", issuer = \"https://…\", client_ids = [\"…\"], ca = \"path\" }, each of another name",
+    ),
+    (
         "sidecar.mail.smtp",
         "\"\" for none, \"smtps://host:port\" (TLS) or \"smtp://host:port\" (STARTTLS; on loopback plain text)",
     ),

@@ -87,7 +87,25 @@ fn collect(table: &DeTable<'_>, prefix: &str, entries: &mut Vec<Entry>) {
 }
 
 fn collect_value(value: &Spanned<DeValue<'_>>, path: &str, entries: &mut Vec<Entry>) {
-    if let DeValue::Table(table) = value.get_ref() {
-        collect(table, path, entries);
+    match value.get_ref() {
+        DeValue::Table(table) => collect(table, path, entries),
+        // What stands in a list stands for the list.
+        DeValue::Array(items) => {
+            for item in items.iter() {
+                entries.push(Entry {
+                    path: path.to_owned(),
+                    key: item.span(),
+                    value: item.span(),
+                });
+                if let DeValue::Table(table) = item.get_ref() {
+                    entries.extend(table.iter().map(|(key, value)| Entry {
+                        path: path.to_owned(),
+                        key: key.span(),
+                        value: value.span(),
+                    }));
+                }
+            }
+        }
+        _ => {}
     }
 }

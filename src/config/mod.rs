@@ -32,8 +32,8 @@ use crate::certs::{DEV_SERVER_NAME, Layout};
 pub use error::{ConfigError, Position, Problem};
 pub use keys::{KeyError, KeysAtHand, SidecarKeys, write_key_file};
 pub use schema::{
-    Activity, Config, Control, Demo, Environment, Gateway, Log, LogFormat, Login, LoginMethod,
-    Mail, Redis, SamePlayer, Seat, Session, Sidecar,
+    Activity, Config, Control, Demo, Environment, Gateway, Issuer, Log, LogFormat, Login,
+    LoginMethod, Mail, Redis, SamePlayer, Seat, Session, Sidecar,
 };
 pub use values::{KeySource, MailRelay, SidecarUrl, Size, Store};
 
@@ -232,6 +232,7 @@ impl Config {
         ];
         let previous = [&sidecar.previous_session_key, &sidecar.previous_refresh_key];
         let control = &gateway.control;
+        let issuers = sidecar.login.oidc.iter();
         certificates
             .into_iter()
             .map(PathBuf::as_path)
@@ -250,6 +251,7 @@ impl Config {
                     .filter_map(KeySource::file),
             )
             .chain(sidecar.mail.smtp_ca.as_deref())
+            .chain(issuers.filter_map(|issuer| issuer.ca.as_deref()))
             .chain([&*gateway.certificate, &gateway.key])
             .chain(
                 [&gateway.next_certificate, &gateway.next_key]
@@ -274,9 +276,11 @@ impl Config {
             login_key,
             store,
             redis: Redis { password, ca, .. },
+            login,
             mail,
             ..
         } = &mut self.sidecar;
+        let issuers = login.oidc.iter_mut();
         let previous = [previous_session_key, previous_refresh_key, password];
         let store = match store {
             Store::Embedded(path) => Some(path),
@@ -295,6 +299,7 @@ impl Config {
                     .filter_map(KeySource::file_mut),
             )
             .chain(&mut mail.smtp_ca)
+            .chain(issuers.filter_map(|issuer| issuer.ca.as_mut()))
             .chain(&mut mail.spool)
             .chain([&mut gateway.certificate, &mut gateway.key])
             .chain(

@@ -13,7 +13,7 @@ use super::values::{self, KeySource, MailRelay, SidecarUrl, Size, Store};
 use crate::{
     id::GatewayId,
     seat::SeatConfig,
-    sidecar::{EmailAddress, Network},
+    sidecar::{EmailAddress, IssuerAddress, IssuerName, Network},
     store::{DEFAULT_PREFIX, RedisUrl},
 };
 
@@ -213,6 +213,8 @@ pub struct Login {
     /// Proxies whose word for whom a call is from is believed.
     #[serde(with = "values::networks")]
     pub trusted_proxies: Vec<Network>,
+    /// Whose identity tokens log players in.
+    pub oidc: Vec<Issuer>,
 }
 
 impl Default for Login {
@@ -225,6 +227,35 @@ impl Default for Login {
             calls_per_hour: 30,
             changes_per_hour: 10,
             trusted_proxies: Vec::new(),
+            oidc: Vec::new(),
+        }
+    }
+}
+
+/// An issuer of identity tokens (OpenID Connect): Google, unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Issuer {
+    /// What it is called here.
+    #[serde(with = "values::issuer_name")]
+    pub name: IssuerName,
+    /// Where it is, as it calls itself.
+    #[serde(with = "values::issuer_address")]
+    pub issuer: IssuerAddress,
+    /// The ids under which it knows the game.
+    pub client_ids: Vec<String>,
+    /// Certificates (PEM) of who signs its own; none: whom the machine trusts.
+    #[serde(with = "values::optional_path")]
+    pub ca: Option<PathBuf>,
+}
+
+impl Default for Issuer {
+    fn default() -> Self {
+        Self {
+            name: IssuerName::google(),
+            issuer: IssuerAddress::google(),
+            client_ids: Vec::new(),
+            ca: None,
         }
     }
 }

@@ -576,3 +576,61 @@ fn sizes_and_urls_are_read_exactly() {
         assert!(bad.parse::<SidecarUrl>().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn issuers_stand_in_a_list_or_in_sections_and_are_google_unless_they_say_otherwise() {
+    let listed = "[sidecar.login]\noidc = [{ client_ids = [\"a\"] }, { name = \"studio\", issuer = \"https://idp.example.com\", client_ids = [\"b\"], ca = \"ca.pem\" }]";
+    let config = Config::parse(listed).unwrap();
+    let sections = "[[sidecar.login.oidc]]\nclient_ids = [\"a\"]\n[[sidecar.login.oidc]]\nname = \"studio\"\n\
+                    issuer = \"https://idp.example.com\"\nclient_ids = [\"b\"]\nca = \"ca.pem\"";
+    assert_eq!(Config::parse(sections).unwrap(), config);
+    assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
+    let [google, studio] = &config.sidecar.login.oidc[..] else {
+        panic!("not two");
+    };
+    let text = (google.name.to_string(), google.issuer.to_string());
+    assert_eq!(
+        (&*text.0, &*text.1),
+        ("google", "https://accounts.google.com")
+    );
+    assert_eq!(studio.client_ids, ["b"]);
+    assert!(config.input_files().any(|file| file == Path::new("ca.pem")));
+    let mut moved = config;
+    moved.rebase(Path::new("/etc/tickgate"));
+    let ca = moved.sidecar.login.oidc[1].ca.as_deref();
+    assert_eq!(ca, Some(Path::new("/etc/tickgate/ca.pem")));
+}
+
+#[test]
+fn what_is_wrong_with_an_issuer_is_named_with_its_line() {
+    for (text, expected) in [
+        (
+            "[sidecar.login]\noidc = [{}]",
+            "line 2, column 8: sidecar.login.oidc: google needs 1 to 16 client_ids",
+        ),
+        (
+            "[[sidecar.login.oidc]]\nclient_ids = [\"a b\"]",
+            "sidecar.login.oidc: google needs 1 to 16 client_ids",
+        ),
+        (
+            "[[sidecar.login.oidc]]\nclient_ids = [\"a\"]\n[[sidecar.login.oidc]]\nclient_ids = [\"b\"]",
+            "sidecar.login.oidc: two of them are called google",
+        ),
+        (
+            "[sidecar.login]\noidc = [{ client_ids = [\"a\"], issuer = \"http://idp.example.com\" }]",
+            "line 2, column 40: sidecar.login.oidc: invalid value",
+        ),
+        (
+            "[[sidecar.login.oidc]]\nname = \"email\"",
+            "line 2, column 8: sidecar.login.oidc: invalid value",
+        ),
+        (
+            "[[sidecar.login.oidc]]\nclient_id = \"a\"",
+            "line 2, column 1: sidecar.login.oidc: unknown key `client_id`",
+        ),
+    ] {
+        let error = refusal(text);
+        assert!(error.contains(expected), "{error}\nbut not\n{expected}");
+        assert!(error.contains("; allowed: up to 16 of"), "{error}");
+    }
+}

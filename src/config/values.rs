@@ -18,7 +18,9 @@ use serde::{
 use crate::id::GatewayId;
 
 pub use entering::MailRelay;
-pub(super) use entering::{default_sender, email, networks, optional_relay};
+pub(super) use entering::{
+    default_sender, email, issuer_address, issuer_name, networks, optional_relay,
+};
 
 /// Reads a string through `parse`; the error names what was `expected`.
 struct Text<T> {

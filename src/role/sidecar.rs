@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{Config, Environment, Login, LoginMethod, Mail, Store},
+    config::{Config, Environment, Issuer, Login, LoginMethod, Mail, Store},
     sidecar::{
-        self, Delivery, LoginConfig, LoginLimits, MailConfig, MasterKey, SessionLives, Sidecar,
-        SidecarConfig, SmtpConfig, SmtpSecurity, StoreChoice,
+        self, Delivery, LoginConfig, LoginLimits, MailConfig, MasterKey, OidcIssuer, SessionLives,
+        Sidecar, SidecarConfig, SmtpConfig, SmtpSecurity, StoreChoice,
     },
     tls::{self, Identity},
 };
@@ -152,7 +152,7 @@ fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleEr
         },
         previous_transport_key: None,
         login_key: keys.login,
-        login: login_config(&sidecar.login),
+        login: login_config(&sidecar.login)?,
         mail: mail_config(&sidecar.mail)?,
         lives: SessionLives {
             idle: session.idle,
@@ -168,7 +168,7 @@ fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleEr
     })
 }
 
-fn login_config(login: &Login) -> LoginConfig {
+fn login_config(login: &Login) -> Result<LoginConfig, RoleError> {
     let Login {
         methods,
         audience,
@@ -177,15 +177,17 @@ fn login_config(login: &Login) -> LoginConfig {
         calls_per_hour,
         changes_per_hour,
         trusted_proxies,
+        oidc,
     } = login;
     let has = |method| methods.contains(&method);
     // Checked before: none is 0.
     let limit = |most: u32| NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN);
-    LoginConfig {
+    Ok(LoginConfig {
         otp: has(LoginMethod::Otp),
         device_key: has(LoginMethod::DeviceKey),
         magic_link: has(LoginMethod::MagicLink),
         password: has(LoginMethod::Password),
+        oidc: oidc.iter().map(issuer).collect::<Result<_, _>>()?,
         magic_link_life: *magic_link_life,
         audience: audience.clone(),
         limits: LoginLimits {
@@ -194,7 +196,23 @@ fn login_config(login: &Login) -> LoginConfig {
             per_player: limit(*changes_per_hour),
             trusted_proxies: trusted_proxies.clone(),
         },
-    }
+    })
+}
+
+fn issuer(issuer: &Issuer) -> Result<OidcIssuer, RoleError> {
+    let Issuer {
+        name,
+        issuer,
+        client_ids,
+        ca,
+    } = issuer;
+    let ca = ca.as_deref().map(tls::load_certificates).transpose()?;
+    Ok(OidcIssuer {
+        name: name.clone(),
+        issuer: issuer.clone(),
+        client_ids: client_ids.clone(),
+        ca: ca.unwrap_or_default(),
+    })
 }
 
 /// How mail leaves; none where no way out is named.

@@ -46,6 +46,13 @@ impl AuthService for Mirror {
         Err(Status::unimplemented("not mirrored"))
     }
 
+    async fn create_login_nonce(
+        &self,
+        _: Request<crate::proto::CreateLoginNonceRequest>,
+    ) -> Result<Response<crate::proto::CreateLoginNonceResponse>, Status> {
+        Err(Status::unimplemented("not mirrored"))
+    }
+
     async fn request_verification(
         &self,
         _: Request<crate::proto::RequestVerificationRequest>,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    login::{Methods, limits::Limits, nonce::Drawn, otp::Requested},
+    login::{Methods, limits::Limits, nonce::Drawn, oidc, otp::Requested},
     mint::{Mint, Wanted},
     refresh::Renewed,
     refusal::Refusal,
@@ -124,6 +124,20 @@ impl AuthService for AuthApi {
             challenge: Bytes::copy_from_slice(&nonce),
             expires_at_ms: expires_at.0,
             audience: method.audience.clone(),
+        }))
+    }
+
+    async fn create_login_nonce(
+        &self,
+        request: Request<proto::CreateLoginNonceRequest>,
+    ) -> Result<Response<proto::CreateLoginNonceResponse>, Status> {
+        let method = self.methods.oidc.as_ref();
+        let method = method.ok_or(Refusal::MethodOff("oidc"))?;
+        self.limited("create_login_nonce", &request)?;
+        let Drawn { nonce, expires_at } = method.nonce().await?;
+        Ok(Response::new(proto::CreateLoginNonceResponse {
+            nonce: oidc::nonce_text(&nonce),
+            expires_at_ms: expires_at.0,
         }))
     }
 

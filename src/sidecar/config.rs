@@ -19,7 +19,7 @@ use crate::store::RedisSettings;
 
 use super::{
     StartError,
-    login::network::Network,
+    login::{network::Network, oidc::OidcIssuer},
     mail::{Delivery, MailConfig},
 };
 
@@ -105,6 +105,8 @@ pub struct LoginConfig {
     pub magic_link: bool,
     /// By e-mail address and password.
     pub password: bool,
+    /// By OpenID Connect: whose identity tokens log players in. 16 at most; none: the method is switched off.
+    pub oidc: Vec<OidcIssuer>,
     /// How long a mailed link logs in. Default 10 min, 15 at most.
     pub magic_link_life: Duration,
     /// How often who may ask.
@@ -121,6 +123,7 @@ impl Default for LoginConfig {
             device_key: false,
             magic_link: false,
             password: false,
+            oidc: Vec::new(),
             magic_link_life: Duration::from_secs(10 * 60),
             limits: LoginLimits::default(),
             audience: "tickgate".to_owned(),

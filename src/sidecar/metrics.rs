@@ -79,6 +79,8 @@ pub(super) struct Counters {
     pub(super) refused_logins: Labelled,
     /// Letters, by outcome: "sent", or why not: "expired", "refused" (by the relay, for good), "failed", "unwritable".
     pub(super) mails: Labelled,
+    /// Fetches of an OpenID issuer's keys, by outcome: "fetched" or "failed".
+    pub(super) key_fetches: Labelled,
     /// Refreshes, by outcome: "rotated", "again", or why not: "reused", "ended", "rejected", "rate_limited".
     pub(super) refreshes: Labelled,
     /// Connect tokens asked for, by outcome: "minted", or a refusal's label.
@@ -99,6 +101,7 @@ impl Counters {
             logins: Labelled::new(Methods::NAMES.into_iter().chain(["backend"])),
             refused_logins: Labelled::new(Refusal::OF_LOGINS.into_iter().chain(StoreError::LABELS)),
             mails: Labelled::new(["sent", "expired", "refused", "failed", "unwritable"]),
+            key_fetches: Labelled::new(["fetched", "failed"]),
             refreshes: Labelled::new([
                 "rotated",
                 "again",
@@ -247,6 +250,7 @@ fn read_counters(counters: &Counters, scrape: &mut Scrape<'_>) -> fmt::Result {
         logins,
         refused_logins,
         mails,
+        key_fetches,
         refreshes,
         connect_tokens,
         revocations,
@@ -267,6 +271,12 @@ fn read_counters(counters: &Counters, scrape: &mut Scrape<'_>) -> fmt::Result {
             "Letters that came to an end, one way or another",
             "outcome",
             mails,
+        ),
+        (
+            "identity_key_fetches",
+            "Fetches of the keys of OpenID issuers",
+            "outcome",
+            key_fetches,
         ),
         ("refreshes", "Refreshes asked for", "outcome", refreshes),
         (

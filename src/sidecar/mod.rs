@@ -40,7 +40,7 @@ use crate::{
     id::Revision,
     store::{EmbeddedStore, OpenError, Purged, Store, StoreError},
     tls::{Identity, TlsError},
-    token::{LoginKey, RefreshKeyring, SessionKeyring, SharedKey},
+    token::{RefreshKeyring, SessionKeyring, SharedKey},
 };
 
 #[cfg(feature = "redis")]
@@ -52,18 +52,8 @@ use self::{
     explain::Explain,
     host::Host,
     limit::Limit,
-    login::{
-        Methods,
-        dev::DevLogin,
-        device_key::DeviceKey,
-        limits::Limits,
-        magic_link::MagicLink,
-        nonce::Nonces,
-        otp::Otp,
-        password::{Hasher, Password},
-        verification::Verifications,
-    },
-    mail::{Mailer, Post},
+    login::{Methods, dev::DevLogin, limits::Limits, nonce::Nonces, oidc::Oidc},
+    mail::Post,
     metrics::{Counters, Sources},
     mint::{MasterKeys, Mint},
     registry::Registry,
@@ -78,6 +68,10 @@ pub use config::{
 pub use login::{
     address::{EmailAddress, InvalidEmail},
     network::{InvalidNetwork, Network},
+    oidc::{
+        InvalidIssuerAddress, InvalidIssuerName, IssuerAddress, IssuerName, MAX_CLIENT_IDS,
+        MAX_ISSUERS, OidcError, OidcIssuer, are_client_ids,
+    },
 };
 pub use mail::{Delivery, MailConfig, MailError, SmtpConfig, SmtpSecurity};
 pub use metrics::SidecarMetrics;
@@ -141,6 +135,9 @@ pub enum StartError {
     /// Mail cannot leave the way that is configured.
     #[error(transparent)]
     Mail(#[from] MailError),
+    /// Nobody can log in by an issuer that is configured.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     /// One key serves two purposes.
     #[error(transparent)]
     SharedKey(#[from] SharedKey),
@@ -176,6 +173,7 @@ impl StartError {
             Self::NoMail { .. } => "no_mail",
             Self::Hashing(error) => error.label(),
             Self::Mail(error) => error.label(),
+            Self::Oidc(error) => error.label(),
             Self::SharedKey(error) => error.label(),
             Self::SameEpoch(_) => "same_epoch",
             Self::Tls(error) => error.label(),
@@ -234,7 +232,7 @@ impl Sidecar {
             transport_key,
             previous_transport_key,
             login_key,
-            login,
+            mut login,
             mail,
             lives,
             connect_tokens_per_minute,
@@ -294,9 +292,19 @@ impl Sidecar {
             mailer
         });
         let limits = Limits::new(login.limits.clone(), login_key.clone(), clock.clone());
+        let nonces = Nonces {
+            store: Arc::clone(&store),
+            key: Arc::new(login_key),
+            clock: clock.clone(),
+        };
+        let oidc = Oidc::new(std::mem::take(&mut login.oidc), nonces.clone(), &counters)?;
         let methods = Methods {
             dev: convenient.filter(|_| dev_login).map(DevLogin::new),
-            ..methods(login, mailer, Arc::new(login_key), &store, &clock)?
+            oidc: oidc.map(|(oidc, keepers)| {
+                keepers.run(&running.tasks, &running.stop);
+                oidc
+            }),
+            ..Methods::new(login, mailer, &nonces)?
         };
         let auth = AuthApi {
             sessions: Arc::clone(&sessions),
@@ -440,60 +448,6 @@ impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Running").finish_non_exhaustive()
     }
-}
-
-/// The ways to log in that are switched on.
-fn methods(
-    login: LoginConfig,
-    mailer: Option<Mailer>,
-    key: Arc<LoginKey>,
-    store: &Arc<dyn Store>,
-    clock: &Clock,
-) -> Result<Methods, StartError> {
-    let LoginConfig {
-        otp,
-        device_key,
-        magic_link,
-        password,
-        magic_link_life,
-        audience,
-        limits: _,
-    } = login;
-    let verifications = mailer.clone().map(|mailer| {
-        Arc::new(Verifications {
-            store: Arc::clone(store),
-            key: Arc::clone(&key),
-            mailer,
-            clock: clock.clone(),
-            magic_link_life,
-        })
-    });
-    let hasher = password.then(Hasher::new).transpose();
-    Ok(Methods {
-        dev: None,
-        otp: mailer.filter(|_| otp).map(|mailer| Otp {
-            store: Arc::clone(store),
-            key: Arc::clone(&key),
-            mailer,
-            clock: clock.clone(),
-        }),
-        magic_link: verifications.clone().filter(|_| magic_link).map(MagicLink),
-        password: hasher.map_err(StartError::Hashing)?.map(|hasher| Password {
-            store: Arc::clone(store),
-            key: Arc::clone(&key),
-            hasher,
-            clock: clock.clone(),
-        }),
-        device_key: device_key.then(|| DeviceKey {
-            nonces: Nonces {
-                store: Arc::clone(store),
-                key,
-                clock: clock.clone(),
-            },
-            audience,
-        }),
-        verifications,
-    })
 }
 
 async fn open(

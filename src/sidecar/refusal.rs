@@ -11,7 +11,7 @@ use crate::{
     token::Rejection,
 };
 
-use super::login::verification::BadToken;
+use super::login::{oidc::BadIdToken, verification::BadToken};
 
 /// A call that is refused. The message says what to do, and holds nothing secret.
 #[derive(Debug, Clone, Error)]
@@ -48,7 +48,7 @@ pub(super) enum Refusal {
     #[error("this needs a client certificate with the role tickgate://admin/<name>")]
     AdminRole,
     #[error(
-        "login method {0} is switched off here: use another one (sidecar.login.methods says which; dev is for development on loopback)"
+        "login method {0} is switched off here: use another one (sidecar.login says which; dev is for development on loopback)"
     )]
     MethodOff(&'static str),
     #[error("{0}: an e-mail address, such as ada@example.com")]
@@ -62,6 +62,12 @@ pub(super) enum Refusal {
     Nonce(&'static str),
     #[error("{0}")]
     Token(BadToken),
+    #[error("{0}")]
+    IdToken(BadIdToken),
+    #[error(
+        "the issuer does not tell its keys, so nobody can say whether it has signed this: try again in {} s", seconds(.wait)
+    )]
+    IssuerDown { wait: Duration },
     #[error("too much mail is waiting: try again later")]
     MailBusy,
     #[error("too many passwords are being checked: try again later")]
@@ -187,7 +193,7 @@ impl Refusal {
     ];
 
     /// All that [`of_login`](Self::of_login) may say, but for the store's labels.
-    pub(super) const OF_LOGINS: [&'static str; 25] = [
+    pub(super) const OF_LOGINS: [&'static str; 36] = [
         "argument",
         "bearer",
         "no_origin",
@@ -213,6 +219,17 @@ impl Refusal {
         "link_too_many",
         "hashing_busy",
         "mail_busy",
+        "issuer_down",
+        "id_token_malformed",
+        "id_token_algorithm",
+        "id_token_unknown_key",
+        "id_token_bad_signature",
+        "id_token_wrong_issuer",
+        "id_token_wrong_audience",
+        "id_token_wrong_party",
+        "id_token_expired",
+        "id_token_not_yet_valid",
+        "id_token_no_nonce",
     ];
 
     /// Why a login was refused, in logs and metrics: the label, where it is not about a bearer's token.
@@ -244,6 +261,8 @@ impl Refusal {
             Self::Login(bad) => bad.label(),
             Self::Nonce(label) => label,
             Self::Token(bad) => bad.label(),
+            Self::IdToken(bad) => bad.label(),
+            Self::IssuerDown { .. } => "issuer_down",
             Self::MailBusy => "mail_busy",
             Self::HashingBusy => "hashing_busy",
             Self::NoOrigin => "no_origin",
@@ -353,7 +372,8 @@ impl Refusal {
         match self {
             Self::TooManyConnectTokens { wait }
             | Self::TooManyRefreshes { wait }
-            | Self::TooManyLogins { wait } => Some(*wait),
+            | Self::TooManyLogins { wait }
+            | Self::IssuerDown { wait } => Some(*wait),
             Self::MailBusy | Self::HashingBusy => Some(BUSY),
             _ => None,
         }
@@ -365,6 +385,7 @@ impl Refusal {
         match self {
             Self::Login(_)
             | Self::Token(_)
+            | Self::IdToken(_)
             | Self::MethodOff(_)
             | Self::NoOrigin
             | Self::LinkTaken
@@ -414,6 +435,7 @@ fn plain_status(refusal: Refusal) -> Status {
         | Refusal::Login(_)
         | Refusal::Nonce(_)
         | Refusal::Token(_)
+        | Refusal::IdToken(_)
         | Refusal::Refresh(_) => Status::unauthenticated(message),
         Refusal::Role | Refusal::AdminRole | Refusal::MethodOff(_) | Refusal::NoOrigin => {
             Status::permission_denied(message)
@@ -437,6 +459,7 @@ fn plain_status(refusal: Refusal) -> Status {
         | Refusal::NoGateway
         | Refusal::MailBusy
         | Refusal::HashingBusy
+        | Refusal::IssuerDown { .. }
         | Refusal::Store(_) => Status::unavailable(message),
     }
 }

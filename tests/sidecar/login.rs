@@ -44,7 +44,7 @@ impl Mailbox {
     }
 
     /// The code in the next letter.
-    async fn code(&mut self) -> String {
+    pub(crate) async fn code(&mut self) -> String {
         code_in(&self.next().await)
     }
 }

@@ -4,6 +4,7 @@ use super::{
     super::{LoginMethod, schema},
     Check, MINUTE, SECOND,
 };
+use crate::sidecar::{self, MAX_CLIENT_IDS, MAX_ISSUERS};
 
 impl Check {
     pub(super) fn login(&mut self, login: &schema::Login, mail: &schema::Mail) {
@@ -15,6 +16,7 @@ impl Check {
             calls_per_hour,
             changes_per_hour,
             trusted_proxies,
+            oidc,
         } = login;
         self.duration(
             "sidecar.login.magic_link_life",
@@ -33,6 +35,7 @@ impl Check {
             "sidecar.login.trusted_proxies",
             format_args!("{} of them", trusted_proxies.len()),
         );
+        self.issuers(oidc);
         let key = "sidecar.login.methods";
         for (at, method) in methods.iter().enumerate() {
             let again = methods.iter().skip(at + 1).any(|other| other == method);
@@ -62,6 +65,34 @@ impl Check {
             "sidecar.login.audience",
             format_args!("{} bytes", audience.len()),
         );
+    }
+
+    fn issuers(&mut self, issuers: &[schema::Issuer]) {
+        let key = "sidecar.login.oidc";
+        self.must(
+            issuers.len() <= MAX_ISSUERS,
+            key,
+            format_args!("{} of them", issuers.len()),
+        );
+        for (at, issuer) in issuers.iter().enumerate() {
+            let schema::Issuer {
+                name,
+                issuer: _,
+                client_ids,
+                ca: _,
+            } = issuer;
+            let mut later = issuers.iter().skip(at + 1);
+            self.must(
+                later.all(|other| other.name != *name),
+                key,
+                format_args!("two of them are called {name}"),
+            );
+            self.must(
+                sidecar::are_client_ids(client_ids),
+                key,
+                format_args!("{name} needs 1 to {MAX_CLIENT_IDS} client_ids, which the issuer has given your game"),
+            );
+        }
     }
 
     pub(super) fn mail(&mut self, mail: &schema::Mail) {

@@ -1,11 +1,11 @@
-//! The values of how players come in: e-mail addresses, networks, mail relays.
+//! The values of how players come in: e-mail addresses, networks, mail relays, issuers of identity tokens.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serializer};
 
 use super::Text;
-use crate::sidecar::{EmailAddress, Network};
+use crate::sidecar::{EmailAddress, IssuerAddress, IssuerName, Network};
 
 /// An e-mail address.
 pub(in crate::config) mod email {
@@ -54,6 +54,48 @@ pub(in crate::config) mod networks {
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(networks.iter().map(ToString::to_string))
+    }
+}
+
+/// What an issuer is called.
+pub(in crate::config) mod issuer_name {
+    use super::*;
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<IssuerName, D::Error> {
+        deserializer.deserialize_str(Text {
+            expected: "1 to 32 lower-case letters, digits, '-' and '_', such as \"google\", and not the name of another way to log in",
+            parse: |text| text.parse().ok(),
+        })
+    }
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        name: &IssuerName,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(name)
+    }
+}
+
+/// Where an issuer is.
+pub(in crate::config) mod issuer_address {
+    use super::*;
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<IssuerAddress, D::Error> {
+        deserializer.deserialize_str(Text {
+            expected: "an https URL without query and fragment such as \"https://accounts.google.com\", exactly as the issuer calls itself",
+            parse: |text| text.parse().ok(),
+        })
+    }
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        address: &IssuerAddress,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(address)
     }
 }
 

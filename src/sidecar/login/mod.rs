@@ -4,6 +4,7 @@
 //! RequestOtp ──────► otp ─────┬──► keyed hash ──► store          Login ──► the method named ──► Proven ──► session, or link
 //!                             └──► mail, in its own time                        ▲
 //! CreateChallenge ─► nonce ──────► keyed hash ──► store ────────────────────────┤ spent once
+//! CreateLoginNonce ► nonce ─► keyed hash ─► store;  client ─► issuer ─► oidc ───┤
 //! RequestVerification ► verification ► keyed hash ► store, mail ──► magic_link ─┤
 //!                                                            └────► password ───┘ set by a mailed link
 //! ```
@@ -18,6 +19,7 @@ pub(super) mod limits;
 pub(super) mod magic_link;
 pub(super) mod network;
 pub(super) mod nonce;
+pub(super) mod oidc;
 pub(super) mod otp;
 pub(super) mod password;
 #[cfg(test)]
@@ -33,10 +35,17 @@ use crate::{
 };
 
 use self::{
-    address::EmailAddress, dev::DevLogin, device_key::DeviceKey, magic_link::MagicLink, otp::Otp,
-    password::Password, verification::Verifications,
+    address::EmailAddress,
+    dev::DevLogin,
+    device_key::DeviceKey,
+    magic_link::MagicLink,
+    nonce::Nonces,
+    oidc::Oidc,
+    otp::Otp,
+    password::{Hasher, Password},
+    verification::Verifications,
 };
-use super::refusal::Refusal;
+use super::{StartError, config::LoginConfig, mail::Mailer, refusal::Refusal};
 
 /// The provider of accounts that are an e-mail address, however it was proved.
 pub(super) const EMAIL: &str = "email";
@@ -93,19 +102,73 @@ pub(super) struct Methods {
     pub(super) device_key: Option<DeviceKey>,
     pub(super) magic_link: Option<MagicLink>,
     pub(super) password: Option<Password>,
+    /// None where no issuer is named.
+    pub(super) oidc: Option<Oidc>,
     /// None where no mail leaves.
     pub(super) verifications: Option<Arc<Verifications>>,
 }
 
 impl Methods {
     /// What they are called in sessions, tokens, logs and metrics.
-    pub(super) const NAMES: [&'static str; 5] = [
+    pub(super) const NAMES: [&'static str; 6] = [
         DevLogin::NAME,
         Otp::NAME,
         DeviceKey::NAME,
         MagicLink::NAME,
         Password::NAME,
+        Oidc::NAME,
     ];
+
+    /// Those that are configured, but for dev login and OpenID Connect.
+    pub(super) fn new(
+        config: LoginConfig,
+        mailer: Option<Mailer>,
+        nonces: &Nonces,
+    ) -> Result<Self, StartError> {
+        let LoginConfig {
+            otp,
+            device_key,
+            magic_link,
+            password,
+            oidc: _,
+            magic_link_life,
+            audience,
+            limits: _,
+        } = config;
+        let Nonces { store, key, clock } = nonces;
+        let verifications = mailer.clone().map(|mailer| {
+            Arc::new(Verifications {
+                store: Arc::clone(store),
+                key: Arc::clone(key),
+                mailer,
+                clock: clock.clone(),
+                magic_link_life,
+            })
+        });
+        let hasher = password.then(Hasher::new).transpose();
+        Ok(Self {
+            dev: None,
+            oidc: None,
+            otp: mailer.filter(|_| otp).map(|mailer| Otp {
+                store: Arc::clone(store),
+                key: Arc::clone(key),
+                mailer,
+                clock: clock.clone(),
+            }),
+            magic_link: verifications.clone().filter(|_| magic_link).map(MagicLink),
+            password: hasher.map_err(StartError::Hashing)?.map(|hasher| Password {
+                store: Arc::clone(store),
+                key: Arc::clone(key),
+                hasher,
+                clock: clock.clone(),
+            }),
+            device_key: device_key.then(|| DeviceKey {
+                nonces: nonces.clone(),
+                audience,
+            }),
+            verifications,
+        })
+    }
 
     /// What the method that the caller asks for is called.
     pub(super) fn name_of(asked: &Asked) -> &'static str {
@@ -115,6 +178,7 @@ impl Methods {
             Asked::DeviceKey(_) => DeviceKey::NAME,
             Asked::MagicLink(_) => MagicLink::NAME,
             Asked::Password(_) => Password::NAME,
+            Asked::Oidc(_) => Oidc::NAME,
         }
     }
 
@@ -125,6 +189,7 @@ impl Methods {
             Some(Asked::Otp(login)) => prove_by(self.otp.as_ref(), login).await,
             Some(Asked::DeviceKey(login)) => prove_by(self.device_key.as_ref(), login).await,
             Some(Asked::MagicLink(login)) => prove_by(self.magic_link.as_ref(), login).await,
+            Some(Asked::Oidc(login)) => prove_by(self.oidc.as_ref(), login).await,
             Some(Asked::Password(login)) => {
                 let method = self.password.as_ref();
                 let method = method.ok_or(Refusal::MethodOff(Password::NAME))?;
@@ -137,7 +202,7 @@ impl Methods {
             }
             None => Err(Refusal::Argument {
                 field: "method",
-                allowed: "one of: dev, otp, device_key, magic_link, password",
+                allowed: "one of: dev, otp, device_key, magic_link, password, oidc",
             }),
         }
     }

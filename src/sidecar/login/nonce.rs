@@ -14,13 +14,24 @@ use crate::{
 
 use super::draw;
 
-/// How long one is good: long enough for a slow device to sign, or a player to come back from a provider's page.
+/// How long a challenge is good: long enough for a slow device to sign.
 pub(in crate::sidecar) const LIFE: Duration = Duration::from_secs(2 * 60);
+
+/// How long a login nonce is good: long enough for a player to find a password and a second factor on an issuer's pages.
+pub(in crate::sidecar) const LOGIN_LIFE: Duration = Duration::from_secs(10 * 60);
+
+fn life(purpose: OneTimePurpose) -> Duration {
+    match purpose {
+        OneTimePurpose::LoginNonce => LOGIN_LIFE,
+        _ => LIFE,
+    }
+}
 
 /// Draws in a row that may collide before something other than chance is at work.
 const DRAWS: usize = 4;
 
 /// Draws nonces, and takes them back.
+#[derive(Clone)]
 pub(in crate::sidecar) struct Nonces {
     pub(in crate::sidecar) store: Arc<dyn Store>,
     pub(in crate::sidecar) key: Arc<LoginKey>,
@@ -44,7 +55,7 @@ impl Nonces {
         purpose: OneTimePurpose,
         mut random: impl FnMut() -> Result<[u8; 32], Refusal>,
     ) -> Result<Drawn, Refusal> {
-        let expires_at = self.clock.wall().after(LIFE);
+        let expires_at = self.clock.wall().after(life(purpose));
         // It comes back with the end that it was drawn with, so that who signs it can be held to that very end.
         let payload = Payload::new(expires_at.0.to_be_bytes().to_vec()).unwrap_or_default();
         for _ in 0..DRAWS {

@@ -24,7 +24,6 @@ use crate::{
         config::{LoginConfig, LoginLimits},
         limit::Limit,
         mail::{self, Outbox},
-        methods,
         mint::{MasterKeys, Mint},
         registry::Registry,
         tests::{START, World, world},
@@ -33,7 +32,7 @@ use crate::{
     token::{LoginKey, TransportMasterKey},
 };
 
-use super::{address::EmailAddress, limits::Limits, password::Hasher};
+use super::{Methods, address::EmailAddress, limits::Limits, nonce::Nonces, password::Hasher};
 
 const SAMPLES: usize = 1_000;
 
@@ -116,8 +115,12 @@ impl Asked {
             ..LoginConfig::default()
         };
         let limits = Limits::new(login.limits.clone(), key.clone(), time.clock());
-        let mut methods =
-            methods(login, Some(mailer), Arc::new(key), &store, &time.clock()).unwrap();
+        let nonces = Nonces {
+            store: Arc::clone(&store),
+            key: Arc::new(key),
+            clock: time.clock(),
+        };
+        let mut methods = Methods::new(login, Some(mailer), &nonces).unwrap();
         // Cheaper than what players get, and so more telling: there is less of what all addresses cost.
         let hasher = Hasher::with(256, 1).unwrap();
         methods.password.as_mut().unwrap().hasher = hasher.clone();
