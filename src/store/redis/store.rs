@@ -6,6 +6,8 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     RedisStore, gateways, lock, log_state_of,
+    logins::account_text,
+    millis,
     reply::{DAMAGED, Reply},
     scripts::SCRIPTS,
     writer,
@@ -37,10 +39,6 @@ const READ: usize = 4_096;
 /// Rows of each kind that one script purges.
 const PURGED: usize = 256;
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl RedisStore {
     /// With the activity that this sidecar knows of exactly.
     fn exact(&self, mut found: Found) -> Found {
@@ -50,7 +48,7 @@ impl RedisStore {
     }
 
     /// This sidecar has made the event: its gateways need not wait for the news of it.
-    fn made(&self, revision: Revision, event: Revocation) {
+    pub(super) fn made(&self, revision: Revision, event: Revocation) {
         self.shared.known.heard(revision, event);
         if let Revocation::Session(session) = event {
             lock(&self.shared.activity).forget(session);
@@ -64,9 +62,7 @@ impl RedisStore {
             at,
             ends_at,
         } = new;
-        // The length keeps "ab" of "c" apart from "a" of "bc".
-        let (provider, subject) = (&identity.provider, &identity.subject);
-        let account = format!("{}:{provider}:{subject}", provider.len());
+        let account = account_text(&identity);
         loop {
             let mut call = self.call(&SCRIPTS.start_session, at);
             call.arg(draw::session_id(at)?.to_string())
