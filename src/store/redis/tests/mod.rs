@@ -15,9 +15,11 @@ use crate::{
     id::SessionId,
     store::{
         Identity, NewSession, Store,
-        conformance::{LIVES, log_in},
+        conformance::{LIVES, Sidecars, log_in},
     },
 };
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(crate) fn settings(server: &Server) -> RedisSettings {
     RedisSettings::new(server.url().parse().unwrap())
@@ -28,6 +30,25 @@ pub(crate) async fn by_callers_time() -> (Arc<dyn Store>, Server) {
     let server = Server::start();
     let store = RedisStore::open_by_callers_time(&settings(&server), LIVES).await;
     (Arc::new(store.unwrap()), server)
+}
+
+/// Two sidecars on a server of their own, by its clock. The second one's system clock is an hour ahead.
+pub(crate) async fn two_sidecars() -> (Sidecars, Server) {
+    let server = Server::start();
+    let [a, b] = two(&server).await;
+    let sidecars = Sidecars {
+        stores: [a, b],
+        now: Clock::system().wall(),
+    };
+    (sidecars, server)
+}
+
+async fn two(server: &Server) -> [Arc<RedisStore>; 2] {
+    let skewed = Clock::new(Ahead(HOUR));
+    [
+        open(server, &Clock::system()).await,
+        open(server, &skewed).await,
+    ]
 }
 
 /// A sidecar's store: by the server's clock, which `clock` follows.
