@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     proto,
     sidecar::{SessionLives, tests::START},
-    store::{Store, memory::MemoryStore},
+    store::memory::MemoryStore,
     token::LoginKey,
 };
 
