@@ -19,6 +19,9 @@ mod links;
 #[path = "sidecar/login.rs"]
 mod login;
 #[cfg(feature = "redis")]
+#[path = "sidecar/races.rs"]
+mod races;
+#[cfg(feature = "redis")]
 #[path = "../src/store/redis/tests/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use all of it")]
 mod redis_server;

@@ -2,6 +2,7 @@
 
 mod gateways;
 mod logins;
+mod model;
 mod races;
 mod refresh;
 
@@ -19,7 +20,7 @@ use super::{
 };
 
 #[cfg(feature = "redis")]
-pub(super) use self::{gateways::published, races::Sidecars};
+pub(super) use self::{gateways::published, model::Open, races::Sidecars};
 use self::{gateways::*, logins::*, races::*, refresh::*};
 
 pub(super) const LIVES: StoreLives = StoreLives {
@@ -431,10 +432,31 @@ mod embedded {
         let (store, folder) = make();
         (Sidecars::of_one(store), folder)
     });
+
+    #[tokio::test]
+    async fn the_file_says_what_the_model_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |seed| {
+            let path = folder.path().join(format!("{seed}.redb"));
+            let open = move || -> futures_util::future::BoxFuture<'static, Arc<dyn Store>> {
+                let store = crate::store::EmbeddedStore::open(&path, LIVES).unwrap();
+                Box::pin(std::future::ready(Arc::new(store) as Arc<dyn Store>))
+            };
+            Box::new(open) as model::Open
+        };
+        model::says_what_the_model_says(12, 250, open).await;
+    }
 }
 
 #[cfg(feature = "redis")]
 mod redis {
     conformance!(crate::store::redis::tests::by_callers_time().await);
     races!(crate::store::redis::tests::two_sidecars().await);
+
+    #[tokio::test]
+    async fn the_server_says_what_the_model_says() {
+        let server = crate::store::redis::tests::server::Server::start();
+        let open = |seed| crate::store::redis::tests::open_again(&server, seed);
+        super::model::says_what_the_model_says(8, 250, open).await;
+    }
 }

@@ -9,7 +9,7 @@ use super::{fixture::*, login::*};
 
 impl Mailbox {
     /// The token in the next letter, whose link is for this.
-    async fn token(&mut self, purpose: &str) -> String {
+    pub(crate) async fn token(&mut self, purpose: &str) -> String {
         // Quoted-printable: lines are broken, and "=" is "=3D".
         let letter = self.next().await.replace("=\r\n", "").replace("=3D", "=");
         let link = format!("https://game.example.com/in#purpose={purpose}&token=");
@@ -20,7 +20,7 @@ impl Mailbox {
     }
 }
 
-fn magic_link(token: &str) -> Method {
+pub(crate) fn magic_link(token: &str) -> Method {
     let token = token.to_owned();
     Method::MagicLink(proto::MagicLinkLogin { token })
 }
@@ -68,7 +68,7 @@ impl Stage {
 }
 
 /// Whether the details of a refusal name this reason.
-fn names(status: &Status, reason: &str) -> bool {
+pub(crate) fn names(status: &Status, reason: &str) -> bool {
     let details = String::from_utf8_lossy(status.details());
     details.contains(reason) && details.contains("google.rpc.ErrorInfo")
 }

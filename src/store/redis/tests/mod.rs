@@ -15,7 +15,7 @@ use crate::{
     id::SessionId,
     store::{
         Identity, NewSession, Store,
-        conformance::{LIVES, Sidecars, log_in},
+        conformance::{LIVES, Open, Sidecars, log_in},
     },
 };
 
@@ -30,6 +30,19 @@ pub(crate) async fn by_callers_time() -> (Arc<dyn Store>, Server) {
     let server = Server::start();
     let store = RedisStore::open_by_callers_time(&settings(&server), LIVES).await;
     (Arc::new(store.unwrap()), server)
+}
+
+/// Opens the store of that seed on the server, by the callers' time, as often as it is called.
+pub(crate) fn open_again(server: &Server, seed: u64) -> Open {
+    let settings = settings(server).prefix(&format!("{seed}:"));
+    Box::new(move || {
+        let settings = settings.clone();
+        Box::pin(async move {
+            let store = RedisStore::open_by_callers_time(&settings, LIVES).await;
+            let store: Arc<dyn Store> = Arc::new(store.unwrap());
+            store
+        })
+    })
 }
 
 /// Two sidecars on a server of their own, by its clock. The second one's system clock is an hour ahead.
