@@ -356,7 +356,8 @@ async fn race(
         }
         revision
     };
-    let refreshing = a.refresh(claim(&found, 0), now);
+    // Not before it is waited for: the model does all at the call.
+    let refreshing = async { a.refresh(claim(&found, 0), now).await };
     let (before, revision) = match order {
         Order::RefreshFirst => (refreshing.await, revoking.await),
         Order::RevocationFirst => {

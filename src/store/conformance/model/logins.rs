@@ -10,7 +10,7 @@ fn hash(n: u8) -> KeyedHash {
 impl Pair {
     /// One of a few, so that they meet.
     fn any_hash(&mut self) -> KeyedHash {
-        hash(self.rng.random_range(0..6))
+        hash(self.rng.random_range(0..3))
     }
 
     fn any_identity(&mut self) -> Identity {
@@ -24,7 +24,7 @@ impl Pair {
 
     /// A while until which something is worth something.
     fn any_end(&mut self) -> Timestamp {
-        let seconds = self.rng.random_range(0..1_800);
+        let seconds = self.rng.random_range(0..6_000);
         self.now.after(Duration::from_secs(seconds))
     }
 
@@ -34,15 +34,15 @@ impl Pair {
     }
 
     pub(super) async fn step_of_logins(&mut self) {
-        match self.rng.random_range(0..20) {
-            0..3 => self.issue().await,
-            3..7 => self.spend().await,
-            7..9 => self.put_code().await,
-            9..13 => self.guess().await,
-            13..15 => self.attempt().await,
-            15..17 => self.link().await,
-            17 => self.set_password().await,
-            18 => self.account().await,
+        match self.rng.random_range(0..40) {
+            0..4 => self.issue().await,
+            4..12 => self.spend().await,
+            12..15 => self.put_code().await,
+            15..25 => self.guess().await,
+            25..31 => self.attempt().await,
+            31..36 => self.link().await,
+            36 => self.set_password().await,
+            37 | 38 => self.account().await,
             _ => self.purge_logins().await,
         }
     }
