@@ -238,13 +238,31 @@ mod tests {
         assert!(!subject.unwrap().contains("123456"));
     }
 
+    /// The mail library gives up on some texts. On none that is let in: a name is checked when the sidecar starts.
+    #[test]
+    fn every_name_that_may_be_is_written() {
+        for name in [
+            "x",
+            "Ünïcode 游戏 🎮",
+            "\\ \" ' , ; : @ ( ) [ ]",
+            "=?utf-8?q?x?=",
+            &"ä".repeat(32),
+            " ",
+        ] {
+            let email = written(name, "123456");
+            assert_eq!(email.matches("123456").count(), 2, "{name}: {email}");
+        }
+    }
+
     #[test]
     fn a_games_name_is_neither_markup_nor_a_header() {
-        let email = written("Foo <script> & \"Co\"\r\nBcc: eve@example.org", "123456");
+        let email = written("Foo <script> & \"Co\", eve@example.org", "123456");
         let (headers, body) = email.split_once("\r\n\r\n").unwrap();
-        assert!(
-            !headers.lines().any(|line| line.starts_with("Bcc")),
-            "{headers}"
+        let from = headers.lines().filter(|line| line.starts_with("From:"));
+        let from: Vec<_> = from.collect();
+        assert_eq!(
+            from,
+            ["From: \"Foo <script> & \\\"Co\\\", eve@example.org\" <no-reply@example.com>"]
         );
         assert!(
             body.contains("&lt;script&gt; &amp; &quot;Co&quot;"),
