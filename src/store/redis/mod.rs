@@ -7,9 +7,10 @@
 //! ```
 //!
 //! **Keys**, all under the prefix: `log:state` (layout, lineage, head, tail, the server's run id), `log` (a stream; revision *n* is entry
-//! *n*-0), `session:ID`, `player:ID`, `account:PROVIDER:SUBJECT`, `accounts-of:PLAYER` (the first one first), `sessions` and `sessions-of:PLAYER` (by id), `ends` (by absolute end),
-//! `processes-of:GATEWAY` (the newest last), `gateway:ID` and `leases`; of the ways to log in `one-time:HASH`, `code:HASH` and
-//! `attempts:HASH` (keyed hashes of 32 bytes as they are), and `expiring`, which has them by their ends.
+//! *n*-0), `session:ID`, `player:ID`, `account:PROVIDER:SUBJECT`, `accounts-of:PLAYER` (the first one first), `sessions` and
+//! `sessions-of:PLAYER` (by id), `ends` (by absolute end), `processes-of:GATEWAY` (the newest last), `gateway:ID` and `leases`. So that a
+//! question about a million sessions takes one look for each: `revoked`, `granted-to:GATEWAY` and `travelled` (granted to several). Of the
+//! ways to log in: `one-time:HASH`, `code:HASH` and `attempts:HASH` (keyed hashes of 32 bytes as they are), and `expiring`, by their ends.
 //!
 //! **A lost answer.** A call whose answer does not arrive fails as [`StoreError::Unanswered`]: it may have happened. Nothing is sent
 //! twice by itself, but each call may be made again by whoever wants to know:

@@ -28,7 +28,7 @@ use crate::{
 /// How long what is queued may take when the store is closed.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// Sessions that one script is asked about: a millisecond of the server's time, for which everybody else waits. So a long list takes many
+/// Sessions that one script is asked about: one to two milliseconds of the server's time, for which everybody else waits. So a long list takes many
 /// scripts, and others get in between.
 const ASKED: usize = 1_024;
 

@@ -22,6 +22,7 @@ local function damaged(what) return redis.error_reply('DAMAGED ' .. what) end
 local function session_key(id) return P .. 'session:' .. id end
 local function player_key(id) return P .. 'player:' .. id end
 local function sessions_of(player) return P .. 'sessions-of:' .. player end
+local function granted_to(gateway) return P .. 'granted-to:' .. gateway end
 local function account_key(account) return P .. 'account:' .. account end
 local function accounts_of(player) return P .. 'accounts-of:' .. player end
 
@@ -74,9 +75,16 @@ local function append(event, at, h)
   return revision
 end
 
+-- The sessions that were revoked, alone or with all of their player's, in one place: a gateway that attaches asks about a million at once.
+local REVOKED = P .. 'revoked'
+
+-- The sessions that were granted to several gateways.
+local TRAVELLED = P .. 'travelled'
+
 local function revoke(f, at, h)
   local revision = append('s' .. f.id, at, h)
   redis.call('HSET', session_key(f.id), 'revoked_at', int(at), 'revoked_revision', revision)
+  redis.call('SADD', REVOKED, f.id)
   return revision
 end
 
@@ -96,6 +104,7 @@ local function revoke_player(player, generation, at, h)
   local following = int(tonumber(generation) + 1)
   local revision = append('p' .. player .. ':' .. following, at, h)
   redis.call('HSET', player_key(player), 'generation', following, 'revoked_revision', revision)
+  for _, session in ipairs(redis.call('ZRANGE', sessions_of(player), 0, -1)) do redis.call('SADD', REVOKED, session) end
   return following, revision
 end
 

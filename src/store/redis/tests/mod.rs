@@ -3,6 +3,7 @@
 mod breaking;
 mod fitness;
 mod lineages;
+mod logins;
 pub(crate) mod server;
 mod sharing;
 
