@@ -286,8 +286,13 @@ impl Pair {
         assert_eq!(translate(dead), model);
         let gateway: GatewayId = "gateway-3".parse().unwrap();
         let model = self.model.granted_among(gateway.clone(), all(0)).await;
-        let granted = self.subject.granted_among(gateway, all(1)).await.unwrap();
-        assert_eq!(translate(granted), model.unwrap());
+        let granted = self.subject.granted_among(gateway.clone(), all(1)).await;
+        assert_eq!(translate(granted.unwrap()), model.unwrap());
+        let ids = |active: Vec<(SessionId, Timestamp)>| active.into_iter().map(|(id, _)| id);
+        let model = self.model.active_elsewhere(gateway.clone(), all(0)).await;
+        let active = self.subject.active_elsewhere(gateway, all(1)).await;
+        let active = translate(ids(active.unwrap()).collect());
+        assert_eq!(active, ids(model.unwrap()).collect::<Vec<_>>());
     }
 
     async fn step(&mut self) {
