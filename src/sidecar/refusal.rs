@@ -359,11 +359,17 @@ impl Refusal {
         }
     }
 
-    /// What the calling code is told beside the status: how long to wait, and why what was brought proves nothing. Not of bearers and
-    /// refresh tokens, whose true reason is nobody's business.
+    /// What the calling code is told beside the status: how long to wait, or why what was brought proves nothing or cannot be linked. Not
+    /// of bearers, refresh tokens and challenges, whose true reason is nobody's business.
     fn detail(&self) -> Option<details::Any> {
         match self {
-            Self::Login(_) | Self::Token(_) => Some(details::reason(self.label())),
+            Self::Login(_)
+            | Self::Token(_)
+            | Self::MethodOff(_)
+            | Self::NoOrigin
+            | Self::LinkTaken
+            | Self::LinkHasOne
+            | Self::LinkTooMany => Some(details::reason(self.label())),
             _ => self.wait().map(details::retry_after),
         }
     }
