@@ -23,6 +23,9 @@ mod login;
 #[path = "sidecar/oidc.rs"]
 mod oidc;
 #[cfg(feature = "redis")]
+#[path = "sidecar/races.rs"]
+mod races;
+#[cfg(feature = "redis")]
 #[path = "../src/store/redis/tests/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use all of it")]
 mod redis_server;

@@ -20,15 +20,12 @@ use crate::{
 };
 
 use super::{
+    catching_up::{ASKED_AT_ONCE, catch_up},
     explain::Explain,
     metrics::Counters,
     mint::MasterKeys,
     registry::{Registry, Reported},
 };
-
-/// Sessions that the store is asked of at once: as many as one message names, so that others get their turn between two questions
-/// about a gateway with a million seats.
-const ASKED_AT_ONCE: usize = 4_096;
 
 /// The sidecar as the control channel sees it.
 pub(super) struct Host {
@@ -86,21 +83,6 @@ impl Host {
             granted.extend(some.await?);
         }
         Ok(granted)
-    }
-
-    /// Lays up for the gateway when those of its sessions were last active that may have been so on another gateway: what that one
-    /// has told while this one had no stream, or one that broke with the news on it.
-    async fn catch_up(
-        &self,
-        attachment: AttachmentId,
-        gateway: &GatewayId,
-        sessions: &[SessionId],
-    ) -> Result<(), StoreError> {
-        for some in sessions.chunks(ASKED_AT_ONCE) {
-            let active = self.store.active_elsewhere(gateway.clone(), some.to_vec());
-            self.registry.active_elsewhere(attachment, &active.await?);
-        }
-        Ok(())
     }
 
     /// Which of these sessions were not minted to the gateway. If the store cannot say, all: it could not take note of their
@@ -194,9 +176,15 @@ impl SidecarHost for Host {
             registry: &self.registry,
             attachment,
         };
-        self.catch_up(attachment, &gateway.id, &granted)
-            .await
-            .map_err(not_ready)?;
+        catch_up(
+            &self.registry,
+            &*self.store,
+            attachment,
+            &gateway.id,
+            &granted,
+        )
+        .await
+        .map_err(not_ready)?;
         registered.stays();
         let rejected = seats.len() - granted.len();
         if rejected > 0 {

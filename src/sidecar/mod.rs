@@ -8,6 +8,7 @@
 
 mod admin;
 mod auth;
+mod catching_up;
 mod client_key;
 mod config;
 mod explain;
@@ -332,6 +333,12 @@ impl Sidecar {
                 Arc::clone(&store),
                 clock.clone(),
                 running.health.clone(),
+                running.stop.clone(),
+            ));
+            running.tasks.spawn(catching_up::run(
+                Arc::clone(&registry),
+                Arc::clone(&store),
+                lives.for_store().granule(),
                 running.stop.clone(),
             ));
         }

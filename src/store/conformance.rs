@@ -2,6 +2,8 @@
 
 mod gateways;
 mod logins;
+mod model;
+mod races;
 mod refresh;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -18,8 +20,8 @@ use super::{
 };
 
 #[cfg(feature = "redis")]
-pub(super) use self::gateways::published;
-use self::{gateways::*, logins::*, refresh::*};
+pub(super) use self::{gateways::published, model::Open, races::Sidecars};
+use self::{gateways::*, logins::*, races::*, refresh::*};
 
 pub(super) const LIVES: StoreLives = StoreLives {
     idle: Duration::from_secs(3_600),
@@ -363,7 +365,6 @@ macro_rules! conformance {
             a_large_purge_is_whole
             a_closed_store_says_so
             each_refresh_makes_the_next_generation
-            a_thousand_refreshes_of_one_generation_make_one_successor
             a_lost_answer_can_be_asked_for_again
             a_successor_that_was_used_leaves_no_grace
             reuse_revokes_the_session_once
@@ -378,10 +379,7 @@ macro_rules! conformance {
             a_published_gateway_is_known_until_its_lease_runs_out
             only_the_newest_process_is_published
             what_is_spent_is_spent_once_and_known_as_such
-            a_thousand_spend_one_thing_and_one_gets_it
             a_code_has_as_many_guesses_as_it_has_tries
-            a_thousand_guesses_are_three
-            a_thousand_right_guesses_are_one
             attempts_in_a_row_are_counted_before_they_are_made
             an_account_is_linked_once_and_players_never_merge
             a_password_ends_every_session_and_makes_the_player_if_need_be
@@ -391,27 +389,74 @@ macro_rules! conformance {
     };
 }
 
+/// The same of each race at the two sidecars that `$make` makes.
+macro_rules! races {
+    ($make:expr) => {
+        conformance! {
+            $make;
+            a_thousand_spend_one_thing_and_one_gets_it
+            a_thousand_issue_one_thing_and_one_does
+            a_thousand_right_guesses_are_one
+            a_thousand_guesses_are_three
+            a_thousand_attempts_are_a_hundred
+            a_thousand_link_one_account_and_it_is_one_players
+            logins_and_passwords_of_one_account_make_one_player
+            a_thousand_refreshes_of_one_generation_make_one_successor
+            no_refresh_outlives_a_revocation
+        }
+    };
+}
+
 mod memory {
     use super::*;
 
-    conformance!({
-        let store: Arc<dyn Store> = Arc::new(crate::store::memory::MemoryStore::new(LIVES));
-        (store, ())
-    });
+    fn make() -> (Arc<dyn Store>, ()) {
+        (Arc::new(crate::store::memory::MemoryStore::new(LIVES)), ())
+    }
+
+    conformance!(make());
+    races!((Sidecars::of_one(make().0), ()));
 }
 
 mod embedded {
     use super::*;
 
-    conformance!({
+    fn make() -> (Arc<dyn Store>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let store = crate::store::EmbeddedStore::open(&folder.path().join("store.redb"), LIVES);
-        let store: Arc<dyn Store> = Arc::new(store.unwrap());
-        (store, folder)
+        (Arc::new(store.unwrap()), folder)
+    }
+
+    conformance!(make());
+    races!({
+        let (store, folder) = make();
+        (Sidecars::of_one(store), folder)
     });
+
+    #[tokio::test]
+    async fn the_file_says_what_the_model_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |seed| {
+            let path = folder.path().join(format!("{seed}.redb"));
+            let open = move || -> futures_util::future::BoxFuture<'static, Arc<dyn Store>> {
+                let store = crate::store::EmbeddedStore::open(&path, LIVES).unwrap();
+                Box::pin(std::future::ready(Arc::new(store) as Arc<dyn Store>))
+            };
+            Box::new(open) as model::Open
+        };
+        model::says_what_the_model_says(12, 250, open).await;
+    }
 }
 
 #[cfg(feature = "redis")]
 mod redis {
     conformance!(crate::store::redis::tests::by_callers_time().await);
+    races!(crate::store::redis::tests::two_sidecars().await);
+
+    #[tokio::test]
+    async fn the_server_says_what_the_model_says() {
+        let server = crate::store::redis::tests::server::Server::start();
+        let open = |seed| crate::store::redis::tests::open_again(&server, seed);
+        super::model::says_what_the_model_says(8, 250, open).await;
+    }
 }

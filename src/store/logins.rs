@@ -237,8 +237,9 @@ pub struct PasswordSet {
 
 /// What the ways to log in keep.
 ///
-/// Times are the caller's. Every call is one atomic step: of any number of callers at once, on any number of sidecars, one spends what
-/// can be spent once, and no more guesses are made than there are.
+/// Times are the caller's or, in a store that many share, the store's own, as [`Store`](super::Store) says. Every call is one atomic
+/// step: of any number of callers at once, on any number of sidecars, one spends what can be spent once, and no more guesses are made
+/// than there are.
 pub trait Logins: Send + Sync + 'static {
     /// Keeps something that can be spent once; an entry of the same key is never replaced.
     fn issue(&self, entry: OneTime) -> Answer<'_, Issued>;

@@ -237,15 +237,15 @@ pub struct Purged {
 /// **Time.** A store of one sidecar takes the time from its caller and needs no clock of its own. Callers that share a store do not
 /// share a clock, though, and by theirs a lost answer that is asked for again at another sidecar could look like reuse: so a shared
 /// store (`redis`) goes by *its* clock in everything that rests on the time between two calls (the grace of a refresh, idleness and
-/// absolute ends, what is purged, leases), and takes from `at` no more than the length of a session's life; it keeps the clock that
-/// it was opened with on its own, so that what callers judge by theirs agrees.
+/// absolute ends, what can be spent and guessed, what is purged, leases), and takes from `at` no more than how long something is to live;
+/// it keeps the clock that it was opened with on its own, so that what callers judge by theirs agrees.
 ///
 /// Dropping a future does not undo what it asked for: a change that was queued happens.
 ///
 /// **Failure.** [`StoreError::Unavailable`] and most other errors mean that nothing has changed. After [`StoreError::Unanswered`] and
 /// [`StoreError::Commit`] a change may have been made; every call may be made again, and says or does what it would have the first
-/// time, with three exceptions: a login makes another session, a revocation of a player ends what was made in between as well, and a
-/// refresh is the same only within its grace.
+/// time, with these exceptions: a login makes another session, a revocation of a player (by a password, too) ends what was made in between
+/// as well, a refresh is the same only within its grace, what was spent or guessed is used up, and an attempt counts twice.
 pub trait Store: Logins + Send + Sync + 'static {
     /// Makes a session, and the player if the account is new, in one step. The session carries the player generation of that very
     /// instant, so that it is on one side or the other of every revocation of the player.

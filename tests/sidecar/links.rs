@@ -9,7 +9,7 @@ use super::{fixture::*, login::*};
 
 impl Mailbox {
     /// The token in the next letter, whose link is for this.
-    async fn token(&mut self, purpose: &str) -> String {
+    pub(crate) async fn token(&mut self, purpose: &str) -> String {
         token_in(&self.next().await, purpose)
     }
 }

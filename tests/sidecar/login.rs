@@ -98,7 +98,7 @@ impl Stage {
         answer.map(tonic::Response::into_inner)
     }
 
-    async fn signed(&self, key: &ClientKey) -> Method {
+    pub(crate) async fn signed(&self, key: &ClientKey) -> Method {
         let drawn = self
             .auth
             .clone()

@@ -7,7 +7,7 @@ use tickgate::{clock::Clock, store::RedisSettings};
 use super::{fixture::*, redis_server::Server};
 
 /// Two sidecars with the same keys; the second one's system clock is what it is, too.
-async fn two(server: &Server) -> [Stage; 2] {
+pub(crate) async fn two(server: &Server) -> [Stage; 2] {
     let first = World::new();
     let second = first.beside();
     let mut stages = Vec::new();
@@ -18,6 +18,7 @@ async fn two(server: &Server) -> [Stage; 2] {
             clock: Clock::system(),
             // Tests ask until it is so.
             connect_tokens_per_minute: 1_000_000,
+            refreshes_per_minute: 1_000_000,
             ..world.config()
         };
         stages.push(world.start_with(config).await);

@@ -7,7 +7,7 @@ use crate::{
     clock::{ManualTime, Timestamp},
     control::GatewayEventKind,
     id::{PlayerGeneration, PlayerId},
-    sidecar::{MasterKey, SessionLives},
+    sidecar::{MasterKey, SessionLives, catching_up::go_round},
     store::{Identity, NewSession, Started, memory::MemoryStore},
     token::TransportMasterKey,
 };
@@ -206,6 +206,40 @@ async fn activity_elsewhere_that_a_broken_stream_lost_is_told_on_the_next_one() 
     let host = self::host(store, time);
     let again = host.attach(&us, &seats).await.unwrap();
     assert_eq!(host.take_orders(again).idle_moved, [(session, at)]);
+}
+
+#[tokio::test]
+async fn activity_at_another_sidecars_gateway_is_heard_in_the_next_round() {
+    let world = world(SessionLives::default());
+    let (store, time) = (&world.store, &world.time);
+    let [here, there] = [host(store, time), host(store, time)];
+    let (session, _) = login(store, "ada").await;
+    let (alone, _) = login(store, "bob").await;
+    let [eu, us] = ["eu", "us"].map(|name| gateway(name, 1));
+    for (session, gateway) in [(session, &eu), (session, &us), (alone, &us)] {
+        store.grant(session, gateway.id.clone()).await.unwrap();
+    }
+    let playing = there.attach(&eu, &[seat(session)]).await.unwrap();
+    let quiet = here
+        .attach(&us, &[seat(session), seat(alone)])
+        .await
+        .unwrap();
+    drop(here.take_orders(quiet));
+    time.advance(Duration::from_secs(1_800));
+    let active = SeatReport {
+        active: vec![session],
+        ..SeatReport::default()
+    };
+    there.report(playing, active).await;
+    assert!(here.take_orders(quiet).idle_moved.is_empty());
+    go_round(&here.registry, &**store).await.unwrap();
+    let at = time.clock().wall();
+    here.orders_ready(quiet).notified().await;
+    assert_eq!(here.take_orders(quiet).idle_moved, [(session, at)]);
+    // Whose stream has ended is asked for no more.
+    here.detach(quiet);
+    go_round(&here.registry, &**store).await.unwrap();
+    assert!(here.registry.attachments().is_empty());
 }
 
 #[tokio::test]

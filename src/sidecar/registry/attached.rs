@@ -57,6 +57,11 @@ impl Attached {
         self.seats.contains(&session)
     }
 
+    /// The sessions of its seats, as far as they are known.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.seats.iter().copied()
+    }
+
     pub(super) fn has_seats(&self) -> bool {
         self.reported > 0 || !self.seats.is_empty()
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     control::AttachmentId,
-    id::{GatewayId, Revision},
+    id::{GatewayId, Revision, SessionId},
     store::PublishedGateway,
 };
 
@@ -48,6 +48,20 @@ impl Registry {
         let others = published.into_iter().filter(|gateway| gateway.elsewhere);
         self.state().elsewhere = others.map(remote).collect();
         self.heard.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// What is attached here, each with its gateway.
+    pub(in crate::sidecar) fn attachments(&self) -> Vec<(AttachmentId, GatewayId)> {
+        let state = self.state();
+        let all = state.by_attachment.iter();
+        all.map(|(id, gateway)| (*id, gateway.clone())).collect()
+    }
+
+    /// The sessions that have a seat there; none any more if the attachment has ended.
+    pub(in crate::sidecar) fn sessions_at(&self, id: AttachmentId) -> Vec<SessionId> {
+        let mut state = self.state();
+        let attached = state.attached(id);
+        attached.map_or_else(Vec::new, |attached| attached.sessions().collect())
     }
 
     /// Its process has attached elsewhere since, or a newer one has: the stream here is to end.

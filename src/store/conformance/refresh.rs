@@ -44,34 +44,6 @@ pub(in crate::store) async fn each_refresh_makes_the_next_generation(store: Arc<
     assert_eq!(late, Refreshed::Ended(Some(EndedBy::Idleness)));
 }
 
-pub(in crate::store) async fn a_thousand_refreshes_of_one_generation_make_one_successor(
-    store: Arc<dyn Store>,
-) {
-    let found = log_in(&*store, "ada").await;
-    let mut refreshes = tokio::task::JoinSet::new();
-    for n in 0..1_000 {
-        let (store, claim) = (Arc::clone(&store), claim(&found, 0));
-        // Not all at the same instant, and not in the order of their times either.
-        let at = START.after(Duration::from_millis(n * 7 % 9_999));
-        refreshes.spawn(async move { store.refresh(claim, at).await.unwrap() });
-    }
-    let mut made = Vec::new();
-    let mut again = Vec::new();
-    for outcome in refreshes.join_all().await {
-        match outcome {
-            Refreshed::Rotated(successor) => made.push(successor),
-            Refreshed::Again(successor) => again.push(successor),
-            other => panic!("{other:?}"),
-        }
-    }
-    let [made] = &made[..] else {
-        panic!("{} successors", made.len());
-    };
-    assert_eq!(again.len(), 999);
-    assert!(again.iter().all(|successor| successor == made));
-    assert_eq!(head(&*store).await, Revision(0));
-}
-
 pub(in crate::store) async fn a_lost_answer_can_be_asked_for_again(store: Arc<dyn Store>) {
     let found = log_in(&*store, "ada").await;
     let first = store.refresh(claim(&found, 0), START).await.unwrap();

@@ -4,8 +4,6 @@ mod changes;
 mod gateways;
 mod logins;
 mod open;
-#[cfg(test)]
-mod properties;
 mod rotation;
 mod tables;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The layout of keys and records that this program reads and writes.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// How long the follower lets the server hold an empty answer back, and so how often it is known to be there.
 const BLOCK: Duration = Duration::from_secs(1);

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! **Keys**, all under the prefix: `log:state` (layout, lineage, head, tail, the server's run id), `log` (a stream; revision *n* is entry
-//! *n*-0), `session:ID`, `player:ID`, `account:PROVIDER:SUBJECT`, `sessions` and `sessions-of:PLAYER` (by id), `ends` (by absolute end),
-//! `processes-of:GATEWAY` (the newest last), `gateway:ID` and `leases`.
+//! *n*-0), `session:ID`, `player:ID`, `account:PROVIDER:SUBJECT`, `accounts-of:PLAYER` (the first one first), `sessions` and
+//! `sessions-of:PLAYER` (by id), `ends` (by absolute end), `processes-of:GATEWAY` (the newest last), `gateway:ID` and `leases`. So that a
+//! question about a million sessions takes one look for each: `revoked`, `granted-to:GATEWAY` and `travelled` (granted to several). Of the
+//! ways to log in: `one-time:HASH`, `code:HASH` and `attempts:HASH` (keyed hashes of 32 bytes as they are), and `expiring`, by their ends.
 //!
 //! **A lost answer.** A call whose answer does not arrive fails as [`StoreError::Unanswered`]: it may have happened. Nothing is sent
 //! twice by itself, but each call may be made again by whoever wants to know:
@@ -19,7 +21,12 @@
 //! | revoke_session | says that it was revoked already, by which event |
 //! | revoke_player | ends what was made in between, too |
 //! | start_session | makes another session; the first is nobody's, and idles out |
-//! | grant, attach_gateway, publish_gateway, purge, note_activity | the same again |
+//! | issue | a collision, upon which another is drawn; the first is in nobody's hands, and expires |
+//! | spend, guess | says that it is used up: whoever presented it begins anew |
+//! | attempt | counts another one |
+//! | link | says that it is so already |
+//! | set_password | ends what was made in between, too |
+//! | grant, attach_gateway, publish_gateway, purge, note_activity, put_code, forget_attempts, set_role, purge_logins | the same again |
 
 mod examine;
 mod gateways;
@@ -39,6 +46,7 @@ mod writer;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use redis::{Script, ScriptInvocation, Value};
@@ -90,6 +98,10 @@ struct Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl RedisStore {

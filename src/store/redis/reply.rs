@@ -126,6 +126,20 @@ impl Reply {
             .collect()
     }
 
+    /// Places in a list that was asked about, each with a time.
+    pub(super) fn moments<T: Copy>(
+        mut self,
+        asked: &[T],
+    ) -> Result<Vec<(T, Timestamp)>, StoreError> {
+        let mut moments = Vec::with_capacity(self.0.len() / 2);
+        while !self.is_empty() {
+            let place: usize = self.parsed()?;
+            let of = asked.get(place).copied().ok_or(DAMAGED)?;
+            moments.push((of, self.time()?));
+        }
+        Ok(moments)
+    }
+
     pub(super) fn events(mut self) -> Result<Vec<Revocation>, StoreError> {
         let mut events = Vec::with_capacity(self.0.len());
         while !self.is_empty() {

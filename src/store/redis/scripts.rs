@@ -31,22 +31,33 @@ macro_rules! scripts {
 }
 
 scripts! {
+    account
     adopt
     attach_gateway
+    attempt
     dead
     elsewhere
+    forget_attempts
     gateways
     grant
     granted
+    guess
+    issue
+    link
     log
     note_activity
     publish_gateway
     purge
+    purge_logins
+    put_code
     refresh
     revoke_player
     revoke_session
     session
     sessions
+    set_password
+    set_role
+    spend
     start_session
     withdraw_gateway
 }

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use redis::ScriptInvocation;
 use tokio::{sync::watch, time::timeout};
 
 use super::{
     RedisStore, gateways, lock, log_state_of,
+    logins::account_text,
+    millis,
     reply::{DAMAGED, Reply},
     scripts::SCRIPTS,
     writer,
@@ -24,9 +28,13 @@ use crate::{
 /// How long what is queued may take when the store is closed.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// Sessions that one script is asked about: some milliseconds of the server's time, for which everybody else waits. So the scripts about
-/// a long list go one after the other, and let others in between.
+/// Sessions that one script is asked about: one to two milliseconds of the server's time, for which everybody else waits. So a long list takes many
+/// scripts, and others get in between.
 const ASKED: usize = 1_024;
+
+/// Scripts about one long list that are on their way at once: while the server works on one, the next has arrived and the one before is
+/// read, so that it is the server's work alone that takes time, and not the way to it.
+const AHEAD: usize = 4;
 
 /// Sessions that one script lists.
 const LISTED: usize = 256;
@@ -37,10 +45,6 @@ const READ: usize = 4_096;
 /// Rows of each kind that one script purges.
 const PURGED: usize = 256;
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl RedisStore {
     /// With the activity that this sidecar knows of exactly.
     fn exact(&self, mut found: Found) -> Found {
@@ -50,7 +54,7 @@ impl RedisStore {
     }
 
     /// This sidecar has made the event: its gateways need not wait for the news of it.
-    fn made(&self, revision: Revision, event: Revocation) {
+    pub(super) fn made(&self, revision: Revision, event: Revocation) {
         self.shared.known.heard(revision, event);
         if let Revocation::Session(session) = event {
             lock(&self.shared.activity).forget(session);
@@ -64,9 +68,7 @@ impl RedisStore {
             at,
             ends_at,
         } = new;
-        // The length keeps "ab" of "c" apart from "a" of "bc".
-        let (provider, subject) = (&identity.provider, &identity.subject);
-        let account = format!("{}:{provider}:{subject}", provider.len());
+        let account = account_text(&identity);
         loop {
             let mut call = self.call(&SCRIPTS.start_session, at);
             call.arg(draw::session_id(at)?.to_string())
@@ -226,6 +228,33 @@ impl RedisStore {
         Ok(Some(RevocationRange { from, to, events }))
     }
 
+    /// What a script says about each of a long list of sessions, a piece at a time and in order.
+    async fn about<T>(
+        &self,
+        sessions: &[SessionId],
+        call: impl Fn() -> ScriptInvocation<'static>,
+        read: impl Fn(Reply, &[SessionId]) -> Result<Vec<T>, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut pieces = sessions.chunks(ASKED);
+        let mut under_way = FuturesOrdered::new();
+        let mut all = Vec::new();
+        loop {
+            while under_way.len() < AHEAD
+                && let Some(some) = pieces.next()
+            {
+                let mut call = call();
+                for session in some {
+                    call.arg(session.to_string());
+                }
+                under_way.push_back(async move { (some, self.invoke(&call).await) });
+            }
+            let Some((some, answer)) = under_way.next().await else {
+                return Ok(all);
+            };
+            all.extend(read(answer?, some)?);
+        }
+    }
+
     async fn take_away(&self, at: Timestamp) -> Result<Purged, StoreError> {
         let StoreLives { idle, .. } = self.shared.lives;
         lock(&self.shared.activity).forget_before(at.before(idle));
@@ -307,16 +336,12 @@ impl Store for RedisStore {
         sessions: Vec<SessionId>,
     ) -> Answer<'_, Vec<SessionId>> {
         Box::pin(async move {
-            let mut granted = Vec::new();
-            for some in sessions.chunks(ASKED) {
+            let call = || {
                 let mut call = self.call(&SCRIPTS.granted, Timestamp(0));
                 call.arg(gateway.as_str());
-                for session in some {
-                    call.arg(session.to_string());
-                }
-                granted.extend(self.invoke(&call).await?.places(some)?);
-            }
-            Ok(granted)
+                call
+            };
+            self.about(&sessions, call, Reply::places).await
         })
     }
 
@@ -326,21 +351,15 @@ impl Store for RedisStore {
         sessions: Vec<SessionId>,
     ) -> Answer<'_, Vec<(SessionId, Timestamp)>> {
         Box::pin(async move {
-            let mut active = Vec::new();
-            for some in sessions.chunks(ASKED) {
+            let call = || {
                 let mut call = self.call(&SCRIPTS.elsewhere, Timestamp(0));
                 call.arg(gateway.as_str());
-                for session in some {
-                    call.arg(session.to_string());
-                }
-                let mut answer = self.invoke(&call).await?;
-                let noted = lock(&self.shared.activity);
-                while !answer.is_empty() {
-                    let place: usize = answer.parsed()?;
-                    let session = *some.get(place).ok_or(DAMAGED)?;
-                    let active_at = answer.parsed().map(Timestamp)?;
-                    active.push((session, noted.exact(session, active_at)));
-                }
+                call
+            };
+            let mut active = self.about(&sessions, call, Reply::moments).await?;
+            let noted = lock(&self.shared.activity);
+            for (session, active_at) in &mut active {
+                *active_at = noted.exact(*session, *active_at);
             }
             Ok(active)
         })
@@ -435,15 +454,8 @@ impl Store for RedisStore {
 
     fn dead_among(&self, sessions: Vec<SessionId>, at: Timestamp) -> Answer<'_, Vec<SessionId>> {
         Box::pin(async move {
-            let mut dead = Vec::new();
-            for some in sessions.chunks(ASKED) {
-                let mut call = self.call(&SCRIPTS.dead, at);
-                for session in some {
-                    call.arg(session.to_string());
-                }
-                dead.extend(self.invoke(&call).await?.places(some)?);
-            }
-            Ok(dead)
+            let call = || self.call(&SCRIPTS.dead, at);
+            self.about(&sessions, call, Reply::places).await
         })
     }
 

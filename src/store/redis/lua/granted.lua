@@ -1,8 +1,7 @@
 -- 3 the gateway, 4.. sessions' ids; answers which of them were granted to it, by their places
 if not head() then return GONE end
-local wanted, found = ' ' .. ARGV[3] .. ' ', {}
-for place = 4, #ARGV do
-  local gateways = redis.call('HGET', session_key(ARGV[place]), 'gateways')
-  if gateways and string.find(' ' .. gateways .. ' ', wanted, 1, true) then found[#found + 1] = place - 4 end
+local found = {}
+for place, is_granted in ipairs(redis.call('SMISMEMBER', granted_to(ARGV[3]), unpack(ARGV, 4))) do
+  if is_granted == 1 then found[#found + 1] = place - 1 end
 end
 return found

@@ -22,6 +22,9 @@ local function damaged(what) return redis.error_reply('DAMAGED ' .. what) end
 local function session_key(id) return P .. 'session:' .. id end
 local function player_key(id) return P .. 'player:' .. id end
 local function sessions_of(player) return P .. 'sessions-of:' .. player end
+local function granted_to(gateway) return P .. 'granted-to:' .. gateway end
+local function account_key(account) return P .. 'account:' .. account end
+local function accounts_of(player) return P .. 'accounts-of:' .. player end
 
 local FIELDS = {
   'player', 'player_generation', 'generation', 'method', 'created_at', 'ends_at', 'active_at', 'revoked_revision',
@@ -72,8 +75,55 @@ local function append(event, at, h)
   return revision
 end
 
+-- The sessions that were revoked, alone or with all of their player's, in one place: a gateway that attaches asks about a million at once.
+local REVOKED = P .. 'revoked'
+
+-- The sessions that were granted to several gateways.
+local TRAVELLED = P .. 'travelled'
+
 local function revoke(f, at, h)
   local revision = append('s' .. f.id, at, h)
   redis.call('HSET', session_key(f.id), 'revoked_at', int(at), 'revoked_revision', revision)
+  redis.call('SADD', REVOKED, f.id)
   return revision
+end
+
+-- How many of a player's sessions live; nil, and what is wrong, if something is.
+local function live_sessions(player, at, idle)
+  local live = 0
+  for _, session in ipairs(redis.call('ZRANGE', sessions_of(player), 0, -1)) do
+    local f, broken = find(session)
+    if broken then return nil, broken end
+    if f and not ended(f, at, idle) then live = live + 1 end
+  end
+  return live
+end
+
+-- Ends all sessions of a player of `generation`: the next generation, and the revision of the event.
+local function revoke_player(player, generation, at, h)
+  local following = int(tonumber(generation) + 1)
+  local revision = append('p' .. player .. ':' .. following, at, h)
+  redis.call('HSET', player_key(player), 'generation', following, 'revoked_revision', revision)
+  for _, session in ipairs(redis.call('ZRANGE', sessions_of(player), 0, -1)) do redis.call('SADD', REVOKED, session) end
+  return following, revision
+end
+
+local function make_player(player, account, role, at)
+  redis.call('HSET', player_key(player), 'generation', '0', 'role', role, 'revoked_revision', '0', 'created_at', int(at))
+  redis.call('SET', account_key(account), player)
+  redis.call('RPUSH', accounts_of(player), account)
+end
+
+-- What the ways to log in keep stands by its name, and in `expiring` by its end, for the purge. Should nobody be there to purge, it goes by
+-- itself an hour after its end: until then what has expired is told from what never was.
+local EXPIRING, KEPT = P .. 'expiring', 3600000
+
+local function keep_until(name, at, expires)
+  redis.call('PEXPIRE', P .. name, int(expires - at + KEPT))
+  redis.call('ZADD', EXPIRING, int(expires), name)
+end
+
+local function forget(name)
+  redis.call('DEL', P .. name)
+  redis.call('ZREM', EXPIRING, name)
 end

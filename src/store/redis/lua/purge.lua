@@ -6,8 +6,11 @@ local at, most = now(), tonumber(ARGV[5])
 local ends = P .. 'ends'
 local over = redis.call('ZRANGEBYSCORE', ends, '-inf', '(' .. int(at - tonumber(ARGV[3])), 'LIMIT', 0, most)
 for _, id in ipairs(over) do
-  local player = redis.call('HGET', session_key(id), 'player')
-  if player then redis.call('ZREM', sessions_of(player), id) end
+  local s = redis.call('HMGET', session_key(id), 'player', 'gateways')
+  if s[1] then redis.call('ZREM', sessions_of(s[1]), id) end
+  for gateway in string.gmatch(s[2] or '', '%S+') do redis.call('SREM', granted_to(gateway), id) end
+  redis.call('SREM', TRAVELLED, id)
+  redis.call('SREM', REVOKED, id)
   redis.call('ZREM', P .. 'sessions', id)
   redis.call('DEL', session_key(id))
   redis.call('ZREM', ends, id)

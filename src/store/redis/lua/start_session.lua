@@ -3,9 +3,9 @@
 local h = head()
 if not h then return GONE end
 local at = now()
-local id, account = ARGV[3], P .. 'account:' .. ARGV[5]
+local id, account = ARGV[3], ARGV[5]
 if redis.call('EXISTS', session_key(id)) == 1 then return {'taken'} end
-local player = redis.call('GET', account)
+local player = redis.call('GET', account_key(account))
 local is_new = not player
 if is_new then
   player = ARGV[4]
@@ -16,8 +16,7 @@ end
 local ends = int(at + tonumber(ARGV[8]))
 local generation = '0'
 if is_new then
-  redis.call('HSET', player_key(player), 'generation', '0', 'role', ARGV[6], 'revoked_revision', '0', 'created_at', int(at))
-  redis.call('SET', account, player)
+  make_player(player, account, ARGV[6], at)
 else
   generation = redis.call('HGET', player_key(player), 'generation')
 end

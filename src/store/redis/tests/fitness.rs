@@ -107,11 +107,11 @@ async fn deployments_on_one_server_do_not_meet() {
 async fn data_of_another_layout_is_left_alone() {
     let server = Server::start();
     drop(open(&server, &Clock::system()).await);
-    server.cli(&["HSET", "tickgate:log:state", "layout", "2"]);
+    server.cli(&["HSET", "tickgate:log:state", "layout", "3"]);
     let error = refused(&settings(&server)).await;
     assert_eq!(error.label(), "redis_layout");
     assert_eq!(
         server.cli(&["HGET", "tickgate:log:state", "layout"]).trim(),
-        "2"
+        "3"
     );
 }

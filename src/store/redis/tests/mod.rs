@@ -3,6 +3,7 @@
 mod breaking;
 mod fitness;
 mod lineages;
+mod logins;
 pub(crate) mod server;
 mod sharing;
 
@@ -15,9 +16,11 @@ use crate::{
     id::SessionId,
     store::{
         Identity, NewSession, Store,
-        conformance::{LIVES, log_in},
+        conformance::{LIVES, Open, Sidecars, log_in},
     },
 };
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(crate) fn settings(server: &Server) -> RedisSettings {
     RedisSettings::new(server.url().parse().unwrap())
@@ -28,6 +31,38 @@ pub(crate) async fn by_callers_time() -> (Arc<dyn Store>, Server) {
     let server = Server::start();
     let store = RedisStore::open_by_callers_time(&settings(&server), LIVES).await;
     (Arc::new(store.unwrap()), server)
+}
+
+/// Opens the store of that seed on the server, by the callers' time, as often as it is called.
+pub(crate) fn open_again(server: &Server, seed: u64) -> Open {
+    let settings = settings(server).prefix(&format!("{seed}:"));
+    Box::new(move || {
+        let settings = settings.clone();
+        Box::pin(async move {
+            let store = RedisStore::open_by_callers_time(&settings, LIVES).await;
+            let store: Arc<dyn Store> = Arc::new(store.unwrap());
+            store
+        })
+    })
+}
+
+/// Two sidecars on a server of their own, by its clock. The second one's system clock is an hour ahead.
+pub(crate) async fn two_sidecars() -> (Sidecars, Server) {
+    let server = Server::start();
+    let [a, b] = two(&server).await;
+    let sidecars = Sidecars {
+        stores: [a, b],
+        now: Clock::system().wall(),
+    };
+    (sidecars, server)
+}
+
+async fn two(server: &Server) -> [Arc<RedisStore>; 2] {
+    let skewed = Clock::new(Ahead(HOUR));
+    [
+        open(server, &Clock::system()).await,
+        open(server, &skewed).await,
+    ]
 }
 
 /// A sidecar's store: by the server's clock, which `clock` follows.

@@ -1,27 +1,14 @@
 //! Two sidecars on one server.
 
-use std::collections::HashSet;
-
 use super::*;
 use crate::{
     control::Revocation,
     id::{Incarnation, PlayerGeneration, Revision},
     store::{
         EndedBy, Fencing, Publication, PublishedGateway, RefreshClaim, Refreshed,
-        SessionRevocation, Standing,
         conformance::{START, published},
     },
 };
-
-const HOUR: Duration = Duration::from_secs(3_600);
-
-async fn two(server: &Server) -> [Arc<RedisStore>; 2] {
-    let skewed = Clock::new(Ahead(HOUR));
-    [
-        open(server, &Clock::system()).await,
-        open(server, &skewed).await,
-    ]
-}
 
 fn claim(session: SessionId, generation: u32) -> RefreshClaim {
     RefreshClaim {
@@ -64,31 +51,6 @@ async fn a_revocation_at_one_is_heard_at_the_other() {
         a.log_state().await.unwrap(),
         "one log, of one lineage"
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_refreshes_at_two_make_one_successor() {
-    let server = Server::start();
-    let stores = two(&server).await;
-    let id = new_session(&stores[0], "ada").await;
-    let mut refreshes = tokio::task::JoinSet::new();
-    for n in 0..1_000_u64 {
-        // Times that the callers' clocks never showed either.
-        let at = START.after(Duration::from_secs(n * 7_919 % 86_400));
-        let store = Arc::clone(&stores[n as usize % 2]);
-        refreshes.spawn(async move { store.refresh(claim(id, 0), at).await.unwrap() });
-    }
-    let (mut made, mut again) = (Vec::new(), Vec::new());
-    for outcome in refreshes.join_all().await {
-        match outcome {
-            Refreshed::Rotated(successor) => made.push(successor),
-            Refreshed::Again(successor) => again.push(successor),
-            other => panic!("{other:?}"),
-        }
-    }
-    assert_eq!((made.len(), again.len()), (1, 999));
-    assert!(again.iter().all(|successor| *successor == made[0]));
-    assert_eq!(stores[1].log_state().await.unwrap().head, Revision(0));
 }
 
 /// By the callers' times the second one would be reuse, an hour after the grace, or years before the session was made.
@@ -140,47 +102,6 @@ async fn a_sidecars_clock_is_put_on_the_servers_time() {
     let seconds: u64 = told.lines().next().unwrap().trim().parse().unwrap();
     let off = skewed.wall().0.abs_diff(seconds * 1_000);
     assert!(off < 30_000, "{off} ms from the server's time");
-}
-
-/// In every order: once a revocation has returned, nobody gets a token of that session, at either sidecar.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refreshes_race_with_revocations_at_the_other() {
-    let server = Server::start();
-    let [a, b] = two(&server).await;
-    let mut races = tokio::task::JoinSet::new();
-    for n in 0..300 {
-        let (a, b) = (Arc::clone(&a), Arc::clone(&b));
-        races.spawn(async move {
-            let id = new_session(&a, &n.to_string()).await;
-            let revoking = async {
-                let revoked = b.revoke_session(id, START).await.unwrap();
-                let SessionRevocation::Ended(revision) = revoked else {
-                    panic!("{revoked:?}");
-                };
-                let after = a.refresh(claim(id, 0), START).await.unwrap();
-                let revoked = Refreshed::Ended(Some(EndedBy::Revocation));
-                assert_eq!(after, revoked);
-                revision
-            };
-            let (before, revision) = tokio::join!(a.refresh(claim(id, 0), START), revoking);
-            let before = before.unwrap();
-            let was_first = matches!(before, Refreshed::Rotated(_));
-            let was_late = before == Refreshed::Ended(Some(EndedBy::Revocation));
-            assert!(was_first || was_late, "{before:?}");
-            let next = a.refresh(claim(id, 1), START).await.unwrap();
-            assert!(matches!(next, Refreshed::Ended(_)), "{next:?}");
-            let found = a.session(id).await.unwrap().unwrap();
-            let now = Clock::system().wall();
-            assert_eq!(
-                found.standing(now, LIVES.idle),
-                Standing::Ended(EndedBy::Revocation)
-            );
-            revision
-        });
-    }
-    let revisions: HashSet<_> = races.join_all().await.into_iter().collect();
-    assert_eq!(revisions.len(), 300, "an event for each");
-    assert_eq!(b.log_state().await.unwrap().head, Revision(300));
 }
 
 #[tokio::test]

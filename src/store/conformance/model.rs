@@ -1,55 +1,71 @@
-//! The embedded store against the memory store: whatever is done to both, and however often the file is closed and opened again, they
-//! say the same.
+//! A store against the memory store: whatever is done to both, and however often the one is closed and opened again, they say the same.
+
+mod logins;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::Duration,
+    fmt::Debug,
 };
 
+use futures_util::future::BoxFuture;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    control::Revocation,
     id::{GatewayId, Incarnation},
-    store::{
-        Logins, RefreshClaim, Refreshed, Standing,
-        conformance::{LIVES, START, account},
-        memory::MemoryStore,
-    },
+    store::{Logins, RefreshClaim, Refreshed, memory::MemoryStore},
 };
 
-const SEEDS: u64 = 12;
-const STEPS: usize = 150;
+/// Opens the store, over what it kept when it was open before.
+pub(in crate::store) type Open = Box<dyn Fn() -> BoxFuture<'static, Arc<dyn Store>> + Send + Sync>;
 
-/// Both stores. They draw ids of their own: what the embedded one says is translated into the model's.
+/// Both stores. They draw ids of their own: what the subject says is translated into the model's.
 struct Pair {
-    path: std::path::PathBuf,
     model: MemoryStore,
-    embedded: EmbeddedStore,
+    subject: Arc<dyn Store>,
+    open: Open,
     sessions: Vec<[SessionId; 2]>,
     to_model: HashMap<SessionId, SessionId>,
+    /// The model's by the subject's, and in the order in which they were made.
     players: HashMap<PlayerId, PlayerId>,
+    made: Vec<[PlayerId; 2]>,
     now: Timestamp,
     rng: ChaCha8Rng,
-    /// Outcomes of refreshes, by name.
-    reached: BTreeMap<&'static str, usize>,
+    /// Outcomes by name.
+    reached: BTreeMap<String, usize>,
 }
 
 impl Pair {
-    fn new(folder: &Path, seed: u64) -> Self {
-        let path = folder.join(format!("{seed}.redb"));
+    async fn new(open: Open, seed: u64) -> Self {
         Self {
             model: MemoryStore::new(LIVES),
-            embedded: EmbeddedStore::open(&path, LIVES).unwrap(),
-            path,
+            subject: open().await,
+            open,
             sessions: Vec::new(),
             to_model: HashMap::new(),
             players: HashMap::new(),
+            made: Vec::new(),
             now: START,
             rng: ChaCha8Rng::seed_from_u64(seed),
             reached: BTreeMap::new(),
+        }
+    }
+
+    fn reach(&mut self, call: &str, outcome: impl Debug) {
+        let outcome = format!("{outcome:?}");
+        let name: String = outcome.chars().take_while(|c| c.is_alphabetic()).collect();
+        *self.reached.entry(format!("{call} {name}")).or_default() += 1;
+    }
+
+    fn any_player(&mut self) -> Option<[PlayerId; 2]> {
+        self.made.choose(&mut self.rng).copied()
+    }
+
+    /// Players that both have made.
+    fn made_both(&mut self, model: PlayerId, subject: PlayerId) {
+        if self.players.insert(subject, model).is_none() {
+            self.made.push([model, subject]);
         }
     }
 
@@ -88,18 +104,17 @@ impl Pair {
             .unwrap();
         new.ends_at = self.now.after(life);
         let model = self.model.start_session(new.clone()).await.unwrap();
-        let embedded = self.embedded.start_session(new).await.unwrap();
-        assert_eq!(model.is_new_player, embedded.is_new_player);
-        let ids = [model.found.session.id, embedded.found.session.id];
+        let subject = self.subject.start_session(new).await.unwrap();
+        assert_eq!(model.is_new_player, subject.is_new_player);
+        let ids = [model.found.session.id, subject.found.session.id];
         self.sessions.push(ids);
         self.to_model.insert(ids[1], ids[0]);
-        self.players
-            .insert(embedded.found.player.id, model.found.player.id);
-        assert_eq!(self.translated(embedded.found), model.found);
+        self.made_both(model.found.player.id, subject.found.player.id);
+        assert_eq!(self.translated(subject.found), model.found);
     }
 
     async fn refresh(&mut self) {
-        let Some([model, embedded]) = self.any_session() else {
+        let Some([model, subject]) = self.any_session() else {
             return;
         };
         let known = self.model.session(model).await.unwrap();
@@ -118,53 +133,76 @@ impl Pair {
             player_generation,
         };
         let model = self.model.refresh(claim(model), self.now).await.unwrap();
-        let embedded = self.embedded.refresh(claim(embedded), self.now);
-        let mut embedded = embedded.await.unwrap();
-        if let Refreshed::Rotated(successor) | Refreshed::Again(successor) = &mut embedded {
+        let subject = self.subject.refresh(claim(subject), self.now);
+        let mut subject = subject.await.unwrap();
+        if let Refreshed::Rotated(successor) | Refreshed::Again(successor) = &mut subject {
             successor.found = self.translated(successor.found.clone());
         }
-        assert_eq!(embedded, model);
+        assert_eq!(subject, model);
         let outcome = match model {
-            Refreshed::Rotated(_) => "rotated",
-            Refreshed::Again(_) => "again",
-            Refreshed::Reused(_) => "reused",
-            Refreshed::Ended(None) => "unknown",
-            Refreshed::Ended(Some(by)) => by.label(),
+            Refreshed::Rotated(_) => "Rotated",
+            Refreshed::Again(_) => "Again",
+            Refreshed::Reused(_) => "Reused",
+            Refreshed::Ended(None) => "Unknown",
+            Refreshed::Ended(Some(EndedBy::Revocation)) => "Revoked",
+            Refreshed::Ended(Some(EndedBy::AbsoluteEnd)) => "Over",
+            Refreshed::Ended(Some(EndedBy::Idleness)) => "Idle",
         };
-        *self.reached.entry(outcome).or_default() += 1;
+        self.reach("refresh", format_args!("{outcome}"));
     }
 
     async fn change_role(&mut self) {
-        let Some((&embedded, &model)) = self.players.iter().next() else {
+        let Some([model, subject]) = self.any_player() else {
             return;
         };
         let role = ["player", "moderator"].choose(&mut self.rng).unwrap();
         let before = self.model.set_role(model, (*role).to_owned()).await;
-        let changed = self.embedded.set_role(embedded, (*role).to_owned()).await;
+        let changed = self.subject.set_role(subject, (*role).to_owned()).await;
         assert_eq!(changed.unwrap(), before.unwrap());
     }
 
+    /// Whether a session of the player is so close to idleness that a store which many share may count it already: activity is
+    /// written by granules, and what another sidecar has not written yet nobody else knows.
+    async fn is_nearly_idle(&self, player: PlayerId) -> bool {
+        let known = self.model.sessions(Some(player), None, usize::MAX).await;
+        let nearly = self.now.after(LIVES.granule());
+        self.subject.is_shared()
+            && known.unwrap().iter().any(|found| {
+                found.standing(self.now, LIVES.idle) == Standing::Live
+                    && found.standing(nearly, LIVES.idle) != Standing::Live
+            })
+    }
+
     async fn revoke(&mut self) {
-        let Some([model, embedded]) = self.any_session() else {
+        let Some([model, subject]) = self.any_session() else {
             return;
         };
         if self.rng.random_bool(0.7) {
             let model = self.model.revoke_session(model, self.now).await.unwrap();
-            let embedded = self.embedded.revoke_session(embedded, self.now).await;
-            assert_eq!(embedded.unwrap(), model);
-        } else if let Some(found) = self.embedded.session(embedded).await.unwrap() {
-            let (embedded, model) = (found.player.id, self.players[&found.player.id]);
+            let subject = self.subject.revoke_session(subject, self.now).await;
+            assert_eq!(subject.unwrap(), model);
+        } else if let Some(found) = self.subject.session(subject).await.unwrap() {
+            let (subject, model) = (found.player.id, self.players[&found.player.id]);
+            let is_unclear = self.is_nearly_idle(model).await;
             let model = self.model.revoke_player(model, self.now).await.unwrap();
-            let embedded = self.embedded.revoke_player(embedded, self.now).await;
-            assert_eq!(embedded.unwrap(), model);
+            let subject = self.subject.revoke_player(subject, self.now).await;
+            let without_count = |mut outcome| {
+                if let PlayerRevocation::Ended { sessions, .. } = &mut outcome
+                    && is_unclear
+                {
+                    *sessions = 0;
+                }
+                outcome
+            };
+            assert_eq!(without_count(subject.unwrap()), without_count(model));
         }
     }
 
     async fn grant(&mut self) {
         let gateway = self.any_gateway();
-        if let Some([model, embedded]) = self.any_session() {
+        if let Some([model, subject]) = self.any_session() {
             self.model.grant(model, gateway.clone()).await.unwrap();
-            self.embedded.grant(embedded, gateway).await.unwrap();
+            self.subject.grant(subject, gateway).await.unwrap();
         }
     }
 
@@ -176,31 +214,30 @@ impl Pair {
             .unwrap();
         let process = Incarnation(self.rng.random_range(0..8));
         let model = self.model.attach_gateway(gateway.clone(), process).await;
-        let embedded = self.embedded.attach_gateway(gateway, process).await;
-        assert_eq!(embedded.unwrap(), model.unwrap());
+        let subject = self.subject.attach_gateway(gateway, process).await;
+        assert_eq!(subject.unwrap(), model.unwrap());
     }
 
     fn play(&mut self) {
-        if let Some([model, embedded]) = self.any_session() {
+        if let Some([model, subject]) = self.any_session() {
             self.model.note_activity(&[model], self.now);
-            self.embedded.note_activity(&[embedded], self.now);
+            self.subject.note_activity(&[subject], self.now);
         }
     }
 
     async fn purge(&mut self) {
         let model = self.model.purge(self.now).await.unwrap();
-        assert_eq!(self.embedded.purge(self.now).await.unwrap(), model);
+        assert_eq!(self.subject.purge(self.now).await.unwrap(), model);
     }
 
     async fn reopen(&mut self) {
-        self.embedded.close().await.unwrap();
-        self.embedded = EmbeddedStore::open(&self.path, LIVES).unwrap();
+        self.subject.close().await.unwrap();
+        self.subject = (self.open)().await;
     }
 
     /// Both know the same sessions, log and grants.
     async fn compare(&mut self) {
-        let player = self.players.iter().next();
-        let player = player.map(|(embedded, model)| [*model, *embedded]);
+        let player = self.any_player();
         let before = self.any_session();
         let limit = self.rng.random_range(1..50);
         for (player, before) in [
@@ -217,18 +254,18 @@ impl Pair {
                 .map(|found| self.without_idle_time(found))
                 .collect();
             let (of, until) = listed(1);
-            let embedded = self.embedded.sessions(of, until, limit).await.unwrap();
-            let embedded: Vec<_> = embedded
+            let subject = self.subject.sessions(of, until, limit).await.unwrap();
+            let subject: Vec<_> = subject
                 .into_iter()
                 .map(|found| self.translated(found))
                 .collect();
-            assert_eq!(embedded, model);
+            assert_eq!(subject, model);
         }
         let state = self.model.log_state().await.unwrap();
-        let own = self.embedded.log_state().await.unwrap();
+        let own = self.subject.log_state().await.unwrap();
         assert_eq!((own.tail, own.head), (state.tail, state.head));
         let model = self.model.log_after(state.tail, usize::MAX).await.unwrap();
-        let range = self.embedded.log_after(state.tail, usize::MAX).await;
+        let range = self.subject.log_after(state.tail, usize::MAX).await;
         let mut range = range.unwrap().unwrap();
         for event in &mut range.events {
             *event = match *event {
@@ -244,13 +281,18 @@ impl Pair {
         let translate = |ids: Vec<SessionId>| -> Vec<_> {
             ids.into_iter().map(|id| self.to_model[&id]).collect()
         };
-        let dead = self.embedded.dead_among(all(1), self.now).await.unwrap();
+        let dead = self.subject.dead_among(all(1), self.now).await.unwrap();
         let model = self.model.dead_among(all(0), self.now).await.unwrap();
         assert_eq!(translate(dead), model);
         let gateway: GatewayId = "gateway-3".parse().unwrap();
         let model = self.model.granted_among(gateway.clone(), all(0)).await;
-        let granted = self.embedded.granted_among(gateway, all(1)).await.unwrap();
-        assert_eq!(translate(granted), model.unwrap());
+        let granted = self.subject.granted_among(gateway.clone(), all(1)).await;
+        assert_eq!(translate(granted.unwrap()), model.unwrap());
+        let ids = |active: Vec<(SessionId, Timestamp)>| active.into_iter().map(|(id, _)| id);
+        let model = self.model.active_elsewhere(gateway.clone(), all(0)).await;
+        let active = self.subject.active_elsewhere(gateway, all(1)).await;
+        let active = translate(ids(active.unwrap()).collect());
+        assert_eq!(active, ids(model.unwrap()).collect::<Vec<_>>());
     }
 
     async fn step(&mut self) {
@@ -262,7 +304,7 @@ impl Pair {
             _ => self.rng.random_range(1..3_000_000),
         };
         self.now = self.now.after(Duration::from_millis(pause));
-        match self.rng.random_range(0..100) {
+        match self.rng.random_range(0..150) {
             0..15 => self.log_in().await,
             15..50 => self.refresh().await,
             50..55 => self.change_role().await,
@@ -271,19 +313,23 @@ impl Pair {
             75..80 => self.attach().await,
             80..93 => self.play(),
             93..96 => self.purge().await,
-            _ => self.reopen().await,
+            96..100 => self.reopen().await,
+            _ => self.step_of_logins().await,
         }
         self.compare().await;
     }
 }
 
-#[tokio::test]
-async fn the_file_says_what_the_model_says() {
-    let folder = tempfile::tempdir().unwrap();
+/// So many runs of so many steps each, the stores of which `open` opens, by seed.
+pub(in crate::store) async fn says_what_the_model_says(
+    seeds: u64,
+    steps: usize,
+    open: impl Fn(u64) -> Open,
+) {
     let mut reached = BTreeMap::<_, usize>::new();
-    for seed in 0..SEEDS {
-        let mut pair = Pair::new(folder.path(), seed);
-        for step in 0..STEPS {
+    for seed in 0..seeds {
+        let mut pair = Pair::new(open(seed), seed).await;
+        for step in 0..steps {
             // Shown if it fails: which seed, and how far it came.
             println!("seed {seed}, step {step}");
             pair.step().await;
@@ -293,5 +339,12 @@ async fn the_file_says_what_the_model_says() {
         }
     }
     println!("{reached:?}");
-    assert_eq!(reached.len(), 7, "an outcome is never reached: {reached:?}");
+    assert_eq!(
+        reached.len(),
+        OUTCOMES,
+        "an outcome is never reached: {reached:?}"
+    );
 }
+
+/// Of refresh 7, issue 2, spend 5, guess 5, attempt 2, account 2, link 6 (nobody has too many), set_password 2.
+const OUTCOMES: usize = 31;
