@@ -25,7 +25,7 @@ use base64::{
 use tickgate::{
     client::{Account, Backend, ClientKey, Endpoint, SecretToken, Session, Target, Ticket, Wait},
     config::write_key_file,
-    role::{FIRST_EPOCH, dev::DevJson},
+    role::dev::DevJson,
     tls::{self, Identity},
     token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey, read_connect},
 };

@@ -18,7 +18,7 @@ use thiserror::Error;
 pub use self::{
     gateway::{GatewayRole, run_gateway},
     run::{Asked, Reread},
-    sidecar::{FIRST_EPOCH, SidecarRole, run_sidecar},
+    sidecar::{SidecarRole, run_sidecar},
 };
 use crate::{
     certs::CertsError,

@@ -11,17 +11,13 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{Config, Environment, Login, LoginMethod, Mail, Store},
+    config::{Config, Environment, Login, LoginMethod, Mail, SidecarKeys, Store},
     sidecar::{
-        self, Delivery, LoginConfig, LoginLimits, MailConfig, MasterKey, SessionLives, Sidecar,
-        SidecarConfig, SmtpConfig, SmtpSecurity, StoreChoice,
+        self, Delivery, LoginConfig, LoginLimits, MailConfig, SessionLives, Sidecar, SidecarConfig,
+        SmtpConfig, SmtpSecurity, StoreChoice, TokenKeys,
     },
     tls::{self, Identity},
 };
-
-/// The master transport key's number. A new master key may have the same one: it comes with a restart of the sidecar, and gateways hold
-/// only the keys that they were given last.
-pub const FIRST_EPOCH: u32 = 1;
 
 /// What a sidecar changes while it runs: its certificates.
 const CHANGEABLE: Changeable = Changeable {
@@ -121,8 +117,13 @@ fn certificates(config: &Config) -> Result<(Identity, Vec<CertificateDer<'static
 }
 
 fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleError> {
-    let (session, sidecar) = (&config.session, &config.sidecar);
-    let keys = sidecar.load_keys()?;
+    let (lives, sidecar) = (&config.session, &config.sidecar);
+    let SidecarKeys {
+        session,
+        refresh,
+        transport,
+        login,
+    } = sidecar.load_keys()?;
     let (identity, client_ca) = certificates(config)?;
     let store = match &sidecar.store {
         Store::Embedded(path) => {
@@ -142,23 +143,20 @@ fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleEr
         identity,
         client_ca,
         plain_text: sidecar.plain_text,
-        session_key: keys.session,
-        previous_session_key: keys.previous_session,
-        refresh_key: keys.refresh,
-        previous_refresh_key: keys.previous_refresh,
-        transport_key: MasterKey {
-            epoch: FIRST_EPOCH,
-            key: keys.transport,
+        keys: TokenKeys {
+            session,
+            refresh,
+            transport,
         },
-        previous_transport_key: None,
-        login_key: keys.login,
+        login_key: login,
         login: login_config(&sidecar.login),
         mail: mail_config(&sidecar.mail)?,
         lives: SessionLives {
-            idle: session.idle,
-            absolute: session.absolute,
-            session_token: session.token_life,
-            connect_token: session.connect_life,
+            idle: lives.idle,
+            absolute: lives.absolute,
+            session_token: lives.token_life,
+            connect_token: lives.connect_life,
+            longest_connect_token: lives.longest_connect_life,
         },
         connect_tokens_per_minute: sidecar.connect_tokens_per_minute,
         refreshes_per_minute: sidecar.refreshes_per_minute,
