@@ -27,7 +27,7 @@ use tickgate::{
     config::write_key_file,
     role::dev::DevJson,
     tls::{self, Identity},
-    token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey, read_connect},
+    token::{FIRST_EPOCH, LoginKey, RefreshKey, SessionKey, TransportMasterKey, read_connect},
 };
 
 /// What must not be found, and what it is.

@@ -42,13 +42,20 @@ impl Files {
     /// Watches these files from now on: to be called before they are loaded, or a change in between would go unseen. Needs to be called
     /// within a tokio runtime.
     pub(super) fn watch(groups: impl IntoIterator<Item = (FileGroup, Vec<PathBuf>)>) -> Self {
+        Self::watch_every(LOOK, groups)
+    }
+
+    fn watch_every(
+        look: Duration,
+        groups: impl IntoIterator<Item = (FileGroup, Vec<PathBuf>)>,
+    ) -> Self {
         let groups = groups.into_iter().map(|(what, paths)| Group {
             what,
             known: fingerprint(&paths),
             paths,
             changing: None,
         });
-        let mut looks = interval(LOOK);
+        let mut looks = interval(look);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             groups: groups.collect(),
@@ -150,20 +157,22 @@ mod tests {
         assert!(!looks());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_has_changed_is_told_by_its_group() {
         let directory = tempfile::tempdir().unwrap();
         let [certificate, key, other] = ["c", "k", "o"].map(|name| directory.path().join(name));
-        let mut files = Files::watch([
+        let groups = [
             (FileGroup::Certificates, vec![certificate]),
             (FileGroup::Keys, vec![key.clone()]),
-        ]);
+        ];
+        let look = Duration::from_millis(5);
+        let mut files = Files::watch_every(look, groups);
         std::fs::write(&key, "new").unwrap();
         assert_eq!(files.changed().await, FileGroup::Keys);
         std::fs::write(&other, "another").unwrap();
         files.follow([(FileGroup::Certificates, vec![other])]);
         assert_eq!(files.changed().await, FileGroup::Certificates);
-        let nothing = tokio::time::timeout(10 * LOOK, files.changed()).await;
+        let nothing = tokio::time::timeout(10 * look, files.changed()).await;
         assert!(nothing.is_err());
     }
 }

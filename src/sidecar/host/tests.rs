@@ -212,7 +212,7 @@ async fn events_find_their_player_by_session_or_token() {
     let (session, player) = login(store, "ada").await;
     store.grant(session, eu.id.clone()).await.unwrap();
     let (foreign, other) = login(store, "eve").await;
-    let id = host.attach(&eu, &[seat(session)]).await.unwrap();
+    let id = host.attach(&eu, &[seat(session)], &[]).await.unwrap();
     // A token for another gateway: what opened nothing is known by its hash.
     let us = "us".parse().unwrap();
     host.explain

@@ -5,6 +5,7 @@ use crate::{
     control::GatewayDescription,
     id::{GatewayId, Incarnation},
     store::{Fencing, MAX_FENCED, MAX_GRANTS, Publication, PublishedGateway},
+    token::TransportMasterKey,
 };
 
 fn gateway(n: usize) -> GatewayId {
