@@ -32,6 +32,34 @@ struct Mirror;
 
 #[tonic::async_trait]
 impl AuthService for Mirror {
+    async fn request_otp(
+        &self,
+        _: Request<crate::proto::RequestOtpRequest>,
+    ) -> Result<Response<crate::proto::RequestOtpResponse>, Status> {
+        Err(Status::unimplemented("not mirrored"))
+    }
+
+    async fn create_challenge(
+        &self,
+        _: Request<crate::proto::CreateChallengeRequest>,
+    ) -> Result<Response<crate::proto::CreateChallengeResponse>, Status> {
+        Err(Status::unimplemented("not mirrored"))
+    }
+
+    async fn request_verification(
+        &self,
+        _: Request<crate::proto::RequestVerificationRequest>,
+    ) -> Result<Response<crate::proto::RequestVerificationResponse>, Status> {
+        Err(Status::unimplemented("not mirrored"))
+    }
+
+    async fn consume_verification(
+        &self,
+        _: Request<crate::proto::ConsumeVerificationRequest>,
+    ) -> Result<Response<crate::proto::ConsumeVerificationResponse>, Status> {
+        Err(Status::unimplemented("not mirrored"))
+    }
+
     async fn refresh(
         &self,
         _: Request<crate::proto::RefreshRequest>,

@@ -76,7 +76,7 @@ impl Count {
 pub(super) struct Counters {
     /// Logins, by method: a login method's name, or "backend".
     pub(super) logins: Labelled,
-    /// Proofs of an account that were refused, by the refusal's label.
+    /// Logins, and uses of mailed links, that were refused, by the refusal's [label](Refusal::of_login).
     pub(super) refused_logins: Labelled,
     /// Letters, by outcome: "sent", or why not: "expired", "refused" (by the relay, for good), "failed", "unwritable".
     pub(super) mails: Labelled,
@@ -268,7 +268,7 @@ fn read_counters(counters: &Counters, scrape: &mut Scrape<'_>) -> fmt::Result {
         ("logins", "Sessions made", "method", logins),
         (
             "logins_refused",
-            "Proofs of an account that were refused",
+            "Logins, and uses of mailed links, that were refused",
             "reason",
             refused_logins,
         ),

@@ -37,9 +37,9 @@ use tokio::sync::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     id::Revision,
-    store::{EmbeddedStore, OpenError, Store, StoreError},
+    store::{EmbeddedStore, OpenError, Purged, Store, StoreError},
     tls::{Identity, TlsError},
     token::LoginKey,
 };
@@ -569,6 +569,13 @@ fn head_of(store: &Arc<dyn Store>) -> metrics::Head {
     })
 }
 
+/// Takes away what is over, and of the ways to log in what has been over for [`EXPIRED_KEPT`].
+async fn purge_once(store: &dyn Store, now: Timestamp) -> Result<(Purged, usize), StoreError> {
+    let purged = store.purge(now).await?;
+    let logins = store.purge_logins(now.before(EXPIRED_KEPT)).await?;
+    Ok((purged, logins))
+}
+
 /// Purges now and then, and says by the health service whether the store works: at once when it has failed for good.
 async fn purge(store: Arc<dyn Store>, health: Health, clock: Clock, stop: CancellationToken) {
     let mut turns = tokio::time::interval(PURGE_INTERVAL);
@@ -584,13 +591,8 @@ async fn purge(store: Arc<dyn Store>, health: Health, clock: Clock, stop: Cancel
             () = stop.cancelled() => return,
         }
         let now = clock.wall();
-        let purges = async {
-            let purged = store.purge(now).await?;
-            let logins = store.purge_logins(now.before(EXPIRED_KEPT)).await?;
-            Ok::<_, StoreError>((purged, logins))
-        };
         let purged = tokio::select! {
-            purged = purges => purged,
+            purged = purge_once(&*store, now) => purged,
             () = stop.cancelled() => return,
         };
         match purged {

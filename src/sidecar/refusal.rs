@@ -186,9 +186,12 @@ impl Refusal {
         "no_gateway",
     ];
 
-    /// The labels of what a proof of an account may be refused for, but for the store's.
-    pub(super) const OF_LOGINS: [&'static str; 22] = [
+    /// All that [`of_login`](Self::of_login) may say, but for the store's labels.
+    pub(super) const OF_LOGINS: [&'static str; 25] = [
         "argument",
+        "bearer",
+        "no_origin",
+        "rate_limited",
         "method_off",
         "wrong_code",
         "no_guess_left",
@@ -211,6 +214,18 @@ impl Refusal {
         "hashing_busy",
         "mail_busy",
     ];
+
+    /// Why a login was refused, in logs and metrics: the label, where it is not about a bearer's token.
+    pub(super) fn of_login(&self) -> &'static str {
+        match self {
+            Self::NoBearer
+            | Self::BearerExpired
+            | Self::BearerRejected(_)
+            | Self::BearerEnded(_)
+            | Self::BearerUnknown => "bearer",
+            _ => self.label(),
+        }
+    }
 
     /// The refusal's fixed name in logs and metrics; of a token, the true reason, which the caller is not told.
     pub(super) fn label(&self) -> &'static str {

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use tickgate::token::{RefreshKey, SessionKey, TransportMasterKey};
+use tickgate::token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey};
 
 #[cfg(unix)]
 use super::process::mode;

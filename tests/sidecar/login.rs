@@ -248,10 +248,8 @@ async fn what_is_switched_off_or_no_address_is_refused() {
     let stage = stage.down().await.start().await;
     for bad in ["", "ada", "ada@example.com\r\nBcc: eve@example.com"] {
         let email = bad.to_owned();
-        let asked = stage
-            .auth
-            .clone()
-            .request_otp(proto::RequestOtpRequest { email });
+        let mut auth = stage.auth.clone();
+        let asked = auth.request_otp(proto::RequestOtpRequest { email });
         assert_eq!(code_of(asked.await), Code::InvalidArgument, "{bad}");
     }
     let none = stage

@@ -18,7 +18,7 @@ use crate::{
 use super::{
     super::{
         login::{
-            Proven,
+            Methods, Proven,
             address::EmailAddress,
             password::{self, Password},
             verification::{Verifications, address_of, secret},
@@ -47,10 +47,31 @@ impl AuthApi {
         &self,
         request: Request<proto::LoginRequest>,
     ) -> Result<LoggedIn, Refusal> {
+        let asked = request.get_ref().method.as_ref();
+        let method = asked.map_or("none", Methods::name_of);
+        let logged_in = self.prove_and_start(method, request).await;
+        logged_in.inspect_err(|refusal| self.refused(method, refusal))
+    }
+
+    /// Counts and logs what was refused; not who asks too often, since that would be logged too often.
+    fn refused(&self, method: &'static str, refusal: &Refusal) {
+        let reason = refusal.of_login();
+        self.sessions.counters.refused_logins.count(reason);
+        if !matches!(refusal, Refusal::TooManyLogins { .. }) {
+            tracing::info!(method, reason, "login refused");
+        }
+    }
+
+    async fn prove_and_start(
+        &self,
+        method: &'static str,
+        request: Request<proto::LoginRequest>,
+    ) -> Result<LoggedIn, Refusal> {
         let origin = match &request.get_ref().method {
             // It is there on loopback alone.
             Some(Method::Dev(_)) => None,
-            _ => Some(self.limited("login", &request)?),
+            // Whoever has used up one way is let in by another.
+            _ => Some(self.limited(method, &request)?),
         };
         let (metadata, _, proto::LoginRequest { method, link }) = request.into_parts();
         // Before anything is used up: whoever is nobody can link nothing.
@@ -58,10 +79,7 @@ impl AuthApi {
             true => Some(self.linking(&metadata).await?),
             false => None,
         };
-        let proven = self.methods.prove(method).await;
-        let proven = proven.inspect_err(|refusal| {
-            self.sessions.counters.refused_logins.count(refusal.label());
-        })?;
+        let proven = self.methods.prove(method).await?;
         if let Some(caller) = caller {
             let (player, generation) = (caller.player.id, caller.session.player_generation);
             self.link(player, generation, &proven, proven.join())
@@ -171,7 +189,8 @@ impl AuthApi {
         &self,
         request: Request<proto::ConsumeVerificationRequest>,
     ) -> Result<proto::ConsumeVerificationResponse, Refusal> {
-        let origin = self.limited("consume_verification", &request)?;
+        let origin = self.limited("consume_verification", &request);
+        let origin = origin.inspect_err(|refusal| self.refused("mailed link", refusal))?;
         let proto::ConsumeVerificationRequest { token, purpose } = request.into_inner();
         let token = secret(token);
         let used = match purpose {
@@ -182,9 +201,7 @@ impl AuthApi {
                 allowed: "one of: new_password, email_change (true)",
             }),
         };
-        used.inspect_err(|refusal| {
-            self.sessions.counters.refused_logins.count(refusal.label());
-        })
+        used.inspect_err(|refusal| self.refused("mailed link", refusal))
     }
 
     async fn set_password(

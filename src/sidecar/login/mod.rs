@@ -107,6 +107,17 @@ impl Methods {
         Password::NAME,
     ];
 
+    /// What the method that the caller asks for is called.
+    pub(super) fn name_of(asked: &Asked) -> &'static str {
+        match asked {
+            Asked::Dev(_) => DevLogin::NAME,
+            Asked::Otp(_) => Otp::NAME,
+            Asked::DeviceKey(_) => DeviceKey::NAME,
+            Asked::MagicLink(_) => MagicLink::NAME,
+            Asked::Password(_) => Password::NAME,
+        }
+    }
+
     /// Proves an account by the method that the caller asks for.
     pub(super) async fn prove(&self, asked: Option<Asked>) -> Result<Proven, Refusal> {
         match asked {

@@ -74,19 +74,17 @@ impl Verifications {
         let room = self.mailer.room()?;
         let payload = Payload::new(payload).ok_or(Refusal::Email("email"))?;
         let expires_at = self.clock.wall().after(self.life(purpose));
-        let token = loop {
-            let token = draw::text::<TOKEN_BYTES>()?;
-            let entry = OneTime {
-                key: self.hash(&token),
-                purpose,
-                payload: payload.clone(),
-                expires_at,
-            };
-            // Of 256 random bits, no two are the same; were they, this one would be the other's.
-            if self.store.issue(entry).await? == Issued::Issued {
-                break token;
-            }
+        let token = draw::text::<TOKEN_BYTES>()?;
+        let entry = OneTime {
+            key: self.hash(&token),
+            purpose,
+            payload,
+            expires_at,
         };
+        // Of 256 random bits, no two are the same. Were they, this one would be the other's, and something other than chance at work.
+        if self.store.issue(entry).await? == Issued::Collision {
+            return Err(Refusal::Store(StoreError::Randomness));
+        }
         room.post(Letter {
             to,
             message: Message::Link { purpose, token },
@@ -143,7 +141,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::ManualTime,
-        sidecar::{SessionLives, mail, tests::START},
+        sidecar::{SessionLives, mail, purge_once, tests::START},
         store::memory::MemoryStore,
     };
 
@@ -161,6 +159,21 @@ mod tests {
             magic_link_life: 10 * MINUTE,
         };
         (verifications, outbox, time)
+    }
+
+    async fn mailed(
+        all: &Verifications,
+        outbox: &mut mail::Outbox,
+        purpose: OneTimePurpose,
+    ) -> Zeroizing<String> {
+        let to: EmailAddress = "ada@example.com".parse().unwrap();
+        let end = all.mail(purpose, to, b"payload".to_vec()).await.unwrap();
+        let letter = outbox.next_letter().await;
+        assert_eq!(letter.expires_at, end);
+        match letter.message {
+            Message::Link { token, .. } => token,
+            Message::Code(_) => panic!("no link"),
+        }
     }
 
     async fn refused(all: &Verifications, token: &str, purpose: OneTimePurpose) -> &'static str {
@@ -205,6 +218,32 @@ mod tests {
             assert_eq!(refused(&all, "", purpose).await, "link_unknown");
             time.advance(life);
             assert_eq!(refused(&all, &tokens[1], purpose).await, "link_expired");
+        }
+    }
+
+    /// What was used, and what came too late, is told from a forgery for an hour after its end, whatever is purged meanwhile.
+    #[tokio::test]
+    async fn what_is_over_is_told_from_a_forgery_for_an_hour() {
+        let (all, mut outbox, time) = verifications();
+        for (purpose, life) in [
+            (OneTimePurpose::MagicLink, 10 * MINUTE),
+            (OneTimePurpose::PasswordReset, 30 * MINUTE),
+            (OneTimePurpose::EmailChange, 24 * 60 * MINUTE),
+        ] {
+            let used = mailed(&all, &mut outbox, purpose).await;
+            let late = mailed(&all, &mut outbox, purpose).await;
+            all.spend(&used, purpose).await.unwrap();
+            time.advance(life + 60 * MINUTE);
+            purge_once(&*all.store, all.clock.wall()).await.unwrap();
+            let reason = refused(&all, &used, purpose).await;
+            assert_eq!(reason, "link_already_used", "{purpose:?}");
+            let reason = refused(&all, &late, purpose).await;
+            assert_eq!(reason, "link_expired", "{purpose:?}");
+            time.advance(Duration::from_millis(1));
+            purge_once(&*all.store, all.clock.wall()).await.unwrap();
+            for gone in [&used, &late] {
+                assert_eq!(refused(&all, gone, purpose).await, "link_unknown");
+            }
         }
     }
 }

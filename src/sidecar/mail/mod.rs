@@ -130,6 +130,7 @@ impl Post {
         clock: Clock,
         counters: Arc<Counters>,
     ) -> Result<Self, MailError> {
+        config.check()?;
         let MailConfig {
             from,
             game,

@@ -13,13 +13,32 @@ use crate::sidecar::EmailAddress;
 pub struct MailConfig {
     /// Whom it is from.
     pub from: EmailAddress,
-    /// What the game is called in it.
+    /// What the game is called in it: 1 to 64 bytes without control characters.
     pub game: String,
     /// Where links lead: the studio's page, or the game itself (`mygame://login`). What follows is `#purpose=…&token=…`. Needed by what
-    /// mails links.
+    /// mails links. Printable ASCII without `#`, `<`, `>`, `"` and spaces.
     pub link: Option<String>,
     /// The way it leaves.
     pub delivery: Delivery,
+}
+
+/// The longest name of a game in bytes, so that it and what stands around it fit into a subject line.
+const LONGEST_GAME: usize = 64;
+
+impl MailConfig {
+    /// Whether letters can be written with it.
+    pub(super) fn check(&self) -> Result<(), MailError> {
+        let is_short = (1..=LONGEST_GAME).contains(&self.game.len());
+        if !is_short || self.game.chars().any(char::is_control) {
+            return Err(MailError::Game);
+        }
+        let fit = |byte: u8| byte.is_ascii_graphic() && !b"#<>\"".contains(&byte);
+        let is_fit = |link: &String| !link.is_empty() && link.bytes().all(fit);
+        match self.link.as_ref().is_none_or(is_fit) {
+            true => Ok(()),
+            false => Err(MailError::Link),
+        }
+    }
 }
 
 /// The way mail leaves.
@@ -87,6 +106,14 @@ pub enum MailError {
     /// TLS cannot be set up for this relay.
     #[error("TLS cannot be set up for the mail relay: check its name and smtp_ca")]
     Tls,
+    /// What the game is called does not fit into a letter's head.
+    #[error("what the game is called in letters is 1 to 64 bytes without control characters")]
+    Game,
+    /// Where links are to lead does not fit into a letter.
+    #[error(
+        "where links in letters lead is printable ASCII without '#', '<', '>', '\"' and spaces"
+    )]
+    Link,
     /// The spool folder cannot be made.
     #[error("the mail spool {} cannot be made", path.display())]
     Spool {
@@ -103,6 +130,8 @@ impl MailError {
         match self {
             Self::PlainText => "mail_plain_text",
             Self::Tls => "mail_tls",
+            Self::Game => "mail_game",
+            Self::Link => "mail_link",
             Self::Spool { .. } => "mail_spool",
         }
     }

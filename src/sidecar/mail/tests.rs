@@ -297,6 +297,36 @@ async fn a_spooled_letter_is_a_file_for_its_owner_alone() {
 }
 
 #[test]
+fn what_cannot_stand_in_a_letter_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = |game: &str, link: &str| {
+        let config = MailConfig {
+            from: "no-reply@example.com".parse().unwrap(),
+            game: game.to_owned(),
+            link: Some(link.to_owned()),
+            delivery: Delivery::Spool(folder.path().join("mail")),
+        };
+        let time = ManualTime::starting_at(START);
+        let post = Post::new(config, time.clock(), Arc::new(Counters::new()));
+        post.err().map(|error| error.label())
+    };
+    let link = "https://game.example.com/in";
+    assert_eq!(started("Foo", link), None);
+    for game in ["", "Foo\r\nBcc: eve@example.org", &"x".repeat(65)] {
+        assert_eq!(started(game, link), Some("mail_game"), "{game:?}");
+    }
+    for link in [
+        "",
+        "https://x/#",
+        "https://x/\"",
+        "https://x/ y",
+        "https://x/\n",
+    ] {
+        assert_eq!(started("Foo", link), Some("mail_link"), "{link:?}");
+    }
+}
+
+#[test]
 fn mail_leaves_the_machine_under_tls_alone() {
     let smtp = |host: &str, security| {
         Transport::new(Delivery::Smtp(SmtpConfig {

@@ -19,7 +19,7 @@ use crate::{
 use super::{
     EmbeddedStore,
     changes::{Changes, PURGE_STEP},
-    tables::{self, decode},
+    tables::{self, Owner, decode},
 };
 
 /// What an entry is, as the tables' keys have it. Fixed for ever.
@@ -392,13 +392,19 @@ pub(super) fn identity_record(identity: &Identity) -> proto::IdentityRecord {
     }
 }
 
+/// As much is done for an account that is nobody's as for one that is somebody's.
 fn read_account(
     transaction: &ReadTransaction,
     identity: &Identity,
 ) -> Result<Option<Account>, StoreError> {
-    let Some((player, record, password)) = tables::read_player_of(transaction, identity)? else {
+    let Some((owner, is_known)) = tables::read_owner(transaction, identity)? else {
         return Ok(None);
     };
+    let Owner {
+        id,
+        record,
+        password,
+    } = owner;
     let password = password
         .map(|phc| String::from_utf8(phc).map_err(|_| StoreError::Record("passwords")))
         .transpose()?;
@@ -406,10 +412,11 @@ fn read_account(
         provider: identity.provider,
         subject: identity.subject,
     });
-    Ok(Some(Account {
-        player,
+    let account = std::hint::black_box(Account {
+        player: id,
         generation: PlayerGeneration(record.generation),
         password,
         identities: identities.collect(),
-    }))
+    });
+    Ok(is_known.then_some(account))
 }

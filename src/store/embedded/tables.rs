@@ -165,21 +165,37 @@ pub(super) fn read_record(
     Ok(Some((found, record)))
 }
 
-/// The player that an account is, with the record and what there is of a password.
-pub(super) fn read_player_of(
+/// A player, with the record and what there is of a password.
+pub(super) struct Owner {
+    pub(super) id: PlayerId,
+    pub(super) record: proto::PlayerRecord,
+    pub(super) password: Option<Vec<u8>>,
+}
+
+/// The player that an account is, and whether it really is: for an account that is nobody's, somebody else is read. So whoever does the
+/// same with both does not tell by the time which it was.
+pub(super) fn read_owner(
     transaction: &ReadTransaction,
     identity: &Identity,
-) -> Result<Option<(PlayerId, proto::PlayerRecord, Option<Vec<u8>>)>, StoreError> {
+) -> Result<Option<(Owner, bool)>, StoreError> {
     let key = (identity.provider.as_str(), identity.subject.as_str());
     let identities = transaction.open_table(IDENTITIES)?;
-    let Some(id) = identities.get(key)?.map(|id| id.value()) else {
+    let players = transaction.open_table(PLAYERS)?;
+    let passwords = transaction.open_table(PASSWORDS)?;
+    let somebody = match passwords.first()? {
+        Some((id, _)) => Some(id.value()),
+        None => players.first()?.map(|(id, _)| id.value()),
+    };
+    let known = identities.get(key)?.map(|id| id.value());
+    let Some(id) = known.or(somebody) else {
         return Ok(None);
     };
-    let record = player(&transaction.open_table(PLAYERS)?, PlayerId(id))?;
-    let record = record.ok_or(StoreError::Record("players"))?;
-    let passwords = transaction.open_table(PASSWORDS)?;
-    let password = passwords.get(id)?.map(|phc| phc.value().to_vec());
-    Ok(Some((PlayerId(id), record, password)))
+    let owner = Owner {
+        id: PlayerId(id),
+        record: player(&players, PlayerId(id))?.ok_or(StoreError::Record("players"))?,
+        password: passwords.get(id)?.map(|phc| phc.value().to_vec()),
+    };
+    Ok(Some((owner, known.is_some())))
 }
 
 /// Up to `limit` sessions with an id below `before`, newest first, of one player or of all.
