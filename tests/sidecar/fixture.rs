@@ -27,7 +27,7 @@ pub(crate) use tickgate::{
     rpc,
     sidecar::{
         Delivery, Environment, LoginConfig, LoginLimits, MIN_REFRESHES_PER_MINUTE, MailConfig,
-        MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice,
+        MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice, TokenKeys,
     },
     tls::Identity,
     token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey},
