@@ -114,12 +114,13 @@ impl<K: OperatorKey> KeyFile<K> {
     /// [`InvalidKeyFile`]
     pub fn parse(text: &str) -> Result<Self, InvalidKeyFile> {
         // Editors and shells end a file with a newline.
-        let whole = text.trim();
-        if whole.split_whitespace().nth(1).is_none() {
+        let mut lines = text.lines().map(str::trim).filter(|line| counts(line));
+        let first = lines.next().unwrap_or_default();
+        if lines.next().is_none() && !first.contains(char::is_whitespace) {
             return Ok(Self {
                 next: None,
                 current: KeyEntry {
-                    key: K::from_paserk(whole)?,
+                    key: K::from_paserk(first)?,
                     epoch: FIRST_EPOCH,
                     since: None,
                 },
@@ -129,7 +130,7 @@ impl<K: OperatorKey> KeyFile<K> {
         let (mut next, mut current, mut previous) = (None, None, None);
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+            if !counts(line) {
                 continue;
             }
             let malformed = InvalidKeyFile::Line(at.saturating_add(1));
@@ -268,6 +269,11 @@ impl<K: OperatorKey> KeyFile<K> {
         }
         Ok(())
     }
+}
+
+/// Whether a line is more than a comment.
+fn counts(line: &str) -> bool {
+    !line.is_empty() && !line.starts_with('#')
 }
 
 /// A role, a key and its fields; nothing where the line has another shape.
