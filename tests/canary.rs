@@ -25,9 +25,9 @@ use base64::{
 use tickgate::{
     client::{Account, Backend, ClientKey, Endpoint, SecretToken, Session, Target, Ticket, Wait},
     config::write_key_file,
-    role::{FIRST_EPOCH, dev::DevJson},
+    role::dev::DevJson,
     tls::{self, Identity},
-    token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey, read_connect},
+    token::{FIRST_EPOCH, LoginKey, RefreshKey, SessionKey, TransportMasterKey, read_connect},
 };
 
 /// What must not be found, and what it is.

@@ -43,8 +43,8 @@ const MANY: usize = 1_000;
 
 async fn stack() -> Stack {
     Stack::start_with(|config| {
-        config.session_key = SessionKey::from_bytes(&SESSION_KEY);
-        config.refresh_key = RefreshKey::from_bytes(&REFRESH_KEY);
+        config.keys.session = SessionKey::from_bytes(&SESSION_KEY).into();
+        config.keys.refresh = RefreshKey::from_bytes(&REFRESH_KEY).into();
         // It is what becomes of all of them that is looked for here.
         config.refreshes_per_minute = 6_000;
     })

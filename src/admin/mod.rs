@@ -3,6 +3,7 @@
 //! What is told comes from a [`Source`], which the gateway and the sidecar each have; [`serve`] tells it. docs/OPERATIONS.md lists
 //! every metric.
 
+mod files;
 mod scrape;
 mod serve;
 
@@ -10,6 +11,7 @@ mod serve;
 mod tests;
 
 pub use self::{
+    files::{FileGroup, FileHealth, WithFiles},
     scrape::{Reading, Readings, Scrape},
     serve::serve,
 };
@@ -26,6 +28,10 @@ pub trait Source: Send + Sync + 'static {
     fn is_live(&self) -> bool;
     /// Why it cannot serve newcomers now, as fixed labels; empty when it can.
     fn hindrances(&self) -> Vec<&'static str>;
+    /// What somebody should look into though it serves, as fixed labels.
+    fn warnings(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
     /// Whether it can serve newcomers now.
     fn is_ready(&self) -> bool {
         self.hindrances().is_empty()

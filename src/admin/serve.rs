@@ -166,11 +166,19 @@ impl Pages {
 
     fn ready(&self) -> Response<Page> {
         let hindrances = self.source.hindrances();
-        if hindrances.is_empty() {
+        let warnings = self.source.warnings();
+        if !hindrances.is_empty() {
+            let all = [hindrances, warnings].concat().join(", ");
+            return text_page(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("not ready: {all}"),
+            );
+        }
+        if warnings.is_empty() {
             return text_page(StatusCode::OK, "ready");
         }
-        let line = format!("not ready: {}", hindrances.join(", "));
-        text_page(StatusCode::SERVICE_UNAVAILABLE, &line)
+        let line = format!("ready, but: {}", warnings.join(", "));
+        text_page(StatusCode::OK, &line)
     }
 }
 

@@ -16,8 +16,10 @@ pub(super) enum Exit {
     Fenced = 3,
     /// The sidecar knows nothing of that name.
     NotFound = 4,
-    /// Revoked, but not every gateway has acknowledged it in time.
+    /// Revoked, or published, but not every gateway or sidecar has acknowledged it in time.
     NotAcknowledged = 5,
+    /// A key is to be retired under which there still may be tokens.
+    TooEarly = 6,
 }
 
 /// Why a subcommand failed, as it is told on standard error.

@@ -13,9 +13,13 @@ use tickgate::{
 };
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
+use super::{
+    Global,
+    failure::Failure,
+    rotation::{List, Retire, Rotate},
+};
 
-/// Make the secret keys that tokens are sealed with
+/// Make, rotate and retire the secret keys that tokens are sealed with
 #[derive(Debug, Args)]
 pub(super) struct Keys {
     #[command(subcommand)]
@@ -25,6 +29,9 @@ pub(super) struct Keys {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(Generate),
+    Rotate(Rotate),
+    Retire(Retire),
+    List(List),
 }
 
 /// Make a new key
@@ -44,8 +51,7 @@ enum Command {
         tickgate keys generate login --out certs/login.key\n  \
         export SESSION_KEY=$(tickgate keys generate session)\n\n\
         What to do next: name the file or the environment variable in config.toml, [sidecar] session_key, refresh_key, \
-        transport_key and login_key. To rotate a key, make a new one, and name the old one as previous_session_key or previous_refresh_key until \
-        its tokens have expired. `tickgate dev` needs none of this: it makes its own."
+        transport_key and login_key. `tickgate keys rotate` changes one for a new one while everything runs. `tickgate dev` needs none of this: it makes its own."
 )]
 struct Generate {
     /// What the key is for
@@ -105,9 +111,13 @@ impl For {
 }
 
 impl Keys {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let Command::Generate(generate) = self.command;
-        generate.run()
+    pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.command {
+            Command::Generate(generate) => generate.run(),
+            Command::Rotate(rotate) => rotate.run(global),
+            Command::Retire(retire) => retire.run(global),
+            Command::List(list) => list.run(global),
+        }
     }
 }
 

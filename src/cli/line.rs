@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use tickgate::{
     client::{Admin, CallError},
-    config::{Config, Sidecar},
+    config::{Config, Session, Sidecar},
     role::dev::DevJson,
     tls::{self, Identity},
 };
@@ -58,6 +58,8 @@ pub(super) struct Place {
     key: PathBuf,
     /// Where that was found, for errors.
     origin: String,
+    /// How long its tokens live.
+    pub(super) session: Session,
     /// Where the sidecar's own keys are.
     pub(super) sidecar: Sidecar,
 }
@@ -114,6 +116,15 @@ impl Line {
 }
 
 impl Place {
+    /// Another sidecar, to be shown the same certificate.
+    pub(super) fn at(self, url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            origin: "the command line".to_owned(),
+            ..self
+        }
+    }
+
     fn of_development(directory: &Path, json: DevJson, global: &Global) -> Result<Self, Failure> {
         let config = global.config()?.into_development(directory, true);
         Ok(Self {
@@ -122,13 +133,15 @@ impl Place {
             certificate: json.admin_certificate,
             key: json.admin_key,
             origin: format!("the development stack in {}", directory.display()),
+            session: config.session,
             sidecar: config.sidecar,
         })
     }
 
     fn configured(global: &Global) -> Result<Self, Failure> {
-        let config: Config = global.config()?;
-        let sidecar = config.sidecar;
+        let Config {
+            session, sidecar, ..
+        } = global.config()?;
         let origin = match global.config_path() {
             Some(path) => format!("[sidecar] admin_listen in {}", path.display()),
             None => "the default configuration".to_owned(),
@@ -139,6 +152,7 @@ impl Place {
             certificate: sidecar.client_ca.with_file_name("admin.pem"),
             key: sidecar.client_ca.with_file_name("admin.key"),
             origin,
+            session,
             sidecar,
         })
     }

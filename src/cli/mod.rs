@@ -11,6 +11,7 @@ mod keys;
 mod line;
 mod logging;
 mod role;
+mod rotation;
 mod sessions;
 mod sidecar;
 mod table;
@@ -50,11 +51,12 @@ use tickgate::config::{Config, ConfigError, DEFAULT_PATH};
         tickgate gateways list           who is attached, how full; `drain` empties one\n  \
         tickgate sessions list           who is logged in, and where they play; `revoke` ends a session\n  \
         tickgate explain PLAYER          why a player was refused, was removed, or is in\n  \
-        tickgate token inspect -         what a token is and claims\n\n\
+        tickgate token inspect -         what a token is and claims\n  \
+        tickgate keys rotate transport   a new key while everything runs; `retire` drops the old one, `list` shows both\n\n\
         The operators' commands find the sidecar by one rule: what you name counts (--admin URL with --ca, --cert and --key, or \
         --state-dir, or --config); if you name nothing, the development stack that runs in ./.tickgate, or else ./config.toml.\n\n\
         Exit codes: 0 all went well, 1 it failed while running, 2 wrong arguments or configuration, 3 the gateway was fenced off, \
-        4 no such session, player or gateway, 5 revoked but not acknowledged by every gateway in time."
+        4 no such session, player or gateway, 5 revoked or published but not acknowledged by everybody in time, 6 too early to retire a key."
 )]
 struct Cli {
     #[command(flatten)]
@@ -120,7 +122,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Sidecar(sidecar) => sidecar.run(&global),
         Command::Gateway(gateway) => gateway.run(&global),
         Command::Certs(certs) => certs.run(),
-        Command::Keys(keys) => keys.run(),
+        Command::Keys(keys) => keys.run(&global),
         Command::Token(token) => token.run(&global),
         Command::Sessions(sessions) => sessions.run(&global),
         Command::Gateways(gateways) => gateways.run(&global),

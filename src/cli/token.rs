@@ -10,11 +10,10 @@ use tickgate::{
     clock::{Clock, Timestamp},
     config::KeysAtHand,
     id::{GatewayId, Incarnation},
-    role::FIRST_EPOCH,
     tls,
     token::{
-        ConnectClaims, KeyId, LEEWAY, MAX_TOKEN, RefreshClaims, Rejection, SessionClaims,
-        named_key, read_connect, read_refresh, read_session,
+        ConnectClaims, KeyId, LEEWAY, MAX_TOKEN, MasterKey, RefreshClaims, Rejection,
+        SessionClaims, named_key, read_connect, read_refresh, read_session,
     },
 };
 use zeroize::Zeroizing;
@@ -156,39 +155,46 @@ impl Inspect {
             outcome: Err(Rejection::UnknownKey),
             notes: Vec::new(),
         };
-        for (age, key) in ["the", "the previous"].into_iter().zip(session) {
+        for key in session {
             match key {
-                Ok(key) if key.id() == kid => {
+                Ok((role, key)) if key.id() == kid => {
                     let outcome = read_session(&key, token).map(Claims::Session);
-                    return Ok(findings.under(format!("{age} session key"), outcome));
+                    return Ok(findings.under(format!("the {role} session key"), outcome));
                 }
                 Ok(_) => {}
                 Err(error) => findings.notes.push(error.to_string()),
             }
         }
-        for (age, key) in ["the", "the previous"].into_iter().zip(refresh) {
+        for key in refresh {
             match key {
-                Ok(key) if key.id() == kid => {
+                Ok((role, key)) if key.id() == kid => {
                     let outcome = read_refresh(&key, token).map(Claims::Refresh);
-                    return Ok(findings.under(format!("{age} refresh key"), outcome));
+                    return Ok(findings.under(format!("the {role} refresh key"), outcome));
                 }
                 Ok(_) => {}
                 Err(error) => findings.notes.push(error.to_string()),
             }
         }
-        let master = match transport {
-            Ok(master) => master,
-            Err(error) => {
-                findings.notes.push(error.to_string());
-                return Ok(findings);
+        let mut masters = Vec::new();
+        for master in transport {
+            match master {
+                Ok(master) => masters.push(master),
+                Err(error) => {
+                    findings.notes.push(error.to_string());
+                    return Ok(findings);
+                }
             }
-        };
+        }
         for (gateway, incarnation) in self.processes(place, &mut findings.notes) {
-            let key = master.derive(&gateway, incarnation, FIRST_EPOCH);
-            if key.id() == kid {
-                let outcome = read_connect(&key, &gateway, token);
-                let name = format!("the transport key of gateway {gateway}, process {incarnation}");
-                return Ok(findings.under(name, outcome.map(Box::new).map(Claims::Connect)));
+            for (role, MasterKey { epoch, key }) in &masters {
+                let key = key.derive(&gateway, incarnation, *epoch);
+                if key.id() == kid {
+                    let outcome = read_connect(&key, &gateway, token);
+                    let name = format!(
+                        "the {role} transport key of gateway {gateway}, process {incarnation}"
+                    );
+                    return Ok(findings.under(name, outcome.map(Box::new).map(Claims::Connect)));
+                }
             }
         }
         Ok(findings)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    About, AttachedGateway, Backend, CallError, Explanation, ListedSession, Revoked, Wait,
+    About, AttachedGateway, Backend, CallError, Explanation, KeyList, ListedSession, Revoked, Wait,
     call::{CALL_DEADLINE, within},
     listed::listed,
 };
@@ -164,6 +164,17 @@ impl Admin {
         };
         let answer = within(CALL_DEADLINE, self.0.client().drain_gateway(request)).await?;
         Ok(answer.seats)
+    }
+
+    /// The keys that the sidecar seals and opens tokens with, by id.
+    ///
+    /// # Errors
+    /// [`CallError::Denied`] for who is no operator.
+    pub async fn list_keys(&self) -> Result<KeyList, CallError> {
+        let request = proto::ListKeysRequest {};
+        within(CALL_DEADLINE, self.0.client().list_keys(request))
+            .await?
+            .try_into()
     }
 
     /// Asks why a player was refused, was removed, or is in; or what a gateway refused that names nobody.

@@ -1,6 +1,6 @@
 //! Sessions and gateways as the sidecar lists them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     CallError,
@@ -10,6 +10,7 @@ use crate::{
     clock::Timestamp,
     id::{GatewayId, Incarnation, PlayerId, Revision, SessionId},
     proto,
+    token::{KeyId, KeyRole},
 };
 
 /// A session as its owner and operators see it.
@@ -77,6 +78,77 @@ impl TryFrom<proto::SessionInfo> for ListedSession {
 /// Sessions as an answer lists them.
 pub(super) fn listed(sessions: Vec<proto::SessionInfo>) -> Result<Vec<ListedSession>, CallError> {
     sessions.into_iter().map(ListedSession::try_from).collect()
+}
+
+/// A key that tokens are sealed or opened with, as the sidecar tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedKey {
+    /// What it is for: "session", "refresh" or "transport".
+    pub purpose: String,
+    /// What it does now.
+    pub role: KeyRole,
+    /// Its public name; of a transport key the master's.
+    pub id: KeyId,
+    /// The number of a transport key; else 0.
+    pub epoch: u32,
+    /// For how long after its making a token under it may still be accepted.
+    pub opens_for: Duration,
+    /// When that sidecar last made a token under it; none that it knows of.
+    pub sealed_at: Option<Timestamp>,
+    /// Of a transport key: attached gateways that do not hold it yet.
+    pub outstanding: Vec<GatewayId>,
+}
+
+/// The keys of a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyList {
+    /// By purpose; of each the current key, previous ones, and the next.
+    pub keys: Vec<ListedKey>,
+    /// The sidecar's time.
+    pub at: Timestamp,
+}
+
+impl TryFrom<proto::ListKeysResponse> for KeyList {
+    type Error = CallError;
+
+    fn try_from(answer: proto::ListKeysResponse) -> Result<Self, CallError> {
+        let proto::ListKeysResponse { keys, time_ms } = answer;
+        Ok(Self {
+            keys: keys
+                .into_iter()
+                .map(ListedKey::try_from)
+                .collect::<Result<_, _>>()?,
+            at: Timestamp(time_ms),
+        })
+    }
+}
+
+impl TryFrom<proto::TokenKey> for ListedKey {
+    type Error = CallError;
+
+    fn try_from(key: proto::TokenKey) -> Result<Self, CallError> {
+        let proto::TokenKey {
+            purpose,
+            role,
+            id,
+            epoch,
+            opens_for_ms,
+            sealed_at_ms,
+            outstanding,
+        } = key;
+        Ok(Self {
+            purpose,
+            role: role.parse().map_err(|_| CallError::Malformed("key role"))?,
+            id: id.parse().map_err(|_| CallError::Malformed("key id"))?,
+            epoch,
+            opens_for: Duration::from_millis(opens_for_ms),
+            sealed_at: Some(Timestamp(sealed_at_ms)).filter(|at| at.0 > 0),
+            outstanding: outstanding
+                .iter()
+                .map(|id| gateway_id(id))
+                .collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 /// A gateway that is attached to the sidecar now.

@@ -66,7 +66,7 @@ pub use handshake::{Handshaken, HelloOptions};
 pub use join::{JoinError, Patience, join};
 pub use keeper::{Kept, RefreshPolicy, SessionKeeper};
 pub use key::{ClientKey, KeyError};
-pub use listed::{AttachedGateway, ListedSession};
+pub use listed::{AttachedGateway, KeyList, ListedKey, ListedSession};
 pub use play::{End, Event, Events, Persistence, Play, PlayOptions, Tickets};
 pub use secret::SecretToken;
 pub use ticket::{MalformedTicket, Target, Ticket};

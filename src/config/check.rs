@@ -40,6 +40,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
         "1s to 24h, no longer than session.absolute",
     ),
     ("session.connect_life", "1s to 5m"),
+    ("session.longest_connect_life", "session.connect_life to 5m"),
     ("sidecar.auth_listen", LISTEN),
     ("sidecar.control_listen", LISTEN),
     ("sidecar.admin_listen", LISTEN),
@@ -265,11 +266,17 @@ impl Check {
                 );
             }
         }
-        self.duration(
-            "session.connect_life",
-            session.connect_life,
-            SECOND..=MAX_CONNECT_LIFE,
-        );
+        let life = session.connect_life;
+        let longest = session.longest_connect_life;
+        let bounds = SECOND..=MAX_CONNECT_LIFE;
+        let sound = self.duration("session.connect_life", life, bounds.clone());
+        let key = "session.longest_connect_life";
+        if self.duration(key, longest, bounds) && sound && longest < life {
+            let longest = humantime::format_duration(longest);
+            let life = humantime::format_duration(life);
+            let fault = format!("{longest} is shorter than session.connect_life ({life})");
+            self.fault(key, fault);
+        }
     }
 
     fn sidecar(&mut self, sidecar: &schema::Sidecar) {

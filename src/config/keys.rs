@@ -9,27 +9,27 @@ use std::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{KeySource, Mail, Redis, Sidecar, Store};
+use super::{
+    KeySource, Mail, Redis, Sidecar, Store,
+    key_file::{InvalidKeyFile, KeyEntry, KeyFile},
+};
 use crate::{
     store::RedisSettings,
     token::{
-        self, InvalidKey, LoginKey, Purpose, RefreshKey, SessionKey, SharedKey, TransportMasterKey,
+        self, KeyRole, LoginKey, MasterKey, OperatorKey, Purpose, RefreshKey, Rotating, SessionKey,
+        SharedKey, TransportMasterKey,
     },
 };
 
 /// The keys that a sidecar seals tokens with.
 #[derive(Debug)]
 pub struct SidecarKeys {
-    /// Seals session tokens.
-    pub session: SessionKey,
-    /// Opens those that were sealed before the last rotation.
-    pub previous_session: Option<SessionKey>,
-    /// Seals refresh tokens.
-    pub refresh: RefreshKey,
-    /// Opens those that were sealed before the last rotation.
-    pub previous_refresh: Option<RefreshKey>,
-    /// Every gateway process's connect-token key is derived from it.
-    pub transport: TransportMasterKey,
+    /// Session tokens'.
+    pub session: Rotating<SessionKey>,
+    /// Refresh tokens'.
+    pub refresh: Rotating<RefreshKey>,
+    /// From these every gateway process's connect-token keys are derived.
+    pub transport: Rotating<MasterKey>,
     /// Hashes what the ways to log in keep.
     pub login: LoginKey,
 }
@@ -64,7 +64,7 @@ pub enum KeyError {
         /// Where the text is.
         place: KeySource,
         /// Why not.
-        source: InvalidKey,
+        source: InvalidKeyFile,
     },
     /// A key was to be made and could not be written.
     #[error("a new {purpose} key cannot be written to {place}")]
@@ -109,94 +109,127 @@ impl Sidecar {
     /// # Errors
     /// [`KeyError`]; nothing was started and nothing needs undoing.
     pub fn load_keys(&self) -> Result<SidecarKeys, KeyError> {
-        let loader = |purpose: Purpose, place| Loader {
-            purpose: name(purpose),
-            place,
-            generate: None,
+        let previous_session = self.previous_session_key.as_ref();
+        let previous_refresh = self.previous_refresh_key.as_ref();
+        let login = Loader {
+            purpose: name(LoginKey::PURPOSE),
+            place: &self.login_key,
+            generate: self
+                .generate_keys
+                .then_some(|| LoginKey::generate().to_paserk()),
         };
-        let made = |purpose, place, generate: fn() -> Zeroizing<String>| Loader {
-            generate: self.generate_keys.then_some(generate),
-            ..loader(purpose, place)
-        };
-        let session = made(SessionKey::PURPOSE, &self.session_key, || {
-            SessionKey::generate().to_paserk()
-        });
-        let refresh = made(RefreshKey::PURPOSE, &self.refresh_key, || {
-            RefreshKey::generate().to_paserk()
-        });
-        let transport = made(TransportMasterKey::PURPOSE, &self.transport_key, || {
-            TransportMasterKey::generate().to_paserk()
-        });
-        let login = made(LoginKey::PURPOSE, &self.login_key, || {
-            LoginKey::generate().to_paserk()
-        });
-        let previous_session = self
-            .previous_session_key
-            .as_ref()
-            .map(|place| loader(SessionKey::PURPOSE, place).load(SessionKey::from_paserk));
-        let previous_refresh = self
-            .previous_refresh_key
-            .as_ref()
-            .map(|place| loader(RefreshKey::PURPOSE, place).load(RefreshKey::from_paserk));
         let keys = SidecarKeys {
-            session: session.load(SessionKey::from_paserk)?,
-            previous_session: previous_session.transpose()?,
-            refresh: refresh.load(RefreshKey::from_paserk)?,
-            previous_refresh: previous_refresh.transpose()?,
-            transport: transport.load(TransportMasterKey::from_paserk)?,
-            login: login.load(LoginKey::from_paserk)?,
+            session: self.load_rotating(&self.session_key, previous_session, |entry| entry.key)?,
+            refresh: self.load_rotating(&self.refresh_key, previous_refresh, |entry| entry.key)?,
+            transport: self.load_rotating(&self.transport_key, None, numbered)?,
+            login: login.load(|text| Ok(LoginKey::from_paserk(text.trim())?))?,
         };
         keys.ensure_unshared()?;
         Ok(keys)
     }
+
+    /// The keys of one purpose: those of a file, and, behind them, one that is configured as their predecessor.
+    fn load_rotating<K: OperatorKey, T>(
+        &self,
+        place: &KeySource,
+        previous: Option<&KeySource>,
+        make: fn(KeyEntry<K>) -> T,
+    ) -> Result<Rotating<T>, KeyError> {
+        let loader = Loader {
+            purpose: name(K::PURPOSE),
+            place,
+            generate: self.generate_keys.then_some(|| K::generate().to_paserk()),
+        };
+        let mut keys = loader.load(KeyFile::<K>::parse)?.into_rotating(make);
+        if let Some(place) = previous {
+            keys.previous.push(make(load_key_file::<K>(place)?.current));
+        }
+        Ok(keys)
+    }
+
+    /// The files that the keys of tokens come from, which may change while a sidecar runs.
+    pub fn key_files(&self) -> impl Iterator<Item = &Path> {
+        let previous = [&self.previous_session_key, &self.previous_refresh_key];
+        [&self.session_key, &self.refresh_key, &self.transport_key]
+            .into_iter()
+            .chain(previous.into_iter().flatten())
+            .filter_map(KeySource::file)
+    }
 }
 
-/// Those of a sidecar's keys that are there to look at tokens with; each may be missing.
+/// Reads the keys of one purpose from where they are.
+///
+/// # Errors
+/// [`KeyError`]
+pub fn load_key_file<K: OperatorKey>(place: &KeySource) -> Result<KeyFile<K>, KeyError> {
+    let loader = Loader {
+        purpose: name(K::PURPOSE),
+        place,
+        generate: None,
+    };
+    loader.load(KeyFile::parse)
+}
+
+fn numbered(entry: KeyEntry<TransportMasterKey>) -> MasterKey {
+    MasterKey {
+        epoch: entry.epoch,
+        key: entry.key,
+    }
+}
+
+/// Those of a sidecar's keys that are there to look at tokens with, with their roles; each file may be missing.
 #[derive(Debug)]
 pub struct KeysAtHand {
-    /// Session tokens' keys: the current one, and the one before.
-    pub session: Vec<Result<SessionKey, KeyError>>,
-    /// Refresh tokens' keys: the current one, and the one before.
-    pub refresh: Vec<Result<RefreshKey, KeyError>>,
-    /// The master of the keys for connect tokens.
-    pub transport: Result<TransportMasterKey, KeyError>,
+    /// Session tokens' keys.
+    pub session: Vec<Result<(KeyRole, SessionKey), KeyError>>,
+    /// Refresh tokens' keys.
+    pub refresh: Vec<Result<(KeyRole, RefreshKey), KeyError>>,
+    /// The masters of the keys for connect tokens.
+    pub transport: Vec<Result<(KeyRole, MasterKey), KeyError>>,
 }
 
 impl Sidecar {
     /// Reads the keys that are there; makes none.
     pub fn keys_at_hand(&self) -> KeysAtHand {
-        fn load<K>(
-            purpose: Purpose,
-            place: &KeySource,
-            parse: fn(&str) -> Result<K, InvalidKey>,
-        ) -> Result<K, KeyError> {
-            let loader = Loader {
-                purpose: name(purpose),
-                place,
-                generate: None,
-            };
-            loader.load(parse)
-        }
-        let session = [Some(&self.session_key), self.previous_session_key.as_ref()];
-        let refresh = [Some(&self.refresh_key), self.previous_refresh_key.as_ref()];
+        let (session, refresh) = (&self.session_key, &self.refresh_key);
         KeysAtHand {
-            session: session
-                .into_iter()
-                .flatten()
-                .map(|place| load(SessionKey::PURPOSE, place, SessionKey::from_paserk))
-                .collect(),
-            refresh: refresh
-                .into_iter()
-                .flatten()
-                .map(|place| load(RefreshKey::PURPOSE, place, RefreshKey::from_paserk))
-                .collect(),
-            transport: load(
-                TransportMasterKey::PURPOSE,
-                &self.transport_key,
-                TransportMasterKey::from_paserk,
-            ),
+            session: at_hand(session, self.previous_session_key.as_ref(), |entry| {
+                entry.key
+            }),
+            refresh: at_hand(refresh, self.previous_refresh_key.as_ref(), |entry| {
+                entry.key
+            }),
+            transport: at_hand(&self.transport_key, None, numbered),
         }
     }
+}
+
+/// The keys of a file, and the one that is configured as their predecessor.
+fn at_hand<K: OperatorKey, T>(
+    place: &KeySource,
+    previous: Option<&KeySource>,
+    make: fn(KeyEntry<K>) -> T,
+) -> Vec<Result<(KeyRole, T), KeyError>> {
+    let mut keys = Vec::new();
+    match load_key_file::<K>(place) {
+        Ok(KeyFile {
+            next,
+            current,
+            previous,
+        }) => {
+            let others = [(KeyRole::Previous, previous), (KeyRole::Next, next)];
+            keys.push(Ok((KeyRole::Current, make(current))));
+            for (role, entry) in others {
+                keys.extend(entry.map(|entry| Ok((role, make(entry)))));
+            }
+        }
+        Err(error) => keys.push(Err(error)),
+    }
+    if let Some(place) = previous {
+        let loaded = load_key_file::<K>(place);
+        keys.push(loaded.map(|file| (KeyRole::Previous, make(file.current))));
+    }
+    keys
 }
 
 impl Mail {
@@ -263,28 +296,23 @@ impl SidecarKeys {
     fn ensure_unshared(&self) -> Result<(), SharedKey> {
         let Self {
             session,
-            previous_session,
             refresh,
-            previous_refresh,
             transport,
             login,
         } = self;
-        let mut ids = vec![
-            (SessionKey::PURPOSE, session.id()),
-            (RefreshKey::PURPOSE, refresh.id()),
-            (TransportMasterKey::PURPOSE, transport.id()),
-            (LoginKey::PURPOSE, login.id()),
-        ];
+        let mut ids = vec![(LoginKey::PURPOSE, login.id())];
         ids.extend(
-            previous_session
-                .iter()
-                .map(|key| (SessionKey::PURPOSE, key.id())),
+            session
+                .all()
+                .map(|(_, key)| (SessionKey::PURPOSE, key.id())),
         );
         ids.extend(
-            previous_refresh
-                .iter()
-                .map(|key| (RefreshKey::PURPOSE, key.id())),
+            refresh
+                .all()
+                .map(|(_, key)| (RefreshKey::PURPOSE, key.id())),
         );
+        let masters = transport.all().map(|(_, master)| master.key.id());
+        ids.extend(masters.map(|id| (TransportMasterKey::PURPOSE, id)));
         token::ensure_unshared(&ids)
     }
 }
@@ -306,11 +334,10 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn load<K>(self, parse: fn(&str) -> Result<K, InvalidKey>) -> Result<K, KeyError> {
+    fn load<T>(self, parse: fn(&str) -> Result<T, InvalidKeyFile>) -> Result<T, KeyError> {
         let Self { purpose, place, .. } = self;
         let text = self.text()?;
-        // Editors and shells end a file with a newline.
-        parse(text.trim()).map_err(|source| KeyError::Invalid {
+        parse(&text).map_err(|source| KeyError::Invalid {
             purpose,
             place: place.clone(),
             source,
@@ -411,7 +438,7 @@ pub fn write_key_file(path: &Path, paserk: &str) -> io::Result<()> {
     written.and(removed)
 }
 
-fn write_private(path: &Path, paserk: &str) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, paserk: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -447,9 +474,9 @@ mod tests {
         sidecar.generate_keys = true;
         let made = sidecar.load_keys().unwrap();
         let found = sidecar.load_keys().unwrap();
-        assert_eq!(made.session.id(), found.session.id());
-        assert_eq!(made.refresh.id(), found.refresh.id());
-        assert_eq!(made.transport.id(), found.transport.id());
+        assert_eq!(made.session, found.session);
+        assert_eq!(made.refresh, found.refresh);
+        assert_eq!(made.transport, found.transport);
         assert_eq!(made.login.id(), found.login.id());
     }
 
@@ -465,7 +492,7 @@ mod tests {
 
         write_key_file(place.file().unwrap(), &old.to_paserk()).unwrap();
         let keys = sidecar.load_keys().unwrap();
-        assert_eq!(keys.previous_refresh.unwrap().id(), old.id());
+        assert_eq!(keys.refresh.previous, [old.clone()]);
 
         sidecar.previous_refresh_key = None;
         sidecar.previous_session_key = Some(place);

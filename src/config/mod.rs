@@ -20,6 +20,8 @@
 mod check;
 mod compare;
 mod error;
+mod key_file;
+mod key_replace;
 mod keys;
 mod locate;
 mod schema;
@@ -30,7 +32,9 @@ use std::path::{Path, PathBuf};
 use crate::certs::{DEV_SERVER_NAME, Layout};
 
 pub use error::{ConfigError, Position, Problem};
-pub use keys::{KeyError, KeysAtHand, SidecarKeys, write_key_file};
+pub use key_file::{InvalidKeyFile, KeyEntry, KeyFile, WrongStep};
+pub use key_replace::replace_key_file;
+pub use keys::{KeyError, KeysAtHand, SidecarKeys, load_key_file, write_key_file};
 pub use schema::{
     Activity, Config, Control, Demo, Environment, Gateway, Issuer, Log, LogFormat, Login,
     LoginMethod, Mail, Redis, SamePlayer, Seat, Session, Sidecar,

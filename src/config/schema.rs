@@ -95,6 +95,9 @@ pub struct Session {
     /// How long a connect token lives when nobody asks for another life.
     #[serde(with = "values::duration")]
     pub connect_life: Duration,
+    /// The longest life that a backend may ask for.
+    #[serde(with = "values::duration")]
+    pub longest_connect_life: Duration,
 }
 
 impl Default for Session {
@@ -104,6 +107,7 @@ impl Default for Session {
             absolute: Duration::from_secs(24 * 60 * 60),
             token_life: Duration::from_secs(15 * 60),
             connect_life: Duration::from_secs(30),
+            longest_connect_life: Duration::from_secs(5 * 60),
         }
     }
 }

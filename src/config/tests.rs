@@ -496,6 +496,7 @@ fn the_defaults_are_those_of_gateway_and_sidecar() {
         absolute: session.absolute,
         session_token: session.token_life,
         connect_token: session.connect_life,
+        longest_connect_token: session.longest_connect_life,
     };
     assert_eq!(lives, SessionLives::default());
 }

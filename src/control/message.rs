@@ -9,6 +9,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     id::{Lineage, Revision, SessionId},
+    token::KeyId,
 };
 
 /// What a gateway says.
@@ -43,6 +44,8 @@ pub enum FromGateway {
     },
     /// SHA-256 of the QUIC leaf certificate: current, then next.
     Certificates(Vec<[u8; 32]>),
+    /// It opens tokens under these keys now.
+    KeysHeld(Vec<KeyId>),
     /// What happened, for `explain`.
     Events {
         /// Oldest first.
@@ -67,6 +70,8 @@ pub struct Attach {
     pub seats: Vec<LiveSeat>,
     /// Whether another portion follows.
     pub more_seats: bool,
+    /// The transport keys that this process holds; none on its first attach.
+    pub keys: Vec<KeyId>,
 }
 
 /// A place in a revocation log.

@@ -42,6 +42,7 @@ use tokio::sync::Notify;
 use crate::{
     clock::Timestamp,
     id::{GatewayId, Incarnation, Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
+    token::KeyId,
 };
 
 /// How often each end says that it is there.
@@ -281,11 +282,13 @@ pub trait SidecarHost: Send + Sync + 'static {
     fn time(&self) -> Timestamp;
     /// Idle timeout of sessions.
     fn idle_timeout(&self) -> Duration;
-    /// Registers a gateway process; from now on connect tokens can be minted for it. Replaces an older attachment.
+    /// Registers a gateway process, which holds the keys of these ids; from now on connect tokens can be minted for it. Replaces an
+    /// older attachment.
     async fn attach(
         &self,
         gateway: &GatewayDescription,
         seats: &[LiveSeat],
+        keys: &[KeyId],
     ) -> Result<AttachmentId, AttachRefusal>;
     /// The keys for this gateway process.
     fn keys_for(&self, gateway: &GatewayId, incarnation: Incarnation) -> Vec<CarriedKey>;
@@ -311,6 +314,8 @@ pub trait SidecarHost: Send + Sync + 'static {
     async fn report(&self, attachment: AttachmentId, report: SeatReport);
     /// A gateway has applied the log up to `revision`.
     fn acknowledged(&self, attachment: AttachmentId, revision: Revision);
+    /// A gateway holds the keys of these ids now, and no others: it opens no token under another one.
+    fn keys_held(&self, attachment: AttachmentId, keys: Vec<KeyId>);
     /// The attachment's stream has ended.
     fn detach(&self, attachment: AttachmentId);
     /// Resolves when this attachment has been replaced by a newer one.

@@ -181,7 +181,8 @@ impl Opening {
                     Action::ReadLog(_)
                     | Action::Report(_)
                     | Action::TakeOrders
-                    | Action::Acknowledged(_),
+                    | Action::Acknowledged(_)
+                    | Action::KeysHeld(_),
                 ) => {}
                 None => self.hear().await,
             }
@@ -218,7 +219,7 @@ impl Opening {
         let deadline = self.machine.poll_timeout();
         let attach = self.machine.presented()?;
         let gateway = &attach.gateway;
-        let attached = self.host.attach(gateway, &attach.seats);
+        let attached = self.host.attach(gateway, &attach.seats, &attach.keys);
         let id = match in_time(&self.clock, deadline, attached).await {
             Some(Ok(id)) => id,
             Some(Err(refusal)) => {
@@ -347,6 +348,7 @@ impl Session {
                 }
                 Action::TakeOrders => self.machine.ordered(self.host.take_orders(id)),
                 Action::Acknowledged(revision) => self.host.acknowledged(id, revision),
+                Action::KeysHeld(keys) => self.host.keys_held(id, keys),
                 Action::End(reason) => return Some(reason),
                 // Only before the answer.
                 Action::Register | Action::FindDead => {}

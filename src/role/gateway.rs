@@ -4,20 +4,25 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     num::NonZeroU32,
+    path::PathBuf,
     sync::Arc,
     thread,
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Asked, Reread, RoleError, make_parent_directory,
+    Asked, Reread, RoleError,
+    files::Files,
+    make_parent_directory,
     metrics::{MetricsPort, MetricsServer},
-    run::Changeable,
+    run::{Changeable, told_of},
 };
 use crate::{
+    admin::{FileGroup, FileHealth, WithFiles},
     clock::Clock,
     config::{self, Activity, Config, Gateway as GatewaySection},
     control,
@@ -28,7 +33,7 @@ use crate::{
     tls::{self, Identity, TlsError},
 };
 
-/// What a gateway changes while it runs: the certificate that players see, and how long they may stay when it ends.
+/// What a gateway changes while it runs: the certificates that players and the sidecar see, and how long players may stay when it ends.
 const CHANGEABLE: Changeable = Changeable {
     of_others: &["sidecar"],
     keys: &[
@@ -37,6 +42,9 @@ const CHANGEABLE: Changeable = Changeable {
         "gateway.next_certificate",
         "gateway.next_key",
         "gateway.drain",
+        "gateway.control.ca",
+        "gateway.control.certificate",
+        "gateway.control.key",
     ],
 };
 
@@ -54,6 +62,7 @@ pub async fn run_gateway(
     reread: &dyn Reread,
 ) -> Result<(), RoleError> {
     let mut running = config;
+    let mut files = Files::watch([watched(&running)]);
     let gateway = GatewayRole::start(&running, Clock::system())?;
     let mut is_fenced = false;
     loop {
@@ -67,7 +76,9 @@ pub async fn run_gateway(
             }
             () = asked.reload.notified() => {
                 CHANGEABLE.reload(&mut running, reread, |new| gateway.reload(new));
+                files.follow([watched(&running)]);
             }
+            _ = files.changed() => gateway.reload_changed(&running),
         }
     }
     if !is_fenced {
@@ -90,6 +101,9 @@ pub async fn run_gateway(
 pub struct GatewayRole {
     // The fields are dropped in this order: the control channel goes on until the connections are closed.
     gateway: Gateway,
+    files: Arc<FileHealth>,
+    /// What the sidecar is shown, and whom it has to be signed by.
+    to_sidecar: Arc<ArcSwap<rustls::ClientConfig>>,
     metrics: Option<MetricsServer>,
     stop: DropGuard,
     /// Cancelled when the sidecar has sent this process away for good.
@@ -107,17 +121,17 @@ impl GatewayRole {
     pub fn start(config: &Config, clock: Clock) -> Result<Self, RoleError> {
         config.check()?;
         let section = &config.gateway;
+        let to_sidecar = Arc::new(ArcSwap::from_pointee(control_tls(section)?));
         let channel = {
-            let ca = tls::load_certificates(&section.control.ca)?;
-            let identity = Identity::load(&section.control.certificate, &section.control.key)?;
-            ensure_own(section, &identity)?;
-            let tls = tls::rpc_client_config(&ca, Some(&identity))?;
-            rpc::connect(&section.control.sidecar.to_string(), None, Some(tls))?
+            let tls = Some(Arc::clone(&to_sidecar));
+            rpc::connect_with(&section.control.sidecar.to_string(), None, tls)?
         };
         let port = MetricsPort::bind(section.metrics_listen)?;
         let rate = NonZeroU32::new(config.demo.tick_hz).unwrap_or(demo::RATE);
         let (gateway, simulation) = Gateway::start(gateway_config(config, clock)?)?;
-        let metrics = port.map(|port| port.serve(Arc::new(gateway.metrics())));
+        let files = Arc::new(FileHealth::default());
+        let told = WithFiles::new(gateway.metrics(), Arc::clone(&files), "gateway");
+        let metrics = port.map(|port| port.serve(Arc::new(told)));
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let world = demo::spawn(simulation, rate, Clock::system(), stop.clone())
@@ -137,6 +151,8 @@ impl GatewayRole {
         }
         Ok(Self {
             gateway,
+            files,
+            to_sidecar,
             metrics,
             stop: guard,
             fenced,
@@ -173,22 +189,43 @@ impl GatewayRole {
     }
 
     /// Announces the certificate that `config` names, the next one if there is one, and serves it when everybody who connects has
-    /// heard of it. Nothing happens for one that is announced or served already.
+    /// heard of it. Nothing happens for one that is announced or served already. The sidecar is shown the control certificate that
+    /// `config` names when the channel to it is next made; the one that is up stays.
     ///
     /// # Errors
-    /// [`RoleError::Tls`]; nothing has changed then.
+    /// [`RoleError::Tls`] or [`RoleError::OtherGateway`]; nothing has changed then.
     pub fn reload(&self, config: &Config) -> Result<(), RoleError> {
-        let section = &config.gateway;
+        let reloaded = self.put_in_force(&config.gateway);
+        match &reloaded {
+            Ok(()) => self.files.loaded(FileGroup::Certificates),
+            Err(_) => self.files.refused(FileGroup::Certificates),
+        }
+        reloaded
+    }
+
+    /// The same when files have changed. If what they hold cannot be used, what was in force before stays so, and the log, a metric and
+    /// `/ready` say it.
+    pub fn reload_changed(&self, config: &Config) {
+        let reloaded = self.put_in_force(&config.gateway);
+        told_of(FileGroup::Certificates, &self.files, reloaded);
+    }
+
+    fn put_in_force(&self, section: &GatewaySection) -> Result<(), RoleError> {
+        let to_sidecar = control_tls(section)?;
         // Both must be usable: the present one is what the next start begins with.
         let identity = Identity::load(&section.certificate, &section.key)?;
         let identity = next_identity(section)?.unwrap_or(identity);
-        Ok(self.gateway.rotate_certificate(identity)?)
+        self.gateway.rotate_certificate(identity)?;
+        self.to_sidecar.store(Arc::new(to_sidecar));
+        Ok(())
     }
 
     /// Closes all connections as drained and returns when everything has stopped.
     pub async fn shutdown(self) {
         let Self {
             gateway,
+            files: _,
+            to_sidecar: _,
             metrics,
             stop,
             fenced: _,
@@ -212,6 +249,26 @@ impl GatewayRole {
             metrics.shutdown().await;
         }
     }
+}
+
+/// The files of a gateway that may change while it runs.
+pub(super) fn watched(config: &Config) -> (FileGroup, Vec<PathBuf>) {
+    let section = &config.gateway;
+    let control = &section.control;
+    let files = [&section.certificate, &section.key]
+        .into_iter()
+        .chain(&section.next_certificate)
+        .chain(&section.next_key)
+        .chain([&control.ca, &control.certificate, &control.key]);
+    (FileGroup::Certificates, files.cloned().collect())
+}
+
+/// How the sidecar is called.
+fn control_tls(section: &GatewaySection) -> Result<rustls::ClientConfig, RoleError> {
+    let ca = tls::load_certificates(&section.control.ca)?;
+    let identity = Identity::load(&section.control.certificate, &section.control.key)?;
+    ensure_own(section, &identity)?;
+    Ok(tls::rpc_client_config(&ca, Some(&identity))?)
 }
 
 /// Else the sidecar would refuse every attach, and only its log would say why.
@@ -324,6 +381,8 @@ mod tests {
         // As drop does it, in the order of the fields, and then waits for what drop does not wait for.
         let GatewayRole {
             gateway,
+            files: _,
+            to_sidecar: _,
             metrics: _,
             stop,
             fenced: _,

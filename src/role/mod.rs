@@ -2,6 +2,7 @@
 //! or development stack.
 
 pub mod dev;
+mod files;
 mod gateway;
 mod metrics;
 mod run;
@@ -18,7 +19,7 @@ use thiserror::Error;
 pub use self::{
     gateway::{GatewayRole, run_gateway},
     run::{Asked, Reread},
-    sidecar::{FIRST_EPOCH, SidecarRole, run_sidecar},
+    sidecar::{SidecarRole, run_sidecar},
 };
 use crate::{
     certs::CertsError,
@@ -50,6 +51,9 @@ pub enum RoleError {
     /// A token key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The token keys cannot be used together.
+    #[error(transparent)]
+    Keys(#[from] sc::InvalidKeys),
     /// Development certificates cannot be made.
     #[error(transparent)]
     Certs(#[from] CertsError),
@@ -122,6 +126,7 @@ impl RoleError {
             Self::Gateway(error) => error.label(),
             Self::Tls(error) => error.label(),
             Self::Key(error) => error.label(),
+            Self::Keys(error) => error.label(),
             Self::Certs(error) => error.label(),
             Self::Rpc(error) => error.label(),
             Self::OtherGateway { .. } => "other_gateway",

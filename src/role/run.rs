@@ -6,7 +6,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::RoleError;
-use crate::config::{Config, ConfigError};
+use crate::{
+    admin::{FileGroup, FileHealth},
+    config::{Config, ConfigError},
+};
 
 /// What is asked of a running role. Clones ask the same role.
 #[derive(Debug, Clone, Default)]
@@ -93,6 +96,31 @@ impl Changeable {
     }
 }
 
+/// Tells what became of files that have changed.
+pub(super) fn told_of(group: FileGroup, files: &FileHealth, reloaded: Result<(), RoleError>) {
+    let what = group.label();
+    match reloaded {
+        Ok(()) => {
+            files.loaded(group);
+            tracing::info!(
+                files = what,
+                "the files have changed, and what they hold is in force"
+            );
+        }
+        Err(error) => {
+            files.refused(group);
+            let cause = std::error::Error::source(&error).map(tracing::field::display);
+            tracing::error!(
+                files = what,
+                label = error.label(),
+                %error,
+                cause,
+                "the files have changed and cannot be used; what was in force before still is"
+            );
+        }
+    }
+}
+
 /// What has taken effect, so that the next reload does not tell of it again. All that may change while any role runs.
 fn adopt(running: &mut Config, new: Config) {
     let Config {
@@ -105,11 +133,19 @@ fn adopt(running: &mut Config, new: Config) {
     running.sidecar.certificate = sidecar.certificate;
     running.sidecar.key = sidecar.key;
     running.sidecar.client_ca = sidecar.client_ca;
+    running.sidecar.session_key = sidecar.session_key;
+    running.sidecar.previous_session_key = sidecar.previous_session_key;
+    running.sidecar.refresh_key = sidecar.refresh_key;
+    running.sidecar.previous_refresh_key = sidecar.previous_refresh_key;
+    running.sidecar.transport_key = sidecar.transport_key;
     running.gateway.certificate = gateway.certificate;
     running.gateway.key = gateway.key;
     running.gateway.next_certificate = gateway.next_certificate;
     running.gateway.next_key = gateway.next_key;
     running.gateway.drain = gateway.drain;
+    running.gateway.control.ca = gateway.control.ca;
+    running.gateway.control.certificate = gateway.control.certificate;
+    running.gateway.control.key = gateway.control.key;
 }
 
 #[cfg(test)]

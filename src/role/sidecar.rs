@@ -1,32 +1,45 @@
 //! The sidecar from its configuration.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Asked, Reread, RoleError, make_parent_directory,
+    Asked, Reread, RoleError,
+    files::Files,
+    make_parent_directory,
     metrics::{MetricsPort, MetricsServer},
-    run::Changeable,
+    run::{Changeable, told_of},
 };
 use crate::{
+    admin::{FileGroup, FileHealth, WithFiles},
     clock::Clock,
-    config::{Config, Environment, Issuer, Login, LoginMethod, Mail, Store},
+    config::{self, Config, Environment, Issuer, Login, LoginMethod, Mail, SidecarKeys, Store},
     sidecar::{
-        self, Delivery, LoginConfig, LoginLimits, MailConfig, MasterKey, OidcIssuer, SessionLives,
-        Sidecar, SidecarConfig, SmtpConfig, SmtpSecurity, StoreChoice,
+        self, Delivery, LoginConfig, LoginLimits, MailConfig, OidcIssuer, SessionLives, Sidecar,
+        SidecarConfig, SmtpConfig, SmtpSecurity, StoreChoice, TokenKeys,
     },
     tls::{self, Identity},
 };
 
-/// The master transport key's number. A new master key may have the same one: it comes with a restart of the sidecar, and gateways hold
-/// only the keys that they were given last.
-pub const FIRST_EPOCH: u32 = 1;
-
-/// What a sidecar changes while it runs: its certificates.
+/// What a sidecar changes while it runs: its certificates, and the keys of tokens.
 const CHANGEABLE: Changeable = Changeable {
     of_others: &["gateway", "seat", "demo"],
-    keys: &["sidecar.certificate", "sidecar.key", "sidecar.client_ca"],
+    keys: &[
+        "sidecar.certificate",
+        "sidecar.key",
+        "sidecar.client_ca",
+        "sidecar.session_key",
+        "sidecar.previous_session_key",
+        "sidecar.refresh_key",
+        "sidecar.previous_refresh_key",
+        "sidecar.transport_key",
+    ],
 };
 
 /// Runs a sidecar until it is asked to end.
@@ -39,6 +52,7 @@ pub async fn run_sidecar(
     reread: &dyn Reread,
 ) -> Result<(), RoleError> {
     let mut running = config;
+    let mut files = Files::watch(watched(&running));
     let sidecar = SidecarRole::start(&running, Clock::system()).await?;
     loop {
         tokio::select! {
@@ -47,7 +61,9 @@ pub async fn run_sidecar(
             () = asked.stop.cancelled() => break,
             () = asked.reload.notified() => {
                 CHANGEABLE.reload(&mut running, reread, |new| sidecar.reload(new));
+                files.follow(watched(&running));
             }
+            changed = files.changed() => sidecar.reload_changed(changed, &running),
         }
     }
     tokio::select! {
@@ -59,6 +75,7 @@ pub async fn run_sidecar(
 /// A running sidecar with its metrics. Dropped, it cuts all connections at once.
 pub struct SidecarRole {
     sidecar: Sidecar,
+    files: Arc<FileHealth>,
     metrics: Option<MetricsServer>,
 }
 
@@ -73,11 +90,17 @@ impl SidecarRole {
         config.check()?;
         let port = MetricsPort::bind(config.sidecar.metrics_listen)?;
         let sidecar = Sidecar::start(sidecar_config(config, clock)?).await?;
-        let metrics = port.map(|port| port.serve(Arc::new(sidecar.metrics())));
+        let files = Arc::new(FileHealth::default());
+        let told = WithFiles::new(sidecar.metrics(), Arc::clone(&files), "sidecar");
+        let metrics = port.map(|port| port.serve(Arc::new(told)));
         if let Some(metrics) = &metrics {
             tracing::info!(address = %metrics.address(), "the sidecar tells metrics and health");
         }
-        Ok(Self { sidecar, metrics })
+        Ok(Self {
+            sidecar,
+            files,
+            metrics,
+        })
     }
 
     /// The sidecar.
@@ -91,13 +114,42 @@ impl SidecarRole {
     }
 
     /// Shows the certificate that `config` names from now on, and believes the callers whom its CA signs; connections that are there
-    /// stay as they are.
+    /// stay as they are. Seals and opens tokens with the keys that it names.
     ///
     /// # Errors
-    /// [`RoleError::Tls`]; nothing has changed then.
+    /// [`RoleError::Tls`], [`RoleError::Key`] or [`RoleError::Keys`]; nothing has changed then.
     pub fn reload(&self, config: &Config) -> Result<(), RoleError> {
-        let (identity, client_ca) = certificates(config)?;
-        Ok(self.sidecar.reload_tls(identity, client_ca)?)
+        let (identity, client_ca) = self.noted(FileGroup::Certificates, certificates(config))?;
+        let keys = self.noted(FileGroup::Keys, token_keys(config))?;
+        let replaced = self.sidecar.reload_tls(identity, client_ca);
+        self.noted(FileGroup::Certificates, replaced.map_err(RoleError::from))?;
+        // What could be wrong with the keys was looked at as they were read.
+        self.noted(FileGroup::Keys, self.replace_keys(keys))?;
+        self.files.loaded(FileGroup::Keys);
+        self.files.loaded(FileGroup::Certificates);
+        Ok(())
+    }
+
+    /// Puts what the files of one group hold now in force. If that cannot be used, what was in force before stays so, and the log, a
+    /// metric and `/ready` say it.
+    pub fn reload_changed(&self, group: FileGroup, config: &Config) {
+        let reloaded = match group {
+            FileGroup::Certificates => certificates(config).and_then(|(identity, client_ca)| {
+                Ok(self.sidecar.reload_tls(identity, client_ca)?)
+            }),
+            FileGroup::Keys => token_keys(config).and_then(|keys| self.replace_keys(keys)),
+        };
+        told_of(group, &self.files, reloaded);
+    }
+
+    fn replace_keys(&self, keys: TokenKeys) -> Result<(), RoleError> {
+        self.sidecar.replace_keys(keys)?;
+        Ok(())
+    }
+
+    /// Takes note of files that cannot be used.
+    fn noted<T>(&self, group: FileGroup, used: Result<T, RoleError>) -> Result<T, RoleError> {
+        used.inspect_err(|_| self.files.refused(group))
     }
 
     /// Stops: lets calls that are under way finish for 2 s, and closes the store.
@@ -105,13 +157,51 @@ impl SidecarRole {
     /// # Errors
     /// [`RoleError::Store`]: the last activity is lost; everything that was acknowledged is safe.
     pub async fn shutdown(self) -> Result<(), RoleError> {
-        let Self { sidecar, metrics } = self;
+        let Self {
+            sidecar,
+            files: _,
+            metrics,
+        } = self;
         let closed = sidecar.shutdown().await;
         if let Some(metrics) = metrics {
             metrics.shutdown().await;
         }
         Ok(closed?)
     }
+}
+
+/// The files of a sidecar that may change while it runs.
+pub(super) fn watched(config: &Config) -> [(FileGroup, Vec<PathBuf>); 2] {
+    let sidecar = &config.sidecar;
+    let certificates = [&sidecar.certificate, &sidecar.key, &sidecar.client_ca];
+    let keys = sidecar.key_files().map(Path::to_owned).collect();
+    [
+        (
+            FileGroup::Certificates,
+            certificates.map(PathBuf::clone).to_vec(),
+        ),
+        (FileGroup::Keys, keys),
+    ]
+}
+
+/// The keys as they are now. None is made up while a sidecar runs: a file that has gone is a mistake.
+fn token_keys(config: &Config) -> Result<TokenKeys, RoleError> {
+    let sidecar = config::Sidecar {
+        generate_keys: false,
+        ..config.sidecar.clone()
+    };
+    let SidecarKeys {
+        session,
+        refresh,
+        transport,
+        // It takes effect at the next start.
+        login: _,
+    } = sidecar.load_keys()?;
+    Ok(TokenKeys {
+        session,
+        refresh,
+        transport,
+    })
 }
 
 fn certificates(config: &Config) -> Result<(Identity, Vec<CertificateDer<'static>>), RoleError> {
@@ -121,8 +211,13 @@ fn certificates(config: &Config) -> Result<(Identity, Vec<CertificateDer<'static
 }
 
 fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleError> {
-    let (session, sidecar) = (&config.session, &config.sidecar);
-    let keys = sidecar.load_keys()?;
+    let (lives, sidecar) = (&config.session, &config.sidecar);
+    let SidecarKeys {
+        session,
+        refresh,
+        transport,
+        login,
+    } = sidecar.load_keys()?;
     let (identity, client_ca) = certificates(config)?;
     let store = match &sidecar.store {
         Store::Embedded(path) => {
@@ -142,23 +237,20 @@ fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleEr
         identity,
         client_ca,
         plain_text: sidecar.plain_text,
-        session_key: keys.session,
-        previous_session_key: keys.previous_session,
-        refresh_key: keys.refresh,
-        previous_refresh_key: keys.previous_refresh,
-        transport_key: MasterKey {
-            epoch: FIRST_EPOCH,
-            key: keys.transport,
+        keys: TokenKeys {
+            session,
+            refresh,
+            transport,
         },
-        previous_transport_key: None,
-        login_key: keys.login,
+        login_key: login,
         login: login_config(&sidecar.login)?,
         mail: mail_config(&sidecar.mail)?,
         lives: SessionLives {
-            idle: session.idle,
-            absolute: session.absolute,
-            session_token: session.token_life,
-            connect_token: session.connect_life,
+            idle: lives.idle,
+            absolute: lives.absolute,
+            session_token: lives.token_life,
+            connect_token: lives.connect_life,
+            longest_connect_token: lives.longest_connect_life,
         },
         connect_tokens_per_minute: sidecar.connect_tokens_per_minute,
         refreshes_per_minute: sidecar.refreshes_per_minute,

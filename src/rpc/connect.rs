@@ -2,6 +2,7 @@
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use thiserror::Error;
@@ -68,6 +69,19 @@ pub fn connect(
     server_name: Option<&str>,
     tls: Option<ClientConfig>,
 ) -> Result<Channel, RpcError> {
+    let tls = tls.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
+    connect_with(url, server_name, tls)
+}
+
+/// As [`connect`], with a TLS configuration that may be replaced: whatever connects after that goes by the new one.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_with(
+    url: &str,
+    server_name: Option<&str>,
+    tls: Option<Arc<ArcSwap<ClientConfig>>>,
+) -> Result<Channel, RpcError> {
     let target = Target::parse(url, server_name, tls)?;
     let endpoint = Endpoint::from(target.uri.clone())
         .connect_timeout(CONNECT_TIMEOUT)
@@ -90,14 +104,14 @@ struct Target {
     host: String,
     port: u16,
     /// None in plain text.
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(Arc<ArcSwap<ClientConfig>>, ServerName<'static>)>,
 }
 
 impl Target {
     fn parse(
         url: &str,
         server_name: Option<&str>,
-        tls: Option<ClientConfig>,
+        tls: Option<Arc<ArcSwap<ClientConfig>>>,
     ) -> Result<Self, RpcError> {
         let bad_url = || RpcError::BadUrl(url.into());
         let uri: Uri = url.parse().map_err(|_| bad_url())?;
@@ -115,7 +129,7 @@ impl Target {
             .to_owned();
         let (default_port, tls) = match (uri.scheme_str(), tls) {
             (Some("https"), Some(config)) => {
-                (443, Some(secured(server_name.unwrap_or(&host), config)?))
+                (443, Some((config, secured(server_name.unwrap_or(&host))?)))
             }
             (Some("https"), None) => return Err(RpcError::NoTls(url.into())),
             (Some("http"), _) if may_be_loopback(&host) => (80, None),
@@ -143,9 +157,10 @@ impl Target {
     async fn dial(&self) -> io::Result<Box<dyn Transport>> {
         match &self.tls {
             None => Ok(Box::new(self.dial_loopback().await?)),
-            Some((connector, name)) => {
+            Some((config, name)) => {
                 let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
                 stream.set_nodelay(true)?;
+                let connector = TlsConnector::from(config.load_full());
                 let stream = connector.connect(name.clone(), stream).await?;
                 // Whoever does not agree on h2 would answer our preface with something else.
                 if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
@@ -181,13 +196,8 @@ impl Target {
     }
 }
 
-fn secured(
-    name: &str,
-    config: ClientConfig,
-) -> Result<(TlsConnector, ServerName<'static>), RpcError> {
-    let name =
-        ServerName::try_from(name.to_owned()).map_err(|_| RpcError::BadServerName(name.into()))?;
-    Ok((TlsConnector::from(Arc::new(config)), name))
+fn secured(name: &str) -> Result<ServerName<'static>, RpcError> {
+    ServerName::try_from(name.to_owned()).map_err(|_| RpcError::BadServerName(name.into()))
 }
 
 /// Addresses are known at once; of names, only `localhost` (RFC 6761, section 6.3), whose addresses are looked at when it is dialled.

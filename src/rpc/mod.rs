@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use rustls::pki_types::CertificateDer;
 
-pub use connect::{RpcError, connect};
+pub use connect::{RpcError, connect, connect_with};
 pub use listen::{RpcStream, listen};
 /// What [`connect`] gives and the callers of services take.
 pub use tonic::transport::Channel;

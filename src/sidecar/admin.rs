@@ -1,6 +1,7 @@
 //! AdminService: what backends and operators call.
 
 mod explanation;
+mod keys;
 mod listing;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -14,11 +15,11 @@ use crate::{
     proto::{self, RevokeWait, admin_service_server::AdminService},
     rpc::{self, Role},
     store::{Identity, PlayerRevocation, SessionRevocation},
-    token::MAX_CONNECT_LIFE,
 };
 
 use super::{
     config::SHORTEST_LIFE,
+    keys::Keys,
     mint::{Mint, Wanted},
     refusal::Refusal,
     registry::{Listed, NotFound, Registry},
@@ -45,6 +46,7 @@ pub(super) struct AdminApi {
     pub(super) sessions: Arc<Sessions>,
     pub(super) mint: Arc<Mint>,
     pub(super) registry: Arc<Registry>,
+    pub(super) keys: Arc<Keys>,
 }
 
 /// Whom the caller's certificate names, as `backend/<name>` or `admin/<name>`; anybody else is refused.
@@ -105,12 +107,13 @@ impl AdminApi {
             0 => self.sessions.lives.connect_token,
             ms => Duration::from_millis(ms.into()),
         };
-        if (SHORTEST_LIFE..=MAX_CONNECT_LIFE).contains(&life) {
+        let longest = self.sessions.lives.longest_connect_token;
+        if (SHORTEST_LIFE..=longest).contains(&life) {
             Ok(life)
         } else {
             Err(Refusal::Argument {
                 field: "life_ms",
-                allowed: "0 for the default, or 1,000 to 300,000",
+                allowed: "0 for the default, or 1,000 to the longest that is configured, 300,000 unless said otherwise",
             })
         }
     }
@@ -340,6 +343,14 @@ impl AdminService for AdminApi {
         })?;
         tracing::info!(gateway = %id, ?drain, seats, by, "drain ordered");
         Ok(Response::new(proto::DrainGatewayResponse { seats }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<proto::ListKeysRequest>,
+    ) -> Result<Response<proto::ListKeysResponse>, Status> {
+        operator(&request)?;
+        Ok(Response::new(self.list_of_keys().await))
     }
 
     async fn explain(

@@ -8,17 +8,14 @@ use crate::{
     clock::Clock,
     store::StoreLives,
     tls::Identity,
-    token::{
-        LoginKey, MAX_CONNECT_LIFE, Purpose, RefreshKey, SessionKey, TransportMasterKey,
-        ensure_unshared,
-    },
+    token::{LoginKey, MAX_CONNECT_LIFE},
 };
 
 #[cfg(feature = "redis")]
 use crate::store::RedisSettings;
 
 use super::{
-    StartError,
+    StartError, TokenKeys,
     login::{network::Network, oidc::OidcIssuer},
     mail::{Delivery, MailConfig},
 };
@@ -45,6 +42,8 @@ pub struct SessionLives {
     /// A connect token is accepted for this long, unless the backend asks for another life. Default 30 s: enough for a handshake
     /// over a bad line and a retry, and short for whoever steals it. At most 5 min.
     pub connect_token: Duration,
+    /// The longest life that a backend may ask for, and so how long a rotated transport key has to be kept. Default, and at most, 5 min.
+    pub longest_connect_token: Duration,
 }
 
 impl Default for SessionLives {
@@ -54,6 +53,7 @@ impl Default for SessionLives {
             absolute: Duration::from_secs(24 * 60 * 60),
             session_token: Duration::from_secs(15 * 60),
             connect_token: Duration::from_secs(30),
+            longest_connect_token: MAX_CONNECT_LIFE,
         }
     }
 }
@@ -74,14 +74,6 @@ pub const MIN_REFRESHES_PER_MINUTE: u32 = 20;
 
 /// The shortest life of anything: below it, clocks and networks decide.
 pub(super) const SHORTEST_LIFE: Duration = Duration::from_secs(1);
-
-/// A master transport key and its number: gateways tell keys apart by it while they rotate.
-pub struct MasterKey {
-    /// Counts the rotations.
-    pub epoch: u32,
-    /// The key that the keys of gateway processes derive from.
-    pub key: TransportMasterKey,
-}
 
 /// Where sessions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,18 +172,8 @@ pub struct SidecarConfig {
     pub client_ca: Vec<CertificateDer<'static>>,
     /// Serve `AuthService` without TLS. A development convenience. The other two always have TLS, since certificates say who calls.
     pub plain_text: bool,
-    /// Seals session tokens.
-    pub session_key: SessionKey,
-    /// Opens what was sealed before the last rotation.
-    pub previous_session_key: Option<SessionKey>,
-    /// Seals refresh tokens.
-    pub refresh_key: RefreshKey,
-    /// Opens what was sealed before the last rotation; needed for as long as sessions live.
-    pub previous_refresh_key: Option<RefreshKey>,
-    /// The keys of gateway processes derive from it.
-    pub transport_key: MasterKey,
-    /// Its predecessor: gateways go on accepting what was sealed before the last rotation.
-    pub previous_transport_key: Option<MasterKey>,
+    /// Seal and open tokens. [`Sidecar::replace_keys`](super::Sidecar::replace_keys) changes them later.
+    pub keys: TokenKeys,
     /// What the ways to log in keep is known by hashes under it. Whoever replaces it makes codes and links that are on their way
     /// worthless, which can be asked for again, and nothing else.
     pub login_key: LoginKey,
@@ -270,29 +252,7 @@ impl SidecarConfig {
             let (name, allowed) = ("magic link life", "1 s to 15 min");
             return Err(StartError::Life { name, allowed });
         }
-        let mut keys = vec![
-            (Purpose::Session, self.session_key.id()),
-            (Purpose::Refresh, self.refresh_key.id()),
-            (Purpose::Connect, self.transport_key.key.id()),
-            (Purpose::Login, self.login_key.id()),
-        ];
-        keys.extend(
-            self.previous_session_key
-                .iter()
-                .map(|key| (Purpose::Session, key.id())),
-        );
-        keys.extend(
-            self.previous_refresh_key
-                .iter()
-                .map(|key| (Purpose::Refresh, key.id())),
-        );
-        if let Some(previous) = &self.previous_transport_key {
-            keys.push((Purpose::Connect, previous.key.id()));
-            if previous.epoch == self.transport_key.epoch {
-                return Err(StartError::SameEpoch(previous.epoch));
-            }
-        }
-        ensure_unshared(&keys)?;
+        self.keys.check(self.login_key.id())?;
         self.conveniences()
     }
 
@@ -330,6 +290,7 @@ impl SessionLives {
             absolute,
             session_token,
             connect_token,
+            longest_connect_token,
         } = *self;
         let lives = [
             ("idle timeout", idle),
@@ -343,8 +304,18 @@ impl SessionLives {
                 return Err(StartError::Life { name, allowed });
             }
         }
-        if connect_token > MAX_CONNECT_LIFE {
-            let (name, allowed) = ("connect token life", "at most 5 min");
+        for (name, life) in [
+            ("connect token life", connect_token),
+            ("longest connect token life", longest_connect_token),
+        ] {
+            if life > MAX_CONNECT_LIFE {
+                let allowed = "at most 5 min";
+                return Err(StartError::Life { name, allowed });
+            }
+        }
+        if longest_connect_token < connect_token {
+            let name = "longest connect token life";
+            let allowed = "no shorter than that of connect tokens";
             return Err(StartError::Life { name, allowed });
         }
         Ok(())

@@ -17,13 +17,14 @@ use crate::{
     },
     id::{GatewayId, Incarnation, Revision, SessionId},
     store::{Fencing, Store, StoreError},
+    token::KeyId,
 };
 
 use super::{
     catching_up::{ASKED_AT_ONCE, catch_up},
     explain::Explain,
+    keys::Keys,
     metrics::Counters,
-    mint::MasterKeys,
     registry::{Registry, Reported},
 };
 
@@ -31,7 +32,7 @@ use super::{
 pub(super) struct Host {
     pub(super) registry: Arc<Registry>,
     pub(super) store: Arc<dyn Store>,
-    pub(super) keys: Arc<MasterKeys>,
+    pub(super) keys: Arc<Keys>,
     pub(super) explain: Arc<Explain>,
     pub(super) counters: Arc<Counters>,
     pub(super) idle: Duration,
@@ -151,6 +152,7 @@ impl SidecarHost for Host {
         &self,
         gateway: &GatewayDescription,
         seats: &[LiveSeat],
+        keys: &[KeyId],
     ) -> Result<AttachmentId, AttachRefusal> {
         let sessions = seats.iter().map(|seat| seat.session).collect();
         let granted = self
@@ -169,7 +171,7 @@ impl SidecarHost for Host {
             );
             return Err(AttachRefusal::Fenced);
         }
-        let attachment = self.registry.attach(gateway, &granted)?;
+        let attachment = self.registry.attach_holding(gateway, &granted, keys)?;
         drop(attaching);
         // Asked now and not before: what is told from here on, the registry passes on to this attachment too.
         let registered = Registered {
@@ -203,11 +205,12 @@ impl SidecarHost for Host {
 
     fn keys_for(&self, gateway: &GatewayId, incarnation: Incarnation) -> Vec<CarriedKey> {
         let keys = self.keys.for_process(gateway, incarnation);
-        keys.map(|(epoch, key)| CarriedKey {
-            epoch,
-            key: Bytes::copy_from_slice(key.expose()),
-        })
-        .collect()
+        keys.into_iter()
+            .map(|(epoch, key)| CarriedKey {
+                epoch,
+                key: Bytes::copy_from_slice(key.expose()),
+            })
+            .collect()
     }
 
     async fn log_state(&self) -> Result<LogState, AttachRefusal> {
@@ -277,6 +280,10 @@ impl SidecarHost for Host {
         self.registry.acknowledged(attachment, revision);
     }
 
+    fn keys_held(&self, attachment: AttachmentId, keys: Vec<KeyId>) {
+        self.registry.keys_held(attachment, keys);
+    }
+
     fn detach(&self, attachment: AttachmentId) {
         self.registry.detach(attachment);
     }
@@ -290,7 +297,11 @@ impl SidecarHost for Host {
     }
 
     fn take_orders(&self, attachment: AttachmentId) -> Orders {
-        self.registry.take_orders(attachment)
+        let process = self.registry.take_key_order(attachment);
+        Orders {
+            keys: process.map(|(gateway, incarnation)| self.keys_for(&gateway, incarnation)),
+            ..self.registry.take_orders(attachment)
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
 };
 
 use super::{
+    keys::Keys,
     login::Methods,
     refusal::Refusal,
     registry::{Registry, Totals},
@@ -134,6 +135,7 @@ pub(super) type Head = Box<dyn Fn() -> Revision + Send + Sync>;
 pub(super) struct Sources {
     pub(super) counters: Arc<Counters>,
     pub(super) registry: Arc<Registry>,
+    pub(super) keys: Arc<Keys>,
     pub(super) head: Head,
     /// Whether the store's medium has failed for good.
     pub(super) failed: watch::Receiver<bool>,
@@ -192,6 +194,7 @@ impl Readings for SidecarMetrics {
         let Sources {
             counters,
             registry,
+            keys,
             head,
             failed,
             serving: _,
@@ -206,6 +209,8 @@ impl Readings for SidecarMetrics {
         } = registry.totals();
         let Revision(head) = head();
         let lag = acknowledged.map_or(0, |Revision(slowest)| head.saturating_sub(slowest));
+        let holders = registry.key_holders();
+        let outstanding = keys.outstanding(keys.current_transport(), &holders).len();
         let gauges = [
             (
                 "gateways_attached",
@@ -231,6 +236,11 @@ impl Readings for SidecarMetrics {
                 "revocation_lag",
                 "Revisions that the slowest attached gateway has not acknowledged",
                 lag,
+            ),
+            (
+                "keys_outstanding",
+                "Attached gateways that do not hold the current transport key yet",
+                as_u64(outstanding),
             ),
             (
                 "store_failed",
@@ -337,8 +347,23 @@ mod tests {
 
     use tonic::codegen::http;
 
-    use super::{super::serve::code_of, *};
-    use crate::clock::Clock;
+    use super::{
+        super::{TokenKeys, serve::code_of},
+        *,
+    };
+    use crate::{
+        clock::Clock,
+        token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey},
+    };
+
+    fn keys() -> Keys {
+        let keys = TokenKeys::new(
+            SessionKey::generate(),
+            RefreshKey::generate(),
+            TransportMasterKey::generate(),
+        );
+        Keys::new(keys, LoginKey::generate().id(), Clock::system().wall())
+    }
 
     fn metrics() -> (SidecarMetrics, watch::Sender<bool>, watch::Sender<bool>) {
         let (failing, failed) = watch::channel(false);
@@ -346,6 +371,7 @@ mod tests {
         let metrics = SidecarMetrics::new(Sources {
             counters: Arc::new(Counters::new()),
             registry: Arc::new(Registry::new(Clock::system())),
+            keys: Arc::new(keys()),
             head: Box::new(|| Revision(7)),
             failed,
             serving,
@@ -384,6 +410,7 @@ mod tests {
             "tickgate_sidecar_revocation_head 7",
             "tickgate_sidecar_revocation_lag 0",
             "tickgate_sidecar_gateways_attached 0",
+            "tickgate_sidecar_keys_outstanding 0",
             "tickgate_sidecar_store_failed 0",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");

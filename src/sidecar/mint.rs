@@ -6,57 +6,29 @@ use bytes::Bytes;
 
 use crate::{
     clock::Clock,
-    control::GatewayDescription,
-    id::{ClientId, GatewayId, Incarnation},
+    id::ClientId,
     proto::{self, gateway_target},
     store::{Found, Store, StoreError},
-    token::{TransportKey, seal_connect},
+    token::seal_connect,
 };
 
 use super::{
-    MasterKey, client_key,
+    client_key,
     explain::Explain,
+    keys::Keys,
     limit::Limit,
     metrics::Counters,
     refusal::Refusal,
-    registry::{NotFound, Registry, Target},
+    registry::{Chosen, NotFound, Registry, Target},
     sessions::connect_claims,
     trace,
 };
-
-/// The master transport keys.
-pub(super) struct MasterKeys {
-    pub(super) current: MasterKey,
-    pub(super) previous: Option<MasterKey>,
-}
-
-impl MasterKeys {
-    /// The keys of one gateway process, the one that seals first, with their epochs.
-    pub(super) fn for_process(
-        &self,
-        gateway: &GatewayId,
-        incarnation: Incarnation,
-    ) -> impl Iterator<Item = (u32, TransportKey)> {
-        std::iter::once(&self.current)
-            .chain(self.previous.as_ref())
-            .map(move |master| {
-                let key = master.key.derive(gateway, incarnation, master.epoch);
-                (master.epoch, key)
-            })
-    }
-
-    /// The key that seals for one gateway process.
-    fn sealing(&self, gateway: &GatewayId, incarnation: Incarnation) -> TransportKey {
-        let MasterKey { epoch, key } = &self.current;
-        key.derive(gateway, incarnation, *epoch)
-    }
-}
 
 /// Makes connect tokens.
 pub(super) struct Mint {
     pub(super) registry: Arc<Registry>,
     pub(super) store: Arc<dyn Store>,
-    pub(super) keys: Arc<MasterKeys>,
+    pub(super) keys: Arc<Keys>,
     pub(super) limit: Limit,
     pub(super) clock: Clock,
     pub(super) explain: Arc<Explain>,
@@ -87,10 +59,7 @@ impl Mint {
     }
 
     /// The gateway for the token. One that attached to another sidecar a moment ago is asked for before it is refused.
-    async fn choose(
-        &self,
-        target: &Target,
-    ) -> Result<Result<GatewayDescription, NotFound>, StoreError> {
+    async fn choose(&self, target: &Target) -> Result<Result<Chosen, NotFound>, StoreError> {
         let chosen = self.registry.choose(target);
         match chosen {
             Err(NotFound::Nothing | NotFound::Away | NotFound::NotThat)
@@ -120,7 +89,10 @@ impl Mint {
         self.limit
             .take(session, self.clock.now())
             .map_err(|wait| Refusal::TooManyConnectTokens { wait })?;
-        let gateway = self
+        let Chosen {
+            description: gateway,
+            keys: held,
+        } = self
             .choose(&target)
             .await?
             .map_err(|reason| match (reason, target) {
@@ -134,9 +106,13 @@ impl Mint {
         // Before the token is in the world, or the gateway could report activity that is not believed yet.
         self.store.grant(session, gateway.id.clone()).await?;
         let now = self.clock.wall();
+        let key = self
+            .keys
+            .sealing(&gateway.id, gateway.incarnation, &held, now)
+            // It hears of its keys in this moment.
+            .ok_or(Refusal::GatewayAway)?;
         let id = gateway.id.clone();
         let claims = connect_claims(found, id, client_id()?, client_key, now, life);
-        let key = self.keys.sealing(&gateway.id, gateway.incarnation);
         let token = seal_connect(&key, &claims);
         self.explain.minted(
             session,

@@ -13,6 +13,7 @@ mod client_key;
 mod config;
 mod explain;
 mod host;
+mod keys;
 mod limit;
 mod login;
 mod mail;
@@ -41,7 +42,6 @@ use crate::{
     id::Revision,
     store::{EmbeddedStore, OpenError, Purged, Store, StoreError},
     tls::{Identity, TlsError},
-    token::{RefreshKeyring, SessionKeyring, SharedKey},
 };
 
 #[cfg(feature = "redis")]
@@ -52,11 +52,12 @@ use self::{
     auth::AuthApi,
     explain::Explain,
     host::Host,
+    keys::Keys,
     limit::Limit,
     login::{Methods, dev::DevLogin, limits::Limits, nonce::Nonces, oidc::Oidc},
     mail::Post,
     metrics::{Counters, Sources},
-    mint::{MasterKeys, Mint},
+    mint::Mint,
     registry::Registry,
     serve::{Certificates, Health, Listeners},
     sessions::Sessions,
@@ -64,8 +65,9 @@ use self::{
 
 pub use config::{
     DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment, LoginConfig,
-    LoginLimits, MIN_REFRESHES_PER_MINUTE, MasterKey, SessionLives, SidecarConfig, StoreChoice,
+    LoginLimits, MIN_REFRESHES_PER_MINUTE, SessionLives, SidecarConfig, StoreChoice,
 };
+pub use keys::{InvalidKeys, TokenKeys};
 pub use login::{
     address::{EmailAddress, InvalidEmail},
     network::{InvalidNetwork, Network},
@@ -76,6 +78,8 @@ pub use login::{
 };
 pub use mail::{Delivery, MailConfig, MailError, SmtpConfig, SmtpSecurity};
 pub use metrics::SidecarMetrics;
+
+pub use crate::token::MasterKey;
 
 /// How often sessions and events that are over are taken away; also how often the store's health is looked at.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -139,12 +143,9 @@ pub enum StartError {
     /// Nobody can log in by an issuer that is configured.
     #[error(transparent)]
     Oidc(#[from] OidcError),
-    /// One key serves two purposes.
+    /// The keys cannot be used together.
     #[error(transparent)]
-    SharedKey(#[from] SharedKey),
-    /// Two master transport keys with one number: gateways could not tell them apart.
-    #[error("both transport keys have epoch {0}: the newer one has a higher one")]
-    SameEpoch(u32),
+    Keys(#[from] InvalidKeys),
     /// Certificates or key are not usable.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -175,8 +176,7 @@ impl StartError {
             Self::Hashing(error) => error.label(),
             Self::Mail(error) => error.label(),
             Self::Oidc(error) => error.label(),
-            Self::SharedKey(error) => error.label(),
-            Self::SameEpoch(_) => "same_epoch",
+            Self::Keys(error) => error.label(),
             Self::Tls(error) => error.label(),
             Self::Bind { .. } => "bind",
             Self::Store(error) => error.label(),
@@ -201,7 +201,20 @@ pub struct Sidecar {
     addresses: Addresses,
     certificates: Certificates,
     metrics: SidecarMetrics,
+    reloading: Reloading,
     running: Running,
+}
+
+/// What the keys are changed with.
+struct Reloading {
+    keys: Arc<Keys>,
+    registry: Arc<Registry>,
+}
+
+impl std::fmt::Debug for Reloading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reloading").finish_non_exhaustive()
+    }
 }
 
 /// What keeps a sidecar going, and ends it.
@@ -226,12 +239,7 @@ impl Sidecar {
         let listeners = Listeners::bind(&config).await?;
         let addresses = listeners.addresses;
         let SidecarConfig {
-            session_key,
-            previous_session_key,
-            refresh_key,
-            previous_refresh_key,
-            transport_key,
-            previous_transport_key,
+            keys,
             login_key,
             mut login,
             mail,
@@ -261,16 +269,12 @@ impl Sidecar {
             Ok(none) if none.is_empty() => Registry::new(Clock::system()),
             Ok(_) | Err(_) => Registry::after_restart(Clock::system()),
         });
-        let keys = Arc::new(MasterKeys {
-            current: transport_key,
-            previous: previous_transport_key,
-        });
+        let keys = Arc::new(Keys::new(keys, login_key.id(), clock.wall()));
         let explain = Arc::new(Explain::new(clock.wall()));
         let running = Running::new(Arc::clone(&store), Arc::clone(&counters));
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
-            keyring: SessionKeyring::new(session_key, previous_session_key),
-            refresh_keyring: RefreshKeyring::new(refresh_key, previous_refresh_key),
+            keys: Arc::clone(&keys),
             refresh_limit: Limit::per_minute(refreshes_per_minute),
             lives,
             clock: clock.clone(),
@@ -318,10 +322,16 @@ impl Sidecar {
             sessions,
             mint,
             registry: Arc::clone(&registry),
+            keys: Arc::clone(&keys),
+        };
+        let reloading = Reloading {
+            keys: Arc::clone(&keys),
+            registry: Arc::clone(&registry),
         };
         let metrics = SidecarMetrics::new(Sources {
             counters: Arc::clone(&counters),
             registry: Arc::clone(&registry),
+            keys: Arc::clone(&keys),
             head: head_of(&store),
             failed: store.watch_failed(),
             serving: running.health.watch(),
@@ -370,6 +380,7 @@ impl Sidecar {
             addresses,
             certificates,
             metrics,
+            reloading,
             running,
         })
     }
@@ -401,6 +412,29 @@ impl Sidecar {
         self.certificates.replace(&identity, &client_ca)?;
         tracing::info!("certificates replaced: new connections are shown them");
         Ok(())
+    }
+
+    /// Seals and opens tokens with these keys from now on; every gateway is told its own of them. A gateway that does not hold the current
+    /// transport key yet goes on getting tokens under the one before, and tokens under a key that is none of these any more are refused
+    /// as of an unknown key. Whether anything has changed.
+    ///
+    /// # Errors
+    /// [`InvalidKeys`]: then nothing changes.
+    pub fn replace_keys(&self, keys: TokenKeys) -> Result<bool, InvalidKeys> {
+        let Reloading {
+            keys: live,
+            registry,
+        } = &self.reloading;
+        if !live.replace(keys)? {
+            return Ok(false);
+        }
+        // Whoever attaches from here on is answered with the new ones.
+        registry.renew_keys();
+        for known in live.known() {
+            let (purpose, role, key) = (known.purpose.label(), known.role.label(), known.id);
+            tracing::info!(purpose, role, %key, epoch = known.epoch, "token key in force");
+        }
+        Ok(true)
     }
 
     /// Stops: accepts no more calls, lets those under way finish for 2 s, cuts the rest, waits 2 s more at most, and closes the store.

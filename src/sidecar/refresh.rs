@@ -111,8 +111,8 @@ impl Sessions {
     }
 
     fn open_refresh(&self, token: &str, now: Timestamp) -> Result<RefreshClaims, Refusal> {
-        self.refresh_keyring
-            .open(token, now)
+        self.keys
+            .open_refresh(token, now)
             .map_err(|rejection| Refusal::Refresh(BadRefresh::Rejected(rejection)))
     }
 
@@ -126,11 +126,9 @@ impl Sessions {
         let mut claims = session_claims(&found, issued_at, self.lives.session_token);
         claims.role.clone_from(&role);
         Renewed {
-            token: self.keyring.seal(&claims),
+            token: self.keys.seal_session(&claims),
             expires_at: claims.expires_at,
-            refresh_token: self
-                .refresh_keyring
-                .seal(&refresh_claims(&found, issued_at)),
+            refresh_token: self.keys.seal_refresh(&refresh_claims(&found, issued_at)),
             found,
             role,
         }

@@ -7,6 +7,7 @@
 mod attached;
 mod choice;
 mod elsewhere;
+mod keys;
 mod overview;
 mod seats;
 
@@ -23,6 +24,7 @@ use crate::{
     clock::{Clock, Timestamp},
     control::{AttachRefusal, AttachmentId, Drain, GatewayDescription, Orders, SeatReport},
     id::{GatewayId, Revision, SessionId},
+    token::KeyId,
 };
 
 use self::{
@@ -32,7 +34,8 @@ use self::{
 };
 
 pub(super) use self::{
-    choice::{NotFound, Target},
+    choice::{Chosen, NotFound, Target},
+    keys::Holder,
     overview::{Arrival, Listed, Totals},
 };
 
@@ -115,12 +118,24 @@ impl Registry {
         }
     }
 
-    /// Attaches a gateway process, which must be the newest of its gateway, and detaches what was attached before it: an older
-    /// stream of the same process, or an older process. `seats` are those of its seats whose sessions were minted to it.
+    /// Attaches a gateway process that does not hold any keys yet: its first attach.
+    #[cfg(test)]
     pub(super) fn attach(
         &self,
         description: &GatewayDescription,
         seats: &[SessionId],
+    ) -> Result<AttachmentId, AttachRefusal> {
+        self.attach_holding(description, seats, &[])
+    }
+
+    /// Attaches a gateway process, which must be the newest of its gateway, and detaches what was attached before it: an older
+    /// stream of the same process, or an older process. `seats` are those of its seats whose sessions were minted to it; `keys` are
+    /// those that it holds already.
+    pub(super) fn attach_holding(
+        &self,
+        description: &GatewayDescription,
+        seats: &[SessionId],
+        keys: &[KeyId],
     ) -> Result<AttachmentId, AttachRefusal> {
         let mut state = self.state();
         state.make_room_for(&description.id)?;
@@ -128,7 +143,7 @@ impl Registry {
         state.last_attachment += 1;
         let id = AttachmentId(state.last_attachment);
         state.by_attachment.insert(id, description.id.clone());
-        let mut attached = Attached::new(id, description.clone());
+        let mut attached = Attached::new(id, description.clone(), keys);
         attached.reported = u32::try_from(seats.len()).unwrap_or(u32::MAX);
         for session in seats {
             attached.open(*session, &mut state.seats);
@@ -294,7 +309,7 @@ impl Registry {
             .as_mut()
             .map(|a| std::mem::take(&mut a.idle_moved));
         Orders {
-            // Master keys change with a restart, and then every gateway attaches anew.
+            // The host's to derive: see `take_key_order`.
             keys: None,
             idle_moved: moved.unwrap_or_default().into_iter().collect(),
             drain: gateway

@@ -7,21 +7,18 @@ use crate::{
     id::{ClientId, GatewayId, SessionId},
     proto,
     store::{Found, Identity, NewSession, Standing, Store},
-    token::{
-        ConnectClaims, Nonce, RefreshClaims, RefreshKeyring, Rejection, SessionClaims,
-        SessionKeyring,
-    },
+    token::{ConnectClaims, Nonce, RefreshClaims, Rejection, SessionClaims},
 };
 
 use super::{
-    SessionLives, explain::Explain, limit::Limit, metrics::Counters, refusal::Refusal, trace,
+    SessionLives, explain::Explain, keys::Keys, limit::Limit, metrics::Counters, refusal::Refusal,
+    trace,
 };
 
 /// What every service does with sessions.
 pub(super) struct Sessions {
     pub(super) store: Arc<dyn Store>,
-    pub(super) keyring: SessionKeyring,
-    pub(super) refresh_keyring: RefreshKeyring,
+    pub(super) keys: Arc<Keys>,
     pub(super) refresh_limit: Limit,
     pub(super) lives: SessionLives,
     pub(super) clock: Clock,
@@ -67,11 +64,9 @@ impl Sessions {
             "logged in"
         );
         Ok(LoggedIn {
-            token: self.keyring.seal(&claims),
+            token: self.keys.seal_session(&claims),
             expires_at: claims.expires_at,
-            refresh_token: self
-                .refresh_keyring
-                .seal(&refresh_claims(&started.found, at)),
+            refresh_token: self.keys.seal_refresh(&refresh_claims(&started.found, at)),
             found: started.found,
             is_new_player: started.is_new_player,
         })
@@ -93,7 +88,7 @@ impl Sessions {
         token: &str,
         now: Timestamp,
     ) -> Result<Found, Refusal> {
-        let claims = self.keyring.open(token, now).map_err(|rejection| {
+        let claims = self.keys.open_session(token, now).map_err(|rejection| {
             if rejection == Rejection::Expired {
                 Refusal::BearerExpired
             } else {

@@ -10,17 +10,16 @@ use crate::{
     id::{Incarnation, Revision},
     proto::{self, gateway_target},
     store::{Identity, Store, memory::MemoryStore},
-    token::{
-        ConnectKeyring, RefreshKey, RefreshKeyring, SessionKey, SessionKeyring, TransportMasterKey,
-    },
+    token::{ConnectKeyring, LoginKey, RefreshKey, Rotating, SessionKey, TransportMasterKey},
 };
 
 use super::{
-    DEFAULT_REFRESHES_PER_MINUTE, MasterKey, SessionLives,
+    DEFAULT_REFRESHES_PER_MINUTE, MasterKey, SessionLives, TokenKeys,
     explain::Explain,
+    keys::Keys,
     limit::Limit,
     metrics::Counters,
-    mint::{MasterKeys, Mint, Wanted},
+    mint::{Mint, Wanted},
     refusal::Refusal,
     registry::Registry,
     sessions::{LoggedIn, Sessions},
@@ -35,13 +34,25 @@ pub(super) struct World {
     pub(super) sessions: Sessions,
 }
 
+/// Keys of nobody else's.
+pub(super) fn keys() -> TokenKeys {
+    TokenKeys::new(
+        SessionKey::generate(),
+        RefreshKey::generate(),
+        TransportMasterKey::generate(),
+    )
+}
+
+pub(super) fn in_force(keys: TokenKeys) -> Arc<Keys> {
+    Arc::new(Keys::new(keys, LoginKey::generate().id(), START))
+}
+
 pub(super) fn world(lives: SessionLives) -> World {
     let time = ManualTime::starting_at(START);
     let store = Arc::new(MemoryStore::new(lives.for_store()));
     let sessions = Sessions {
         store: Arc::clone(&store) as Arc<dyn Store>,
-        keyring: SessionKeyring::new(SessionKey::generate(), None),
-        refresh_keyring: RefreshKeyring::new(RefreshKey::generate(), None),
+        keys: in_force(keys()),
         refresh_limit: Limit::per_minute(DEFAULT_REFRESHES_PER_MINUTE),
         lives,
         clock: time.clock(),
@@ -80,7 +91,11 @@ async fn a_login_gives_a_token_that_finds_the_session() {
     assert_eq!(login.expires_at, START.after(15 * MINUTE));
     let found = world.sessions.of_bearer(&login.token).await.unwrap();
     assert_eq!(found, login.found);
-    let claims = world.sessions.keyring.open(&login.token, START).unwrap();
+    let claims = world
+        .sessions
+        .keys
+        .open_session(&login.token, START)
+        .unwrap();
     assert_eq!(claims.player, login.found.player.id);
     assert_eq!(claims.session, login.found.session.id);
     assert_eq!((&*claims.role, &*claims.method), ("player", "dev"));
@@ -175,12 +190,12 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
         limit: Limit::per_minute(60),
         explain: Arc::clone(&world.sessions.explain),
         counters: Arc::clone(&world.sessions.counters),
-        keys: Arc::new(MasterKeys {
-            current: MasterKey {
+        keys: in_force(TokenKeys {
+            transport: Rotating::only(MasterKey {
                 epoch: 3,
                 key: master,
-            },
-            previous: None,
+            }),
+            ..keys()
         }),
         clock: world.time.clock(),
     };

@@ -24,7 +24,7 @@ mod redis;
 mod rotation;
 mod session;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -33,6 +33,7 @@ use crate::{
     clock::Timestamp,
     control::{GatewayDescription, LogState, RevocationRange},
     id::{GatewayId, Incarnation, PlayerGeneration, PlayerId, Revision, SessionId},
+    token::KeyId,
 };
 
 #[cfg(feature = "redis")]
@@ -181,6 +182,8 @@ pub struct PublishedGateway {
     pub draining: bool,
     /// It has applied the revocation log up to here.
     pub acknowledged: Revision,
+    /// The transport keys that it holds, by id.
+    pub keys: Arc<[KeyId]>,
     /// Whether another sidecar has published it. Of no meaning to [`Store::publish_gateway`].
     pub elsewhere: bool,
 }

@@ -1,23 +1,27 @@
 //! The keys that one party holds, and sealing and opening with them.
 
 use super::{
-    ConnectClaims, RefreshClaims, RefreshKey, Rejection, SessionClaims, SessionKey, TransportKey,
-    envelope,
+    ConnectClaims, RefreshClaims, RefreshKey, Rejection, Rotating, SessionClaims, SessionKey,
+    TransportKey, envelope,
     purpose::{REFRESH_ASSERTION, SESSION_ASSERTION, connect_assertion},
 };
 use crate::{clock::Timestamp, id::GatewayId};
 
-/// A sidecar's session keys: the current one seals, and the previous one still opens while keys rotate.
+/// A sidecar's session keys: the current one seals, and the next and the previous one open as well while keys rotate.
 #[derive(Debug)]
 pub struct SessionKeyring {
     current: SessionKey,
-    previous: Option<SessionKey>,
+    others: Vec<SessionKey>,
 }
 
 impl SessionKeyring {
     /// A keyring that seals with `current` and opens with both.
-    pub const fn new(current: SessionKey, previous: Option<SessionKey>) -> Self {
-        Self { current, previous }
+    pub fn new(current: SessionKey, previous: Option<SessionKey>) -> Self {
+        Rotating {
+            previous: previous.into_iter().collect(),
+            ..Rotating::only(current)
+        }
+        .into()
     }
 
     /// Seals a session token.
@@ -31,26 +35,30 @@ impl SessionKeyring {
     /// Why it is refused; [`Rejection::Expired`] only if nothing else is wrong with it. Never [`Rejection::WrongAudience`].
     pub fn open(&self, token: &str, now: Timestamp) -> Result<SessionClaims, Rejection> {
         let id = envelope::key_id(token)?;
-        let key = named(&self.current, self.previous.as_ref(), |key| key.id() == id)?;
+        let key = named(&self.current, &self.others, |key| key.id() == id)?;
         let claims = SessionClaims::from_json(&envelope::open(&key.0, token, SESSION_ASSERTION)?)?;
         claims.check(now)?;
         Ok(claims)
     }
 }
 
-/// A sidecar's refresh keys: the current one seals, and the previous one still opens while keys rotate.
+/// A sidecar's refresh keys: the current one seals, and the next and the previous one open as well while keys rotate.
 ///
 /// Refresh tokens live as long as sessions do, so a rotated key has to be kept for the longest session life.
 #[derive(Debug)]
 pub struct RefreshKeyring {
     current: RefreshKey,
-    previous: Option<RefreshKey>,
+    others: Vec<RefreshKey>,
 }
 
 impl RefreshKeyring {
     /// A keyring that seals with `current` and opens with both.
-    pub const fn new(current: RefreshKey, previous: Option<RefreshKey>) -> Self {
-        Self { current, previous }
+    pub fn new(current: RefreshKey, previous: Option<RefreshKey>) -> Self {
+        Rotating {
+            previous: previous.into_iter().collect(),
+            ..Rotating::only(current)
+        }
+        .into()
     }
 
     /// Seals a refresh token.
@@ -64,22 +72,48 @@ impl RefreshKeyring {
     /// Why it is refused; [`Rejection::Expired`] only if nothing else is wrong with it. Never [`Rejection::WrongAudience`].
     pub fn open(&self, token: &str, now: Timestamp) -> Result<RefreshClaims, Rejection> {
         let id = envelope::key_id(token)?;
-        let key = named(&self.current, self.previous.as_ref(), |key| key.id() == id)?;
+        let key = named(&self.current, &self.others, |key| key.id() == id)?;
         let claims = RefreshClaims::from_json(&envelope::open(&key.0, token, REFRESH_ASSERTION)?)?;
         claims.check(now)?;
         Ok(claims)
     }
 }
 
-/// The one of two keys that a token's footer names.
+impl From<Rotating<SessionKey>> for SessionKeyring {
+    /// Seals with the current key, and opens with all.
+    fn from(keys: Rotating<SessionKey>) -> Self {
+        let (current, others) = split(keys);
+        Self { current, others }
+    }
+}
+
+impl From<Rotating<RefreshKey>> for RefreshKeyring {
+    /// Seals with the current key, and opens with all.
+    fn from(keys: Rotating<RefreshKey>) -> Self {
+        let (current, others) = split(keys);
+        Self { current, others }
+    }
+}
+
+/// The key that seals, and those that open beside it.
+fn split<K>(keys: Rotating<K>) -> (K, Vec<K>) {
+    let Rotating {
+        next,
+        current,
+        mut previous,
+    } = keys;
+    previous.extend(next);
+    (current, previous)
+}
+
+/// The key that a token's footer names.
 fn named<'a, K>(
     current: &'a K,
-    previous: Option<&'a K>,
+    others: &'a [K],
     is_named: impl Fn(&K) -> bool,
 ) -> Result<&'a K, Rejection> {
-    [Some(current), previous]
-        .into_iter()
-        .flatten()
+    std::iter::once(current)
+        .chain(others)
         .find(|key| is_named(key))
         .ok_or(Rejection::UnknownKey)
 }

@@ -18,6 +18,7 @@ mod inspect;
 mod key;
 mod keyring;
 mod purpose;
+mod rotating;
 
 use std::{fmt, time::Duration};
 
@@ -28,6 +29,7 @@ pub use key::{
 };
 pub use keyring::{ConnectKeyring, RefreshKeyring, SessionKeyring, seal_connect};
 pub use purpose::{Purpose, SharedKey, ensure_unshared};
+pub use rotating::{FIRST_EPOCH, InvalidKeyRole, KeyRole, MasterKey, OperatorKey, Rotating};
 
 /// The longest token that is looked at, in bytes. The longest that we seal is of some 740.
 pub const MAX_TOKEN: usize = 1024;

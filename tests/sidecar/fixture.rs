@@ -27,7 +27,7 @@ pub(crate) use tickgate::{
     rpc,
     sidecar::{
         Delivery, Environment, LoginConfig, LoginLimits, MIN_REFRESHES_PER_MINUTE, MailConfig,
-        MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice,
+        MasterKey, SessionLives, Sidecar, SidecarConfig, StoreChoice, TokenKeys,
     },
     tls::Identity,
     token::{LoginKey, RefreshKey, SessionKey, TransportMasterKey},
@@ -93,15 +93,11 @@ impl World {
             identity: self.certs.sidecar.clone(),
             client_ca: vec![self.certs.ca.clone()],
             plain_text: false,
-            session_key: SessionKey::from_bytes(&self.session_key),
-            previous_session_key: None,
-            refresh_key: RefreshKey::from_bytes(&self.refresh_key),
-            previous_refresh_key: None,
-            transport_key: MasterKey {
-                epoch: 1,
-                key: TransportMasterKey::from_bytes(&self.transport_key),
-            },
-            previous_transport_key: None,
+            keys: TokenKeys::new(
+                SessionKey::from_bytes(&self.session_key),
+                RefreshKey::from_bytes(&self.refresh_key),
+                TransportMasterKey::from_bytes(&self.transport_key),
+            ),
             login_key: LoginKey::from_bytes(&self.login_key),
             login: LoginConfig {
                 otp: true,

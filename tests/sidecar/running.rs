@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use tickgate::{admin::Source, certs::DevCerts, sidecar::StartError, tls};
+use tickgate::{admin::Source, certs::DevCerts, tls};
 
 use super::fixture::*;
 
@@ -213,21 +213,18 @@ async fn conveniences_are_for_development_on_loopback() {
 async fn a_bad_configuration_does_not_start() {
     let world = World::new();
     let refused = |config| async { Sidecar::start(config).await.unwrap_err() };
-    let shared = SidecarConfig {
-        session_key: SessionKey::from_bytes(&world.transport_key),
-        ..world.config()
-    };
-    assert!(matches!(refused(shared).await, StartError::SharedKey(_)));
-    let shared = SidecarConfig {
-        refresh_key: RefreshKey::from_bytes(&world.session_key),
-        ..world.config()
-    };
-    assert!(matches!(refused(shared).await, StartError::SharedKey(_)));
-    let shared = SidecarConfig {
-        previous_refresh_key: Some(RefreshKey::from_bytes(&world.transport_key)),
-        ..world.config()
-    };
-    assert!(matches!(refused(shared).await, StartError::SharedKey(_)));
+    let mut shared = world.config();
+    shared.keys.session = SessionKey::from_bytes(&world.transport_key).into();
+    assert_eq!(refused(shared).await.label(), "shared_key");
+    let mut shared = world.config();
+    shared.keys.refresh = RefreshKey::from_bytes(&world.session_key).into();
+    assert_eq!(refused(shared).await.label(), "shared_key");
+    let mut shared = world.config();
+    shared.keys.refresh.previous = vec![RefreshKey::from_bytes(&world.transport_key)];
+    assert_eq!(refused(shared).await.label(), "shared_key");
+    let mut shared = world.config();
+    shared.keys.session.next = Some(SessionKey::from_bytes(&world.refresh_key));
+    assert_eq!(refused(shared).await.label(), "shared_key");
     let none = SidecarConfig {
         connect_tokens_per_minute: 0,
         ..world.config()
@@ -248,7 +245,7 @@ async fn a_bad_configuration_does_not_start() {
         login_key: LoginKey::from_bytes(&world.session_key),
         ..world.config()
     };
-    assert!(matches!(refused(shared).await, StartError::SharedKey(_)));
+    assert_eq!(refused(shared).await.label(), "shared_key");
     for break_it in [
         |config: &mut SidecarConfig| config.mail = None,
         |config: &mut SidecarConfig| config.mail.as_mut().unwrap().link = None,
@@ -268,14 +265,24 @@ async fn a_bad_configuration_does_not_start() {
     let mut long = world.config();
     long.login.magic_link_life = 16 * MINUTE;
     assert_eq!(refused(long).await.label(), "life");
-    let epochs = SidecarConfig {
-        previous_transport_key: Some(MasterKey {
-            epoch: 1,
-            key: TransportMasterKey::generate(),
-        }),
+    let mut epochs = world.config();
+    epochs.keys.transport.previous = vec![MasterKey {
+        epoch: 1,
+        key: TransportMasterKey::generate(),
+    }];
+    assert_eq!(refused(epochs).await.label(), "same_epoch");
+    let lives = SidecarConfig {
+        lives: SessionLives {
+            connect_token: 2 * SECOND,
+            longest_connect_token: SECOND,
+            ..SessionLives::default()
+        },
         ..world.config()
     };
-    assert!(matches!(refused(epochs).await, StartError::SameEpoch(1)));
+    assert_eq!(
+        refused(lives).await.to_string(),
+        "the longest connect token life must be no shorter than that of connect tokens"
+    );
     let lives = SidecarConfig {
         lives: SessionLives {
             connect_token: Duration::from_secs(301),

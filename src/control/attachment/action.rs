@@ -6,6 +6,7 @@ use super::EndReason;
 use crate::{
     control::{CarriedKey, LogState, SeatReport},
     id::Revision,
+    token::KeyId,
 };
 
 /// What the user of an [`Attachment`](super::Attachment) has to do, in order.
@@ -26,6 +27,8 @@ pub enum Action {
     TakeOrders,
     /// The gateway has applied the log up to here.
     Acknowledged(Revision),
+    /// The gateway opens tokens under these keys now.
+    KeysHeld(Vec<KeyId>),
     /// End the stream. The last action.
     End(EndReason),
 }

@@ -493,6 +493,9 @@ impl Attachment {
                 self.seats = seats;
                 self.draining = draining;
             }
+            FromGateway::KeysHeld(keys) => {
+                return self.actions.push_back(Action::KeysHeld(keys));
+            }
             FromGateway::Certificates(certificates) => {
                 report.certificate_sha256 = Some(certificates);
             }

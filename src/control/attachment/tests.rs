@@ -37,6 +37,7 @@ fn attach(position: Option<(Lineage, u64)>) -> FromGateway {
         seat_count: 1,
         seats: vec![seat(1)],
         more_seats: false,
+        keys: Vec::new(),
     }))
 }
 

@@ -6,7 +6,10 @@ use bytes::Bytes;
 
 use super::{
     MAX_ADDRESSES, MAX_SERVER_NAME_BYTES, Malformed,
-    lists::{decode_address, decode_hashes, decode_seats, encode_hashes, encode_seat, id_bytes},
+    lists::{
+        decode_address, decode_hashes, decode_key_ids, decode_seats, encode_hashes, encode_key_ids,
+        encode_seat, id_bytes,
+    },
 };
 use crate::{
     control::{
@@ -25,6 +28,7 @@ pub(super) fn encode_attach(attach: Attach) -> proto::Attach {
         seat_count,
         seats,
         more_seats,
+        keys,
     } = attach;
     let GatewayDescription {
         id,
@@ -49,6 +53,7 @@ pub(super) fn encode_attach(attach: Attach) -> proto::Attach {
         more_seats,
         draining,
         seat_count,
+        key_ids: encode_key_ids(&keys),
     }
 }
 
@@ -82,6 +87,7 @@ pub(super) fn decode_attach(attach: proto::Attach) -> Result<Attach, Malformed> 
         seat_count: attach.seat_count,
         seats: decode_seats(&attach.seats, "attach.seats")?,
         more_seats: attach.more_seats,
+        keys: decode_key_ids(&attach.key_ids, "attach.key_ids")?,
     })
 }
 

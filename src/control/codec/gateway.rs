@@ -4,7 +4,10 @@ use super::{
     Malformed,
     attach::{decode_attach, encode_attach},
     events::{decode_events, encode_event},
-    lists::{concatenate, decode_hashes, decode_seats, encode_hashes, encode_seat, session_ids},
+    lists::{
+        concatenate, decode_hashes, decode_key_ids, decode_seats, encode_hashes, encode_key_ids,
+        encode_seat, session_ids,
+    },
 };
 use crate::{
     control::{MAX_SEATS, message::FromGateway},
@@ -37,6 +40,9 @@ pub fn encode_gateway(message: FromGateway) -> proto::GatewayMessage {
         }
         FromGateway::Certificates(hashes) => Message::Certificates(proto::Certificates {
             sha256: encode_hashes(&hashes),
+        }),
+        FromGateway::KeysHeld(keys) => Message::KeysHeld(proto::KeysHeld {
+            key_ids: encode_key_ids(&keys),
         }),
         FromGateway::Events { events, lost } => Message::Events(proto::GatewayEvents {
             events: events.into_iter().map(encode_event).collect(),
@@ -73,6 +79,9 @@ pub fn decode_gateway(message: proto::GatewayMessage) -> Result<FromGateway, Mal
         },
         Message::Certificates(certificates) => {
             FromGateway::Certificates(decode_hashes(&certificates.sha256, "certificates.sha256")?)
+        }
+        Message::KeysHeld(held) => {
+            FromGateway::KeysHeld(decode_key_ids(&held.key_ids, "keys_held.key_ids")?)
         }
         Message::Events(events) => FromGateway::Events {
             lost: events.lost,

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{ID_BYTES, MAX_ADDRESS_BYTES, MAX_REPORTED, Malformed};
+use super::{ID_BYTES, MAX_ADDRESS_BYTES, MAX_KEYS, MAX_REPORTED, Malformed};
 use crate::{
     control::LiveSeat,
     id::{PlayerGeneration, PlayerId, SessionId},
     proto,
+    token::KeyId,
 };
 
 pub(super) fn encode_seat(seat: LiveSeat) -> proto::LiveSeat {
@@ -68,6 +69,20 @@ pub(super) fn encode_hashes(hashes: &[[u8; 32]]) -> Vec<Bytes> {
     hashes
         .iter()
         .map(|hash| Bytes::copy_from_slice(hash))
+        .collect()
+}
+
+pub(super) fn encode_key_ids(keys: &[KeyId]) -> Vec<String> {
+    keys.iter().map(KeyId::to_string).collect()
+}
+
+pub(super) fn decode_key_ids(ids: &[String], field: &'static str) -> Result<Vec<KeyId>, Malformed> {
+    if ids.len() > MAX_KEYS {
+        return Err(Malformed(field));
+    }
+    // Their length is looked at before they are decoded.
+    ids.iter()
+        .map(|id| id.parse().map_err(|_| Malformed(field)))
         .collect()
 }
 

@@ -42,6 +42,7 @@ fn attach(seats: u128) -> FromGateway {
         seat_count: MAX_SEATS,
         seats: (0..seats).map(|n| seat(u128::MAX - n)).collect(),
         more_seats: true,
+        keys: Vec::new(),
     }))
 }
 

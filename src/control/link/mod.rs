@@ -21,6 +21,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     id::{Lineage, Revision, SessionId},
+    token::{KeyId, TransportKey},
 };
 
 /// At most one report in this time: what happens meanwhile goes together (three ticks at 60 Hz), and a gateway that is all
@@ -136,6 +137,8 @@ pub struct Link {
     state: State,
     /// How far the log is applied; survives streams.
     position: Option<LogPosition>,
+    /// The keys that are held, by id; survive streams, too.
+    keys: Vec<KeyId>,
     /// Attaches failed in a row.
     failures: u32,
     /// Since when the channel is down, if it was up before.
@@ -163,6 +166,7 @@ impl Link {
         Self {
             state: State::Waiting { retry_at: now },
             position: None,
+            keys: Vec::new(),
             failures: 0,
             down_since: None,
             jitter: Jitter(seed),
@@ -191,7 +195,8 @@ impl Link {
     /// `seats` must be read after any report that was handed over before, since what is left of that report is now out of date.
     pub fn connected(&mut self, gateway: GatewayDescription, seats: Vec<LiveSeat>) {
         if matches!(self.state, State::Connecting { .. }) {
-            self.named = self.outgoing.attach(gateway, self.position, seats);
+            let keys = self.keys.clone();
+            self.named = self.outgoing.attach(gateway, self.position, keys, seats);
         }
     }
 
@@ -400,7 +405,7 @@ impl Link {
             lineage,
             snapshot,
         } = attached;
-        self.effects.push_back(Effect::InstallKeys(keys));
+        self.hold(keys);
         if let Some(Snapshot { revision, dead, .. }) = snapshot {
             self.position = Some(LogPosition { lineage, revision });
             #[cfg(test)]
@@ -437,7 +442,7 @@ impl Link {
             FromSidecar::Attached(_) | FromSidecar::SnapshotDead { .. } => {
                 self.disconnected(now, DetachReason::Violation);
             }
-            FromSidecar::Keys(keys) => self.effects.push_back(Effect::InstallKeys(keys)),
+            FromSidecar::Keys(keys) => self.hold(keys),
             FromSidecar::Revocations(range) => self.apply(now, range),
             FromSidecar::Heartbeat { time, head } => {
                 self.note_head(now, head);
@@ -448,6 +453,21 @@ impl Link {
             }
             FromSidecar::Drain(drain) => self.effects.push_back(Effect::Drain(drain)),
         }
+    }
+
+    /// Holds these keys from now on. The sidecar, which seals with what is held alone, hears of it once they are installed, unless it
+    /// knows already: by Attach, or from before.
+    fn hold(&mut self, keys: Vec<CarriedKey>) {
+        let held: Vec<_> = keys
+            .iter()
+            .filter_map(|carried| <[u8; 32]>::try_from(&*carried.key).ok())
+            .map(|bytes| TransportKey::from_bytes(&bytes).id())
+            .collect();
+        if held != self.keys {
+            self.outgoing.keys_held(held.clone());
+            self.keys = held;
+        }
+        self.effects.push_back(Effect::InstallKeys(keys));
     }
 
     /// Applies a range that continues the log. One that overlaps what is applied does so too: events are idempotent, and order

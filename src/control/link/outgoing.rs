@@ -8,6 +8,7 @@ use crate::{
         message::{Attach, FromGateway, LogPosition, Portions},
     },
     id::{Revision, SessionId},
+    token::KeyId,
 };
 
 /// Sessions whose activity is kept while there is no stream to tell it on: as many as there may be seats.
@@ -24,6 +25,8 @@ pub(super) struct Outgoing {
     heartbeat: bool,
     pub(super) ack: Option<Revision>,
     certificates: Option<Vec<[u8; 32]>>,
+    /// The keys that are held, if the present stream has not been told of them.
+    keys: Option<Vec<KeyId>>,
     opened: Vec<LiveSeat>,
     closed: Vec<SessionId>,
     active: Vec<SessionId>,
@@ -43,6 +46,7 @@ impl Outgoing {
             heartbeat: false,
             ack: None,
             certificates: None,
+            keys: None,
             opened: Vec::new(),
             closed: Vec::new(),
             active: Vec::new(),
@@ -59,11 +63,13 @@ impl Outgoing {
         &mut self,
         gateway: GatewayDescription,
         position: Option<LogPosition>,
+        keys: Vec<KeyId>,
         mut seats: Vec<LiveSeat>,
     ) -> u32 {
         self.opened.clear();
         self.closed.clear();
         self.certificates = None;
+        self.keys = None;
         self.heartbeat = false;
         let seat_count = u32::try_from(seats.len()).unwrap_or(u32::MAX);
         self.seats = seat_count;
@@ -75,6 +81,7 @@ impl Outgoing {
             seat_count,
             seats: first,
             more_seats: !seats.is_empty(),
+            keys,
         }));
         self.attach_seats = seats;
         seat_count
@@ -91,6 +98,12 @@ impl Outgoing {
         self.attach_seats = Vec::new();
         self.heartbeat = false;
         self.ack = None;
+        self.keys = None;
+    }
+
+    /// Other keys are held from now on.
+    pub(super) fn keys_held(&mut self, keys: Vec<KeyId>) {
+        self.keys = Some(keys);
     }
 
     /// Who was active is too long ago to be told.
@@ -151,6 +164,7 @@ impl Outgoing {
         self.heartbeat
             || self.ack.is_some()
             || self.certificates.is_some()
+            || self.keys.is_some()
             || self.has_report()
             || self.has_events()
     }
@@ -181,6 +195,9 @@ impl Outgoing {
         }
         if let Some(revision) = self.ack.take() {
             return Some(FromGateway::Ack(revision));
+        }
+        if let Some(keys) = self.keys.take() {
+            return Some(FromGateway::KeysHeld(keys));
         }
         if let Some(certificates) = self.certificates.take() {
             return Some(FromGateway::Certificates(certificates));

@@ -16,6 +16,7 @@ use super::super::{
 use crate::{
     clock::{ManualTime, Timestamp},
     id::{GatewayId, Incarnation, Lineage, Revision, SessionId},
+    token::KeyId,
 };
 
 pub(super) const LINEAGE: Lineage = Lineage(5);
@@ -127,6 +128,7 @@ pub(super) enum Heard {
     Detached(AttachmentId),
     Report(SeatReport),
     Acknowledged(Revision),
+    KeysHeld(Vec<KeyId>),
 }
 
 pub(super) struct FakeSidecar {
@@ -196,6 +198,7 @@ impl SidecarHost for FakeSidecar {
         &self,
         gateway: &GatewayDescription,
         seats: &[LiveSeat],
+        _keys: &[KeyId],
     ) -> Result<AttachmentId, AttachRefusal> {
         let hangs = self.hangs.lock().unwrap().take();
         if let Some((time, passes)) = hangs {
@@ -265,6 +268,10 @@ impl SidecarHost for FakeSidecar {
 
     fn acknowledged(&self, _attachment: AttachmentId, revision: Revision) {
         self.note(Heard::Acknowledged(revision));
+    }
+
+    fn keys_held(&self, _attachment: AttachmentId, keys: Vec<KeyId>) {
+        self.note(Heard::KeysHeld(keys));
     }
 
     fn detach(&self, attachment: AttachmentId) {

@@ -435,6 +435,7 @@ async fn what_does_not_belong_ends_the_stream_with_a_fixed_status() {
             seat_count: 0,
             seats: Vec::new(),
             more_seats: false,
+            keys: Vec::new(),
         })))
     };
     let heartbeat = encode_gateway(FromGateway::Heartbeat {
@@ -475,6 +476,7 @@ async fn an_attach_that_takes_too_long_is_told_so() {
         seat_count: 0,
         seats: Vec::new(),
         more_seats: false,
+        keys: Vec::new(),
     })));
     let refused = refusal(&process, vec![attach]).await;
     assert_eq!(refused.code(), Code::DeadlineExceeded);

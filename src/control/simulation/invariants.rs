@@ -1,7 +1,8 @@
 //! What must hold, at every step and at the end.
 
 use super::{
-    CAPACITY, EVENTS_KEPT, PORTIONS,
+    CAPACITY, EVENTS_KEPT, PORTIONS, TOKEN_LIFE,
+    keys::Step,
     network::PIPE,
     process::{Process, Token},
     world::World,
@@ -211,7 +212,7 @@ impl World {
     pub(super) fn check_orders(&mut self) -> Result<(), String> {
         let drained = !self.sidecar.wants_drained;
         self.sidecar.order_drain(drained);
-        self.sidecar.rotate_keys();
+        let newest = self.sidecar.masters.epochs().max();
         let sessions: Vec<_> = self
             .newest()
             .live()
@@ -229,14 +230,9 @@ impl World {
         self.pass(std::time::Duration::from_secs(3))?;
         self.check_log()?;
         self.check_seats()?;
-        let epoch = self.sidecar.epoch;
         let process = self.newest();
-        if process
-            .keys
-            .first()
-            .is_none_or(|(newest, _)| *newest != epoch)
-        {
-            return Err("the new key has not arrived".into());
+        if process.keys.iter().map(|(epoch, _)| *epoch).max() != newest {
+            return Err("the newest key has not arrived".into());
         }
         for (session, at) in moved {
             if process.idle_moved.get(&session) != Some(&at) {
@@ -244,6 +240,49 @@ impl World {
                     "{session} was active elsewhere, and nobody was told"
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// A gateway never lacks a key that a sidecar seals with: it opens what is made for it from its first answer on, for as long as the token
+    /// lives.
+    pub(super) fn check_key(&self, index: usize, token: &Token) -> Result<(), String> {
+        let Some(process) = self.processes.get(index) else {
+            return Ok(());
+        };
+        let was_answered = !process.keys.is_empty();
+        let is_alive = self.now < token.minted_at + TOKEN_LIFE;
+        if was_answered && is_alive && !self.is_hostile() {
+            let (epoch, held) = (token.epoch, &process.keys);
+            return Err(format!(
+                "a token of epoch {epoch} is refused by who holds {held:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// On a stream that is left in peace a rotation comes to its end, as soon as the last token under the old key has expired.
+    pub(super) fn check_rotation(&mut self) -> Result<(), String> {
+        // One may be under way.
+        let before = self.sidecar.masters.current;
+        let mut retired = 0;
+        for _ in 0..60 {
+            if self.sidecar.rotate_keys(self.now) == Some(Step::Retired) {
+                retired += 1;
+            }
+            if retired == 2 {
+                break;
+            }
+            self.pass(std::time::Duration::from_millis(500))?;
+        }
+        let current = self.sidecar.masters.current;
+        if retired < 2 || current == before {
+            return Err(format!("no rotation from epoch {before} to {current}"));
+        }
+        self.pass(std::time::Duration::from_secs(1))?;
+        let epochs: Vec<_> = self.newest().keys.iter().map(|(epoch, _)| *epoch).collect();
+        if epochs != [current] {
+            return Err(format!("{epochs:?} are held after a rotation to {current}"));
         }
         Ok(())
     }

@@ -15,6 +15,7 @@
 
 mod ends;
 mod invariants;
+mod keys;
 mod network;
 mod process;
 mod regressions;
@@ -85,6 +86,7 @@ fn run(seed: u64, fault: Option<Fault>) -> Result<Tally, String> {
     }
     world.check_seats()?;
     world.check_orders()?;
+    world.check_rotation()?;
     Ok(world.tally)
 }
 
@@ -153,6 +155,19 @@ fn planted_bugs_are_found() {
         println!("{fault:?}: found by {found} of 40 seeds");
         assert!(found > 0, "{fault:?}");
     }
+}
+
+/// Why tokens are sealed with what their gateway holds, and with nothing else.
+#[test]
+fn a_key_that_seals_before_it_is_held_is_found() {
+    let found = (0..40).filter(|seed| {
+        let mut world = World::new(2 * seed, Conduct::Reliable, None);
+        world.rushes_keys = true;
+        world.pass(Duration::from_secs(60)).is_err()
+    });
+    let found = found.count();
+    println!("found by {found} of 40 seeds");
+    assert!(found > 0);
 }
 
 #[test]

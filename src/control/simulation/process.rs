@@ -11,6 +11,7 @@ use super::{
         Revocation, RevocationRange, SeatReport, link::Link,
     },
     CAPACITY, COPY_RETENTION, EVENTS_KEPT, LEEWAY, PORTIONS, gateway_id,
+    keys::process_of,
     store::Store,
 };
 use crate::{
@@ -36,6 +37,8 @@ pub(super) struct Token {
     pub(super) revision: Revision,
     pub(super) issued_at: Timestamp,
     pub(super) expires_at: Timestamp,
+    /// When it was minted by the time that is everybody's.
+    pub(super) minted_at: Instant,
 }
 
 /// What became of a token.
@@ -342,8 +345,7 @@ impl Process {
     pub(super) fn install_keys(&mut self, keys: &[CarriedKey]) -> Result<(), String> {
         self.keys.clear();
         for key in keys {
-            let bytes = <[u8; 16]>::try_from(&*key.key).map_err(|_| "no incarnation")?;
-            self.keys.push((key.epoch, Incarnation::from_bytes(bytes)));
+            self.keys.push(process_of(key).ok_or("no incarnation")?);
         }
         Ok(())
     }

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     super::{CarriedKey, Drain, GatewayDescription, LiveSeat, Orders, SeatReport},
     LEEWAY, PATIENCE, SKEW, TOKEN_LIFE,
+    keys::{MasterKeys, Step, carried},
     store::Store,
 };
 use crate::{
     clock::{Clock, ManualTime, Timestamp},
     id::{Incarnation, Revision, SessionId},
+    token::KeyId,
 };
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,8 @@ pub(super) struct Attached {
     pub(super) draining: bool,
     pub(super) certificates: Vec<[u8; 32]>,
     keys: bool,
+    /// The keys that the gateway has said it holds.
+    pub(super) held: Vec<KeyId>,
     idle_moved: BTreeMap<SessionId, Timestamp>,
     drain: bool,
     /// Whether there are orders that the stream has not been told of.
@@ -46,8 +50,7 @@ pub(super) struct Sidecar {
     /// The machine's time, which steps, and the process's, which does not.
     pub(super) time: ManualTime,
     pub(super) clock: Clock,
-    /// The newest master key; its predecessor is still derived from.
-    pub(super) epoch: u32,
+    pub(super) masters: MasterKeys,
     /// What operators want of the gateway.
     pub(super) wants_drained: bool,
     pub(super) attached: Option<Attached>,
@@ -61,7 +64,7 @@ impl Sidecar {
             backup: Store::new(),
             clock: time.clock(),
             time,
-            epoch: 1,
+            masters: MasterKeys::new(),
             wants_drained: false,
             attached: None,
             down_until: now,
@@ -80,11 +83,8 @@ impl Sidecar {
     }
 
     pub(super) fn keys_for(&self, incarnation: Incarnation) -> Vec<CarriedKey> {
-        let key = |epoch| CarriedKey {
-            epoch,
-            key: incarnation.to_bytes().to_vec().into(),
-        };
-        vec![key(self.epoch), key(self.epoch.saturating_sub(1))]
+        let epochs = self.masters.epochs();
+        epochs.map(|epoch| carried(epoch, incarnation)).collect()
     }
 
     /// Registers the stream as the one that counts; the one before, if another was.
@@ -94,6 +94,7 @@ impl Sidecar {
         gateway: &GatewayDescription,
         seats: &[LiveSeat],
         draining: bool,
+        held: &[KeyId],
     ) -> Option<u64> {
         let attached = Attached {
             stream,
@@ -103,6 +104,7 @@ impl Sidecar {
             draining,
             certificates: gateway.certificate_sha256.clone(),
             keys: false,
+            held: held.to_vec(),
             idle_moved: BTreeMap::new(),
             drain: draining != self.wants_drained,
             ordered: true,
@@ -136,11 +138,33 @@ impl Sidecar {
         }
     }
 
-    pub(super) fn rotate_keys(&mut self) {
-        self.epoch += 1;
+    /// A step of a rotation, if its time has come.
+    pub(super) fn rotate_keys(&mut self, now: Instant) -> Option<Step> {
+        let attached = self.attached.as_ref();
+        let attached = attached.map(|a| (a.incarnation, a.held.as_slice()));
+        let step = self.masters.step(now, attached);
+        if step.is_some() {
+            self.renew_keys();
+        }
+        step
+    }
+
+    /// Another key seals at once, whoever holds it.
+    pub(super) fn rush_keys(&mut self, now: Instant) {
+        self.masters.rush(now);
+        self.renew_keys();
+    }
+
+    fn renew_keys(&mut self) {
         if let Some(attached) = &mut self.attached {
             attached.keys = true;
             attached.ordered = true;
+        }
+    }
+
+    pub(super) fn keys_held(&mut self, stream: u64, held: Vec<KeyId>) {
+        if let Some(attached) = self.current(stream) {
+            attached.held = held;
         }
     }
 

@@ -106,6 +106,7 @@ impl World {
                 }
                 Action::TakeOrders => machine.ordered(self.sidecar.take_orders(stream.id)),
                 Action::Acknowledged(revision) => self.acknowledged(stream.id, revision)?,
+                Action::KeysHeld(held) => self.sidecar.keys_held(stream.id, held),
                 Action::End(reason) => {
                     self.tally_end(reason)?;
                     stream.machine = None;
@@ -165,7 +166,8 @@ impl World {
                 self.tally.attaches += 1;
                 let (gateway, seats) = (&attach.gateway, &attach.seats);
                 let draining = attach.draining;
-                replaced = self.sidecar.register(stream.id, gateway, seats, draining);
+                let (id, held) = (stream.id, &attach.keys);
+                replaced = self.sidecar.register(id, gateway, seats, draining, held);
                 let registered = Registered {
                     keys: self.sidecar.keys_for(incarnation),
                     idle_timeout: Duration::from_secs(3_600),

@@ -33,7 +33,8 @@ tally! {
     // Processes.
     gateways_killed, gateways_succeeded, gateways_shut_out, sidecars_restarted, new_lineages, restores, clocks_stepped,
     // What goes over streams.
-    seat_portions, dead_portions, dead_named, events_applied, acknowledged, idle_moved, drains, drains_cancelled, keys_rotated,
+    seat_portions, dead_portions, dead_named, events_applied, acknowledged, idle_moved, drains, drains_cancelled,
+    keys_published, keys_promoted, keys_retired, sealed_with_previous,
     certificates_changed, explained, explained_lost,
     // Players.
     logins, minted, admitted, resumed, revoked_sessions, revoked_players, seats_revoked, waited, refused_key, refused_time,

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     PLAYERS, SKEW, STEP, TOKEN_LIFE,
+    keys::Step,
     network::{Conduct, Stream},
     process::{Admission, Process, Token},
     sidecar::{RESTORE, Sidecar},
@@ -28,6 +29,8 @@ pub(super) struct World {
     pub(super) rng: ChaCha8Rng,
     pub(super) faults: bool,
     pub(super) conduct: Conduct,
+    /// Whether operators wait for nobody, and a sidecar seals with whatever is newest.
+    pub(super) rushes_keys: bool,
     /// How streams were before everything calmed down.
     pub(super) was_hostile: bool,
     pub(super) fault: Option<Fault>,
@@ -63,6 +66,7 @@ impl World {
             rng,
             faults: true,
             conduct,
+            rushes_keys: false,
             was_hostile: conduct == Conduct::Hostile,
             fault,
             sidecar: Sidecar::new(now, ManualTime::starting_at(START)),
@@ -196,10 +200,7 @@ impl World {
             196..296 if self.sidecar_is_up() && self.sidecar.wants_drained => {
                 self.sidecar.order_drain(false);
             }
-            296..304 if self.sidecar_is_up() => {
-                self.sidecar.rotate_keys();
-                self.tally.keys_rotated += 1;
-            }
+            296..304 if self.sidecar_is_up() => self.rotate_keys(),
             304..312 => {
                 let next = self.rng.random();
                 self.newest().change_certificates(next);
@@ -208,7 +209,20 @@ impl World {
             312..330 if self.sidecar_is_up() => {
                 self.sidecar.backup = self.sidecar.store.clone();
             }
+            330..370 if self.sidecar_is_up() => self.rotate_keys(),
             _ => {}
+        }
+    }
+
+    fn rotate_keys(&mut self) {
+        if self.rushes_keys {
+            return self.sidecar.rush_keys(self.now);
+        }
+        match self.sidecar.rotate_keys(self.now) {
+            Some(Step::Published) => self.tally.keys_published += 1,
+            Some(Step::Promoted) => self.tally.keys_promoted += 1,
+            Some(Step::Retired) => self.tally.keys_retired += 1,
+            None => {}
         }
     }
 
@@ -262,15 +276,25 @@ impl World {
             return;
         };
         let incarnation = attached.incarnation;
+        let held = if self.rushes_keys {
+            Vec::new()
+        } else {
+            attached.held.clone()
+        };
+        let Some(epoch) = self.sidecar.masters.sealing(self.now, incarnation, &held) else {
+            return;
+        };
+        self.tally.sealed_with_previous += u64::from(epoch != self.sidecar.masters.current);
         if let Some(seat) = self.sidecar.store.alive(session) {
             self.tally.minted += 1;
             self.tokens.push(Token {
                 seat,
                 incarnation,
-                epoch: self.sidecar.epoch,
+                epoch,
                 revision: self.sidecar.store.head(),
                 issued_at,
                 expires_at: issued_at.after(TOKEN_LIFE),
+                minted_at: self.now,
             });
             // Players use their tokens, or lose them.
             if self.tokens.len() > 16 {
@@ -307,7 +331,10 @@ impl World {
                 return self.check_admission(index, token);
             }
             Admission::Waits => tally.waited += 1,
-            Admission::Key => tally.refused_key += 1,
+            Admission::Key => {
+                tally.refused_key += 1;
+                return self.check_key(index, token);
+            }
             Admission::Time => tally.refused_time += 1,
             Admission::Draining => tally.refused_draining += 1,
             Admission::Revoked => tally.refused_revoked += 1,

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::json::{DevGateway, DevJson};
 use super::{
-    Asked, GatewayRole, Reread, RoleError, SidecarRole, make_private_directory, run::Changeable,
+    Asked, GatewayRole, Reread, RoleError, SidecarRole, files::Files, make_private_directory,
+    run::Changeable, sidecar,
 };
 use crate::{
     certs::{DevCerts, Layout},
@@ -167,6 +168,7 @@ impl Stack<'_> {
                 attached = attached(gateway) => attached?,
             }
         }
+        let mut files = Files::watch(sidecar::watched(&self.config));
         let told = DevJson::of(self.sidecar, self.certs, played, idle);
         let written = told.write(self.state_dir)?;
         tracing::info!(dev_json = %written.display(), "the development stack is up");
@@ -175,6 +177,7 @@ impl Stack<'_> {
                 biased;
                 () = asked.stop.cancelled() => break,
                 () = asked.reload.notified() => self.reload(played, reread),
+                changed = files.changed() => self.sidecar.reload_changed(changed, &self.config),
             }
         }
         json::remove(self.state_dir)

@@ -6,13 +6,11 @@ use crate::{
     proto::explain_request::About,
     rpc::Peer,
     sidecar::{
-        MasterKey, SessionLives,
+        SessionLives,
         limit::Limit,
-        mint::MasterKeys,
         tests::{START, World, world},
     },
     store::Standing,
-    token::TransportMasterKey,
 };
 
 use super::*;
@@ -23,19 +21,14 @@ fn api(world: World) -> AdminApi {
     let mint = Mint {
         registry: Arc::clone(&registry),
         store: Arc::clone(&sessions.store),
-        keys: Arc::new(MasterKeys {
-            current: MasterKey {
-                epoch: 1,
-                key: TransportMasterKey::generate(),
-            },
-            previous: None,
-        }),
+        keys: Arc::clone(&sessions.keys),
         limit: Limit::per_minute(60),
         clock: time.clock(),
         explain: Arc::clone(&sessions.explain),
         counters: Arc::clone(&sessions.counters),
     };
     AdminApi {
+        keys: Arc::clone(&sessions.keys),
         sessions: Arc::new(sessions),
         mint: Arc::new(mint),
         registry,

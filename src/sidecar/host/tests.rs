@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{super::tests::START, super::tests::world, *};
+use super::{
+    super::tests::{START, in_force, keys, world},
+    *,
+};
 use crate::{
     clock::{ManualTime, Timestamp},
     control::GatewayEventKind,
     id::{PlayerGeneration, PlayerId},
-    sidecar::{MasterKey, SessionLives, catching_up::go_round},
+    sidecar::{SessionLives, catching_up::go_round},
     store::{Identity, NewSession, Started, memory::MemoryStore},
-    token::TransportMasterKey,
 };
 
 /// A sidecar as gateways see it, over a store that may have seen another one before.
@@ -17,13 +19,7 @@ fn host(store: &Arc<MemoryStore>, time: &ManualTime) -> Host {
     Host {
         registry: Arc::new(Registry::new(time.clock())),
         store: Arc::clone(store) as Arc<dyn Store>,
-        keys: Arc::new(MasterKeys {
-            current: MasterKey {
-                epoch: 1,
-                key: TransportMasterKey::generate(),
-            },
-            previous: None,
-        }),
+        keys: in_force(keys()),
         explain: Arc::new(Explain::new(START)),
         counters: Arc::new(Counters::new()),
         idle: SessionLives::default().idle,
@@ -86,18 +82,18 @@ fn refused(session: Option<SessionId>, token: Option<[u8; 32]>) -> GatewayEvent 
 async fn a_fenced_process_stays_out_also_after_a_restart_of_the_sidecar() {
     let world = world(SessionLives::default());
     let before = host(&world.store, &world.time);
-    let older = before.attach(&gateway("eu", 1), &[]).await.unwrap();
-    before.attach(&gateway("eu", 2), &[]).await.unwrap();
+    let older = before.attach(&gateway("eu", 1), &[], &[]).await.unwrap();
+    before.attach(&gateway("eu", 2), &[], &[]).await.unwrap();
     before.fenced(older).await;
-    let again = before.attach(&gateway("eu", 1), &[]).await;
+    let again = before.attach(&gateway("eu", 1), &[], &[]).await;
     assert_eq!(again, Err(AttachRefusal::Fenced));
     assert_eq!(before.registry.list().len(), 1, "the newer one stays");
 
     let after = host(&world.store, &world.time);
-    let again = after.attach(&gateway("eu", 1), &[]).await;
+    let again = after.attach(&gateway("eu", 1), &[], &[]).await;
     assert_eq!(again, Err(AttachRefusal::Fenced));
-    after.attach(&gateway("eu", 2), &[]).await.unwrap();
-    after.attach(&gateway("us", 1), &[]).await.unwrap();
+    after.attach(&gateway("eu", 2), &[], &[]).await.unwrap();
+    after.attach(&gateway("us", 1), &[], &[]).await.unwrap();
 }
 
 #[tokio::test]
@@ -110,7 +106,7 @@ async fn activity_counts_for_sessions_that_were_minted_to_the_gateway() {
     store.grant(granted, eu.id.clone()).await.unwrap();
     store.grant(foreign, "us".parse().unwrap()).await.unwrap();
     // Neither a list at attach nor a report makes a seat of what was not minted to it.
-    let id = host.attach(&eu, &[seat(foreign)]).await.unwrap();
+    let id = host.attach(&eu, &[seat(foreign)], &[]).await.unwrap();
     assert_eq!(host.registry.seats_of(foreign), []);
     world.time.advance(Duration::from_secs(60));
     let now = world.time.clock().wall();
@@ -159,7 +155,7 @@ async fn activity_on_one_gateway_is_told_to_another() {
             .grant(session, gateway.id.clone())
             .await
             .unwrap();
-        ids.push(host.attach(&gateway, &[seat(session)]).await.unwrap());
+        ids.push(host.attach(&gateway, &[seat(session)], &[]).await.unwrap());
     }
     let report = SeatReport {
         active: vec![session],
@@ -183,8 +179,8 @@ async fn activity_elsewhere_that_a_broken_stream_lost_is_told_on_the_next_one() 
         store.grant(session, gateway.id.clone()).await.unwrap();
     }
     let seats = [seat(session), seat(stays)];
-    let playing = host.attach(&eu, &seats[..1]).await.unwrap();
-    let broken = host.attach(&us, &seats).await.unwrap();
+    let playing = host.attach(&eu, &seats[..1], &[]).await.unwrap();
+    let broken = host.attach(&us, &seats, &[]).await.unwrap();
     time.advance(Duration::from_secs(1_800));
     let active = |session| SeatReport {
         active: vec![session],
@@ -198,13 +194,13 @@ async fn activity_elsewhere_that_a_broken_stream_lost_is_told_on_the_next_one() 
     host.detach(broken);
 
     time.advance(Duration::from_secs(1));
-    let again = host.attach(&us, &seats).await.unwrap();
+    let again = host.attach(&us, &seats, &[]).await.unwrap();
     host.orders_ready(again).notified().await;
     // Who was on no other gateway was active on none.
     assert_eq!(host.take_orders(again).idle_moved, [(session, at)]);
     // Nor does a restart of the sidecar lose it.
     let host = self::host(store, time);
-    let again = host.attach(&us, &seats).await.unwrap();
+    let again = host.attach(&us, &seats, &[]).await.unwrap();
     assert_eq!(host.take_orders(again).idle_moved, [(session, at)]);
 }
 
@@ -250,7 +246,7 @@ async fn events_find_their_player_by_session_or_token() {
     let (session, player) = login(store, "ada").await;
     store.grant(session, eu.id.clone()).await.unwrap();
     let (foreign, other) = login(store, "eve").await;
-    let id = host.attach(&eu, &[seat(session)]).await.unwrap();
+    let id = host.attach(&eu, &[seat(session)], &[]).await.unwrap();
     // A token for another gateway: what opened nothing is known by its hash.
     let us = "us".parse().unwrap();
     host.explain

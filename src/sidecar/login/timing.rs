@@ -19,17 +19,17 @@ use crate::{
     },
     rpc::Peer,
     sidecar::{
-        MasterKey, SessionLives,
+        SessionLives,
         auth::AuthApi,
         config::{LoginConfig, LoginLimits},
         limit::Limit,
         mail::{self, Outbox},
-        mint::{MasterKeys, Mint},
+        mint::Mint,
         registry::Registry,
         tests::{START, World, world},
     },
     store::{EmbeddedStore, Store},
-    token::{LoginKey, TransportMasterKey},
+    token::LoginKey,
 };
 
 use super::{Methods, address::EmailAddress, limits::Limits, nonce::Nonces, password::Hasher};
@@ -128,13 +128,7 @@ impl Asked {
         let mint = Mint {
             registry: Arc::clone(&registry),
             store: Arc::clone(&store),
-            keys: Arc::new(MasterKeys {
-                current: MasterKey {
-                    epoch: 1,
-                    key: TransportMasterKey::generate(),
-                },
-                previous: None,
-            }),
+            keys: Arc::clone(&sessions.keys),
             limit: Limit::per_minute(60),
             clock: time.clock(),
             explain: Arc::clone(&sessions.explain),

@@ -13,6 +13,7 @@ use crate::{
     clock::Timestamp,
     control::{AttachmentId, Drain, GatewayDescription, SILENCE_LIMIT, SeatReport},
     id::{Incarnation, Revision, SessionId},
+    token::KeyId,
 };
 
 use super::seats::Seats;
@@ -34,11 +35,15 @@ pub(super) struct Attached {
     pub(super) replaced: CancellationToken,
     /// Activity elsewhere that it is still to hear of: for each of its seats' sessions the newest, so never more than seats.
     pub(super) idle_moved: HashMap<SessionId, Timestamp>,
+    /// Whether it is to be told its keys anew.
+    pub(super) keys_wanted: bool,
+    /// The transport keys that it holds, by id.
+    pub(super) keys: Arc<[KeyId]>,
     pub(super) orders: Arc<Notify>,
 }
 
 impl Attached {
-    pub(super) fn new(id: AttachmentId, description: GatewayDescription) -> Self {
+    pub(super) fn new(id: AttachmentId, description: GatewayDescription, keys: &[KeyId]) -> Self {
         Self {
             id,
             description,
@@ -49,6 +54,8 @@ impl Attached {
             draining: false,
             replaced: CancellationToken::new(),
             idle_moved: HashMap::new(),
+            keys_wanted: false,
+            keys: keys.into(),
             orders: Arc::new(Notify::new()),
         }
     }

@@ -1,8 +1,8 @@
 //! Which gateway a connect token is for.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use crate::{control::GatewayDescription, id::GatewayId};
+use crate::{control::GatewayDescription, id::GatewayId, token::KeyId};
 
 use super::{Registry, State, attached::Attached, elsewhere::Remote};
 
@@ -13,6 +13,14 @@ pub(in crate::sidecar) enum Target {
     Address(SocketAddr),
     /// The least loaded.
     Any,
+}
+
+/// The gateway that a connect token is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::sidecar) struct Chosen {
+    pub(in crate::sidecar) description: GatewayDescription,
+    /// The transport keys that it holds, as far as it has told: none before its first answer.
+    pub(in crate::sidecar) keys: Arc<[KeyId]>,
 }
 
 /// Why there is no gateway for a connect token.
@@ -30,10 +38,7 @@ pub(in crate::sidecar) enum NotFound {
 
 impl Registry {
     /// The gateway to mint a connect token for, whichever sidecar it is attached to; the token counts towards its load at once.
-    pub(in crate::sidecar) fn choose(
-        &self,
-        target: &Target,
-    ) -> Result<GatewayDescription, NotFound> {
+    pub(in crate::sidecar) fn choose(&self, target: &Target) -> Result<Chosen, NotFound> {
         let mut guard = self.state();
         let state = &mut *guard;
         let is_any_here = state.gateways.values().any(|g| g.attached.is_some());
@@ -72,7 +77,10 @@ impl Registry {
             });
         };
         *chosen.expected = chosen.expected.saturating_add(1);
-        Ok(chosen.description.clone())
+        Ok(Chosen {
+            description: chosen.description.clone(),
+            keys: Arc::clone(chosen.keys),
+        })
     }
 }
 
@@ -103,6 +111,7 @@ impl State {
 /// A gateway that a token may go to.
 struct Candidate<'a> {
     description: &'a GatewayDescription,
+    keys: &'a Arc<[KeyId]>,
     /// Seats taken, by its own count.
     reported: u32,
     /// Tokens minted since that count.
@@ -113,6 +122,7 @@ impl<'a> Candidate<'a> {
     fn of_ours(attached: &'a mut Attached) -> Self {
         Self {
             description: &attached.description,
+            keys: &attached.keys,
             reported: attached.reported,
             expected: &mut attached.expected,
         }
@@ -121,6 +131,7 @@ impl<'a> Candidate<'a> {
     fn of_others(remote: &'a mut Remote) -> Self {
         Self {
             description: &remote.published.description,
+            keys: &remote.published.keys,
             reported: remote.published.seats,
             expected: &mut remote.expected,
         }

@@ -1,5 +1,7 @@
 //! The gateways that are attached to other sidecars over the same store, as those tell of them; and what they are told of ours.
 
+use std::sync::Arc;
+
 use crate::{
     control::AttachmentId,
     id::{GatewayId, Revision, SessionId},
@@ -27,6 +29,7 @@ impl Registry {
                 seats: attached.reported,
                 draining: gateway.is_draining(),
                 acknowledged: attached.revision,
+                keys: Arc::clone(&attached.keys),
                 elsewhere: false,
             };
             Some((attached.id, published))

@@ -213,7 +213,15 @@ fn a_gateway_that_drains_gets_no_tokens() {
     registry.hear(eu, draining(3));
     assert_eq!(registry.choose(&by_id), Err(NotFound::Draining));
     assert_eq!(registry.choose(&by_address), Err(NotFound::Draining));
-    assert_eq!(registry.choose(&Target::Any).unwrap().id.as_str(), "us");
+    assert_eq!(
+        registry
+            .choose(&Target::Any)
+            .unwrap()
+            .description
+            .id
+            .as_str(),
+        "us"
+    );
     assert!(registry.list()[0].draining && !registry.list()[1].draining);
     registry.hear(us, draining(0));
     assert_eq!(registry.choose(&Target::Any), Err(NotFound::Draining));
@@ -294,7 +302,7 @@ fn new_certificates_are_in_the_next_ticket() {
     report.certificate_sha256 = Some(vec![[7; 32], [8; 32]]);
     registry.hear(eu, report);
     registry.hear(eu, heartbeat(0));
-    let chosen = registry.choose(&Target::Any).unwrap();
+    let chosen = registry.choose(&Target::Any).unwrap().description;
     assert_eq!(chosen.certificate_sha256, [[7; 32], [8; 32]]);
 }
 
@@ -383,7 +391,11 @@ fn tokens_go_where_there_is_room() {
     let large = registry.attach(&large, &[]).unwrap();
     registry.hear(small, heartbeat(5));
     registry.hear(large, heartbeat(40));
-    let chosen = |target: &Target| registry.choose(target).map(|g| g.id.to_string());
+    let chosen = |target: &Target| {
+        registry
+            .choose(target)
+            .map(|found| found.description.id.to_string())
+    };
     // 5 of 10 against 40 of 100: a burst goes to the larger one until it is as full, each token counted at once.
     for _ in 0..10 {
         assert_eq!(chosen(&Target::Any).unwrap(), "b");
@@ -499,6 +511,7 @@ fn elsewhere(id: &str, capacity: u32, seats: u32, acknowledged: u64) -> Publishe
         seats,
         draining: false,
         acknowledged: Revision(acknowledged),
+        keys: Arc::default(),
         elsewhere: true,
     }
 }
@@ -506,7 +519,11 @@ fn elsewhere(id: &str, capacity: u32, seats: u32, acknowledged: u64) -> Publishe
 #[test]
 fn tokens_go_to_the_gateways_of_other_sidecars_too() {
     let registry = Registry::new(Clock::system());
-    let chosen = |target: &Target| registry.choose(target).map(|found| found.id.to_string());
+    let chosen = |target: &Target| {
+        registry
+            .choose(target)
+            .map(|found| found.description.id.to_string())
+    };
     let (eu, us) = ("eu".to_owned(), "us".to_owned());
     registry.hear_of(vec![elsewhere("us", 10, 0, 0)]);
     assert_eq!(
@@ -570,6 +587,7 @@ fn what_is_published_is_what_is_attached_and_an_evicted_stream_ends() {
         seats: 4,
         draining: false,
         acknowledged: Revision(5),
+        keys: Arc::default(),
         elsewhere: false,
     };
     assert_eq!(registry.to_publish(), [(eu, published)]);

@@ -5,6 +5,7 @@ use crate::{
     control::GatewayDescription,
     id::{GatewayId, Incarnation},
     store::{Fencing, MAX_FENCED, MAX_GRANTS, Publication, PublishedGateway},
+    token::TransportMasterKey,
 };
 
 fn gateway(n: usize) -> GatewayId {
@@ -139,6 +140,7 @@ pub(in crate::store) fn published(n: usize, process: u128, seats: u32) -> Publis
         seats,
         draining: false,
         acknowledged: Revision(3),
+        keys: vec![TransportMasterKey::from_bytes(&[7; 32]).id()].into(),
         elsewhere: false,
     }
 }

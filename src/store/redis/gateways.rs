@@ -18,6 +18,7 @@ pub(super) fn encode(gateway: &PublishedGateway) -> Vec<u8> {
         seats,
         draining,
         acknowledged,
+        keys,
         elsewhere: _,
     } = gateway;
     let GatewayDescription {
@@ -41,6 +42,7 @@ pub(super) fn encode(gateway: &PublishedGateway) -> Vec<u8> {
         seats: *seats,
         draining: *draining,
         acknowledged: acknowledged.0,
+        key_ids: keys.iter().map(ToString::to_string).collect(),
     };
     record.encode_to_vec()
 }
@@ -50,6 +52,8 @@ pub(super) fn decode(bytes: &[u8], elsewhere: bool) -> Result<PublishedGateway, 
     let record = proto::PublishedGatewayRecord::decode(bytes).map_err(|_| DAMAGED)?;
     let incarnation = record.incarnation.as_ref().try_into();
     let addresses = record.addresses.iter().map(|address| address.parse());
+    let keys = record.key_ids.iter().map(|id| id.parse());
+    let keys: Vec<_> = keys.collect::<Result<_, _>>().map_err(|_| DAMAGED)?;
     let hashes = record.certificate_sha256.iter();
     let hashes = hashes.map(|hash| hash.as_ref().try_into().map_err(|_| DAMAGED));
     Ok(PublishedGateway {
@@ -64,6 +68,7 @@ pub(super) fn decode(bytes: &[u8], elsewhere: bool) -> Result<PublishedGateway, 
         seats: record.seats,
         draining: record.draining,
         acknowledged: Revision(record.acknowledged),
+        keys: keys.into(),
         elsewhere,
     })
 }
@@ -71,6 +76,7 @@ pub(super) fn decode(bytes: &[u8], elsewhere: bool) -> Result<PublishedGateway, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::SessionKey;
 
     #[test]
     fn a_gateway_survives_its_record() {
@@ -86,6 +92,7 @@ mod tests {
             seats: 12,
             draining: true,
             acknowledged: Revision(9),
+            keys: vec![SessionKey::generate().id()].into(),
             elsewhere: true,
         };
         assert_eq!(decode(&encode(&gateway), true).unwrap(), gateway);
