@@ -11,6 +11,8 @@ mod auth;
 mod client_key;
 mod config;
 mod explain;
+#[cfg(test)]
+mod history;
 mod host;
 mod limit;
 mod login;

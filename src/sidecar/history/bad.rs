@@ -74,7 +74,7 @@ impl Script {
 
     fn revoke_player(&mut self, at: Millis, generation: u64, revision: u64) -> &mut Self {
         let answer = Answer::PlayerRevoked {
-            generation,
+            generation: Some(generation),
             revision,
         };
         self.call(Ask::RevokePlayer { player: 1 }, &[at], Some(answer))
@@ -277,6 +277,22 @@ fn a_revocation_that_was_answered_stays() {
             s.refresh(0, &[6], renewed(1))
         });
     }
+    // Asked for once, and done twice.
+    good(|s| {
+        let twice = s.0.begin(Ask::RevokePlayer { player: 1 });
+        s.0.present(twice, Span { from: 5, to: 5 });
+        s.0.present(twice, Span { from: 7, to: 7 });
+        let generation = Some(1);
+        s.0.answered(
+            twice,
+            Answer::PlayerRevoked {
+                generation,
+                revision: 1,
+            },
+        );
+        s.log_in(1, 1, 2, 1, 6);
+        s.call(Ask::Look { session: 2 }, &[8], Some(over(Why::Revoked)))
+    });
     // Looked at before, answered after.
     good(|s| {
         let look = s.0.begin(Ask::Look { session: 1 });

@@ -52,6 +52,11 @@ fn hold(rule: &'static str, holds: bool, otherwise: impl FnOnce() -> String) -> 
     Err(Broken { rule, detail })
 }
 
+/// Whether a player's generation ends a session that was made in another, if both are known.
+fn ends(generation: Option<u64>, of_session: Option<u64>) -> Option<bool> {
+    Some(of_session? < generation?)
+}
+
 /// A login that was answered.
 struct Login {
     player: u128,
@@ -189,9 +194,9 @@ impl Reading<'_> {
     /// Whether the session may have been revoked by this time.
     fn may_be_revoked(&self, session: u128, login: &Login, by: Millis) -> bool {
         let of_player = |call: &&Call| match &call.answer {
-            // One that was made after it is of its generation.
-            Some((_, Answer::PlayerRevoked { generation, .. })) => {
-                login.player_generation.is_none_or(|own| own < *generation)
+            // One that was made after it is of its generation; unless it came twice, and raised it once more.
+            Some((_, Answer::PlayerRevoked { generation, .. })) if call.presented.len() == 1 => {
+                ends(*generation, login.player_generation).unwrap_or(true)
             }
             _ => true,
         };
@@ -248,9 +253,10 @@ impl Reading<'_> {
             let is_ended = match answer {
                 Answer::Revoked { .. } => true,
                 // A session that was made after it, or at the same time, may be of the new generation.
-                Answer::PlayerRevoked { generation, .. } => login
-                    .player_generation
-                    .map_or(login.answered < revocation.began, |own| own < *generation),
+                Answer::PlayerRevoked { generation, .. } => {
+                    ends(*generation, login.player_generation)
+                        .unwrap_or(login.answered < revocation.began)
+                }
                 _ => false,
             };
             hold("revocation", !is_ended || call.began < *answered, || {
@@ -384,7 +390,7 @@ impl Reading<'_> {
                 },
             ) => (self.logins.get(session)?.player, (*player_generation)?),
             (Ask::RevokePlayer { player }, Answer::PlayerRevoked { generation, .. }) => {
-                (*player, *generation)
+                (*player, (*generation)?)
             }
             _ => return None,
         };

@@ -54,7 +54,7 @@ pub(crate) enum Answer {
         revision: Option<u64>,
     },
     PlayerRevoked {
-        generation: u64,
+        generation: Option<u64>,
         revision: u64,
     },
     Log {
@@ -84,7 +84,8 @@ pub(crate) enum Why {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Logged {
     Session(u128),
-    Player(u128, u64),
+    /// With its new generation.
+    Player(u128, Option<u64>),
 }
 
 /// When a sidecar may have dealt with a call: between these times.
@@ -110,7 +111,7 @@ pub(crate) struct Call {
 pub(crate) struct Activity {
     pub(crate) session: u128,
     pub(crate) at: Millis,
-    /// Whether the store has answered another change since, before it crashed: then this one is on the disk too, but for a granule.
+    /// Whether the store has answered another change since, and had not crashed: then this one is on the disk too, but for a granule.
     pub(crate) is_settled: bool,
 }
 

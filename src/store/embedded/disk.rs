@@ -247,7 +247,7 @@ impl EmbeddedStore {
     }
 
     /// What came of `asks`, which are put one after the other behind `first`, while the writer is held up: so they make one batch, and the
-    /// same one each time.
+    /// same one each time. When this returns the writer has nothing left to do.
     pub(crate) async fn at_once<T>(
         &self,
         first: impl FnOnce(),
@@ -265,9 +265,11 @@ impl EmbeddedStore {
             let _ = has_entered.recv();
             first();
         };
+        // Behind what `first` has put into the queue.
+        let last = self.change(|_| Ok(()));
         // They are polled in this order.
-        let (_, (), answers, ()) =
-            futures_util::join!(gate, held_up, join_all(asks), async { drop(open) });
+        let (_, (), answers, _, ()) =
+            futures_util::join!(gate, held_up, join_all(asks), last, async { drop(open) });
         answers
     }
 }

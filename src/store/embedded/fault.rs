@@ -3,9 +3,8 @@
 use redb::{Database, Durability, WriteTransaction};
 
 use crate::{
-    clock::Timestamp,
     id::Revision,
-    store::{REFRESH_GRACE, StoreError},
+    store::{StoreError, rotation::Worth},
 };
 
 use super::{EmbeddedStore, Shared, lock, tables::Tables};
@@ -27,12 +26,12 @@ impl EmbeddedStore {
     }
 }
 
-pub(super) fn is(shared: &Shared, fault: Fault) -> bool {
-    *lock(&shared.fault) == Some(fault)
+pub(super) fn planted(shared: &Shared) -> Option<Fault> {
+    *lock(&shared.fault)
 }
 
 pub(super) fn weakened(shared: &Shared, mut transaction: WriteTransaction) -> WriteTransaction {
-    if is(shared, Fault::Undurable) {
+    if planted(shared) == Some(Fault::Undurable) {
         transaction.set_durability(Durability::None).unwrap();
     }
     transaction
@@ -43,7 +42,7 @@ pub(super) fn write_head_late(
     database: &Database,
     head: Revision,
 ) -> Result<(), StoreError> {
-    if !is(shared, Fault::HeadApart) {
+    if planted(shared) != Some(Fault::HeadApart) {
         return Ok(());
     }
     let transaction = database.begin_write()?;
@@ -56,10 +55,10 @@ pub(super) fn write_head_late(
     Ok(transaction.commit()?)
 }
 
-pub(super) fn judged_at(shared: &Shared, at: Timestamp) -> Timestamp {
-    if is(shared, Fault::NoGrace) {
-        at.after(REFRESH_GRACE)
-    } else {
-        at
+/// What a refresh token is worth where the bug is planted.
+pub(super) fn misjudged(fault: Option<Fault>, worth: Worth) -> Worth {
+    match worth {
+        Worth::Again if fault == Some(Fault::NoGrace) => Worth::Reused,
+        worth => worth,
     }
 }

@@ -199,8 +199,6 @@ impl Store for EmbeddedStore {
     }
 
     fn refresh(&self, claim: RefreshClaim, at: Timestamp) -> Answer<'_, Refreshed> {
-        #[cfg(test)]
-        let at = fault::judged_at(&self.shared, at);
         Box::pin(async move {
             match rotation::read_settled(&self.shared, claim, at)? {
                 Some(settled) => Ok(settled),

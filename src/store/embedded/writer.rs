@@ -183,12 +183,14 @@ fn apply(
         log,
         activity: &shared.activity,
         idle: shared.lives.idle,
+        #[cfg(test)]
+        fault: fault::planted(shared),
     };
     for job in batch {
         job.apply(&mut changes)?;
     }
     #[cfg(test)]
-    if fault::is(shared, fault::Fault::HeadApart) {
+    if changes.fault == Some(fault::Fault::HeadApart) {
         changes.log_before = changes.log.clone();
     }
     if changes.log != changes.log_before {
