@@ -73,6 +73,7 @@ impl Deployment {
                 &self.certs.backend,
             )
             .unwrap(),
+            auth: address("auth"),
             control: address("control"),
             admin: address("admin"),
             process,
@@ -191,6 +192,7 @@ pub struct SidecarProcess {
     pub process: Process,
     pub account: Account,
     pub backend: Backend,
+    pub auth: SocketAddr,
     pub control: SocketAddr,
     pub admin: SocketAddr,
 }

@@ -429,28 +429,31 @@ impl World {
             return;
         }
         let ask = self.history.calls[call].ask.clone();
-        let tally = &mut self.tally;
-        match &served.answer {
-            Answer::LoggedIn { .. } => tally.logins += 1,
-            Answer::Renewed { .. } => {
-                tally.renewed += 1;
-                let same = self.history.calls.iter().filter(|call| call.ask == ask);
-                tally.renewed_by_a_retry += u64::from(same.count() > 1);
-            }
-            Answer::Live { .. } => tally.seen_live += 1,
-            Answer::Over(why) => match why {
-                Why::Reused => tally.reuses += 1,
-                Why::Revoked => tally.seen_revoked += 1,
-                Why::Idle => tally.seen_idle += 1,
-                Why::Expired => tally.seen_expired += 1,
-                Why::Unknown => tally.seen_unknown += 1,
-                Why::Untold => {}
-            },
-            Answer::Revoked { .. } => tally.revoked += 1,
-            Answer::PlayerRevoked { .. } => tally.players_revoked += 1,
-            Answer::Log { .. } | Answer::Failed | Answer::Refused => {}
-        }
+        let same = self.history.calls.iter().filter(|call| call.ask == ask);
+        let is_retry = matches!(served.answer, Answer::Renewed { .. }) && same.count() > 1;
+        self.tally.renewed_by_a_retry += u64::from(is_retry);
+        self.count(&served.answer);
         self.clients[client].hear(&ask, served, &mut self.rng);
+    }
+
+    fn count(&mut self, answer: &Answer) {
+        let tally = &mut self.tally;
+        let counter = match answer {
+            Answer::LoggedIn { .. } => &mut tally.logins,
+            Answer::Renewed { .. } => &mut tally.renewed,
+            Answer::Live { .. } => &mut tally.seen_live,
+            Answer::Over(Why::Reused) => &mut tally.reuses,
+            Answer::Over(Why::Revoked) => &mut tally.seen_revoked,
+            Answer::Over(Why::Idle) => &mut tally.seen_idle,
+            Answer::Over(Why::Expired) => &mut tally.seen_expired,
+            Answer::Over(Why::Unknown) => &mut tally.seen_unknown,
+            Answer::Revoked { .. } => &mut tally.revoked,
+            Answer::PlayerRevoked { .. } => &mut tally.players_revoked,
+            Answer::Over(Why::Untold) | Answer::Log { .. } | Answer::Failed | Answer::Refused => {
+                return;
+            }
+        };
+        *counter += 1;
     }
 
     /// Once all is calm: every session that there ever was, and the log.
@@ -477,6 +480,7 @@ impl World {
             };
             self.history.present(call, span);
             let served = server.serve(request).await;
+            self.count(&served.answer);
             self.history.answered(call, served.answer);
         }
     }
