@@ -1,7 +1,8 @@
-//! A real sidecar that is killed again and again under real clients: what was asked and answered is written down, and held to every
-//! promise by the checker of the simulated runs (`src/sidecar/history/`).
+//! Real sidecars that are killed again and again under real clients, one over its own file, or two over one Redis server, which is
+//! killed too: what was asked and answered is written down, and held to every promise by the checker of the simulated runs
+//! (`src/sidecar/history/`).
 //!
-//! Two runs here; `TICKGATE_RUNS=20 cargo test --test crashes`, or `scripts/soak-sidecar`, for more.
+//! Two runs of each here; `TICKGATE_RUNS=20 cargo test --test crashes`, or `scripts/soak-sidecar`, for more.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,9 @@ mod check;
 mod player;
 #[path = "../src/sidecar/history/record.rs"]
 mod record;
+#[cfg(feature = "redis")]
+#[path = "../src/store/redis/tests/server.rs"]
+mod redis_server;
 mod support;
 
 use std::{
@@ -33,7 +37,10 @@ use player::{Player, looked_at};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use record::{Answer, Ask, History, Millis, Span};
-use support::{process::Deployment, soon};
+use support::{
+    process::{Deployment, SidecarProcess},
+    soon,
+};
 use tickgate::{
     client::{Account, Backend},
     clock::Clock,
@@ -53,9 +60,21 @@ const LIVES: Lives = Lives {
     kept: 60_000,
 };
 
-/// The sidecar that is up, as its callers reach it; none between two.
+/// Where the sessions are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// A file, by one sidecar.
+    File,
+    /// A Redis server, by two.
+    #[cfg(feature = "redis")]
+    Redis,
+}
+
+/// A sidecar as its callers reach it.
 #[derive(Clone)]
 struct Reach {
+    /// Which of the sidecars.
+    number: usize,
     account: Account,
     backend: Backend,
 }
@@ -90,7 +109,7 @@ impl Journal {
         history.answered(call, answer);
     }
 
-    /// What was under way at a kill was dealt with before it, or never will be.
+    /// Every sidecar is gone: what was under way has been dealt with, or never will be.
     fn killed(&self) {
         let now = self.now();
         let mut history = self.history.lock().unwrap();
@@ -139,64 +158,134 @@ impl Figures {
     }
 }
 
-async fn run(seed: u64) -> History {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let deployment = Deployment::of(&["one"]);
-    // No limit is to come between the clients and the store.
-    let start = || deployment.sidecar("refreshes_per_minute = 6000");
-    let journal = Arc::new(Journal {
-        history: Mutex::default(),
-        clock: Clock::system(),
-    });
-    let mut sidecar = start();
-    let reach = |sidecar: &support::process::SidecarProcess| {
-        Some(Reach {
+/// What is killed: sidecars, and what they keep their sessions in.
+struct Fleet {
+    deployment: Deployment,
+    sidecars: Vec<Option<SidecarProcess>>,
+    #[cfg(feature = "redis")]
+    redis: Option<redis_server::Server>,
+    journal: Arc<Journal>,
+    up: watch::Sender<Vec<Reach>>,
+}
+
+impl Fleet {
+    fn start(over: Over) -> Self {
+        #[cfg_attr(not(feature = "redis"), allow(unused_mut))]
+        let mut deployment = Deployment::of(&["one"]);
+        let sidecars = match over {
+            Over::File => 1,
+            #[cfg(feature = "redis")]
+            Over::Redis => 2,
+        };
+        #[cfg(feature = "redis")]
+        let redis = (over == Over::Redis).then(redis_server::Server::start);
+        #[cfg(feature = "redis")]
+        {
+            deployment.redis = redis.as_ref().map(redis_server::Server::url);
+        }
+        let mut fleet = Self {
+            deployment,
+            sidecars: Vec::new(),
+            #[cfg(feature = "redis")]
+            redis,
+            journal: Arc::new(Journal {
+                history: Mutex::default(),
+                clock: Clock::system(),
+            }),
+            up: watch::Sender::new(Vec::new()),
+        };
+        for number in 0..sidecars {
+            fleet.sidecars.push(None);
+            fleet.start_sidecar(number);
+        }
+        fleet
+    }
+
+    fn start_sidecar(&mut self, number: usize) {
+        // No limit is to come between the clients and the store.
+        let sidecar = self.deployment.sidecar("refreshes_per_minute = 6000");
+        let reach = Reach {
+            number,
             account: sidecar.account.clone(),
             backend: sidecar.backend.clone(),
-        })
-    };
-    let (up, is_up) = watch::channel(reach(&sidecar));
+        };
+        self.sidecars[number] = Some(sidecar);
+        self.up.send_modify(|up| up.push(reach));
+    }
+
+    /// SIGKILL, and a new start.
+    async fn kill_one(&mut self, rng: &mut ChaCha8Rng) {
+        #[cfg(feature = "redis")]
+        if let Some(redis) = self.redis.as_mut().filter(|_| rng.random_bool(0.3)) {
+            redis.kill();
+            let down = rng.random_range(0..300);
+            tokio::time::sleep(Duration::from_millis(down)).await;
+            return tokio::task::block_in_place(|| redis.restart());
+        }
+        let number = rng.random_range(0..self.sidecars.len());
+        if let Some(mut sidecar) = self.sidecars[number].take() {
+            sidecar.process.kill();
+        }
+        if self.sidecars.iter().all(Option::is_none) {
+            self.journal.killed();
+        }
+        self.up
+            .send_modify(|up| up.retain(|reach| reach.number != number));
+        tokio::task::block_in_place(|| self.start_sidecar(number));
+    }
+}
+
+async fn run(seed: u64, over: Over) -> History {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut fleet = tokio::task::block_in_place(|| Fleet::start(over));
+    let journal = Arc::clone(&fleet.journal);
     let mut players = JoinSet::new();
     for number in 0..PLAYERS {
         let rng = ChaCha8Rng::seed_from_u64(rng.random());
         // Two to an account.
-        let player = Player::new(number / 2, Arc::clone(&journal), is_up.clone(), rng);
+        let player = Player::new(number / 2, Arc::clone(&journal), fleet.up.subscribe(), rng);
         players.spawn(player.play());
     }
     for _ in 0..KILLS {
         let lives = rng.random_range(50..800);
         tokio::time::sleep(Duration::from_millis(lives)).await;
-        sidecar.process.kill();
-        journal.killed();
-        up.send_replace(None);
-        sidecar = tokio::task::block_in_place(start);
-        up.send_replace(reach(&sidecar));
+        fleet.kill_one(&mut rng).await;
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    drop(up);
+    let Fleet { up, sidecars, .. } = &mut fleet;
+    // Its end is the run's.
+    *up = watch::Sender::new(Vec::new());
     let left = soon("the end of the calls", players.join_all()).await;
+    let account = &sidecars[0].as_ref().unwrap().account;
     for session in left.into_iter().flatten() {
-        let look = looked_at(&sidecar.account, &journal, &session);
+        let look = looked_at(account, &journal, &session);
         soon("a last look", look).await;
     }
     let history = journal.history.lock().unwrap().clone();
     history
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_is_killed_again_and_again_keeps_every_promise() {
+async fn runs(over: Over) {
     let runs = std::env::var("TICKGATE_RUNS").map_or(RUNS, |runs| runs.parse().expect("a number"));
     for seed in 0..runs {
-        let history = run(seed).await;
+        let history = run(seed, over).await;
         if let Err(broken) = check(&history, LIVES) {
             panic!("run {seed}: {broken}");
         }
         let figures = Figures::of(&history);
         println!("run {seed}: {figures:?}");
-        assert!(
-            figures.logins > 50 && figures.renewed > 50 && figures.revoked > 20,
-            "{figures:?}"
-        );
-        assert!(figures.found_live > 20 && figures.failed > 0, "{figures:?}");
+        assert!(figures.logins > 20 && figures.renewed > 20, "{figures:?}");
+        assert!(figures.revoked > 10 && figures.failed > 0, "{figures:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_is_killed_again_and_again_keeps_every_promise() {
+    runs(Over::File).await;
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sidecars_and_their_redis_that_are_killed_keep_every_promise() {
+    runs(Over::Redis).await;
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rand::Rng;
+use rand::{Rng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use tickgate::client::{Account, CallError, Session, Wait};
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ pub struct Player {
     account: u32,
     journal: Arc<Journal>,
     /// Ends when the run does.
-    reach: watch::Receiver<Option<Reach>>,
+    reach: watch::Receiver<Vec<Reach>>,
     rng: ChaCha8Rng,
     held: Vec<Held>,
     /// Sessions that are not used any more, for a last look.
@@ -41,7 +41,7 @@ impl Player {
     pub fn new(
         account: u32,
         journal: Arc<Journal>,
-        reach: watch::Receiver<Option<Reach>>,
+        reach: watch::Receiver<Vec<Reach>>,
         rng: ChaCha8Rng,
     ) -> Self {
         Self {
@@ -60,8 +60,8 @@ impl Player {
             if self.reach.has_changed().is_err() {
                 break;
             }
-            let reach = match self.reach.wait_for(Option::is_some).await {
-                Ok(reach) => reach.clone(),
+            let reach = match self.reach.wait_for(|up| !up.is_empty()).await {
+                Ok(up) => up.choose(&mut self.rng).cloned(),
                 Err(_) => break,
             };
             let Some(reach) = reach else { break };
