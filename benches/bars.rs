@@ -11,12 +11,28 @@
 mod bar;
 #[path = "bars/command.rs"]
 mod command;
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    dead_code,
+    unreachable_pub,
+    reason = "what the tests start their processes by"
+)]
+#[path = "../tests/support/process.rs"]
+mod process;
 #[path = "reference/mod.rs"]
 mod reference;
 #[path = "bars/report.rs"]
 mod report;
 #[path = "rig/mod.rs"]
 mod rig;
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that finds its subject broken ends there"
+)]
+#[path = "bars/sidecar/mod.rs"]
+mod sidecar;
 #[path = "bars/verify/mod.rs"]
 mod verify;
 
@@ -26,7 +42,7 @@ use command::{Command, Run};
 use report::{Group, Report, progress};
 
 /// All groups, in the order in which they run.
-const GROUPS: &[Group] = &[verify::GROUP];
+const GROUPS: &[Group] = &[verify::GROUP, sidecar::GROUP];
 
 fn main() -> ExitCode {
     match command::parse(std::env::args().skip(1), GROUPS) {

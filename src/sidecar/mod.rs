@@ -12,6 +12,8 @@ mod catching_up;
 mod client_key;
 mod config;
 mod explain;
+#[cfg(test)]
+mod history;
 mod host;
 mod keys;
 mod limit;

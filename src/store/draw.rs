@@ -8,6 +8,10 @@ use crate::{
 use super::StoreError;
 
 fn bits() -> Result<u128, StoreError> {
+    #[cfg(test)]
+    if let Some(bits) = seeded::bits() {
+        return Ok(bits);
+    }
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| StoreError::Randomness)?;
     Ok(u128::from_be_bytes(bytes))
@@ -30,4 +34,31 @@ pub(super) fn sidecar() -> Result<String, StoreError> {
 
 pub(super) fn lineage() -> Result<Lineage, StoreError> {
     bits().map(Lineage)
+}
+
+/// Ids from a seed, for tests that have to do the same twice: each thread draws from its own, and from the system if it has none.
+#[cfg(test)]
+pub(crate) mod seeded {
+    use std::cell::RefCell;
+
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    thread_local! {
+        static DRAWS: RefCell<Option<ChaCha8Rng>> = const { RefCell::new(None) };
+    }
+
+    /// From now on this thread draws from `seed`; none: from the system.
+    pub(crate) fn adopt(seed: Option<u64>) {
+        DRAWS.set(seed.map(ChaCha8Rng::seed_from_u64));
+    }
+
+    /// A seed for another thread, if this one has one.
+    pub(crate) fn fork() -> Option<u64> {
+        DRAWS.with_borrow_mut(|draws| draws.as_mut().map(Rng::random))
+    }
+
+    pub(super) fn bits() -> Option<u128> {
+        DRAWS.with_borrow_mut(|draws| draws.as_mut().map(Rng::random))
+    }
 }

@@ -12,7 +12,7 @@
 mod activity;
 #[cfg(test)]
 mod conformance;
-mod draw;
+pub(crate) mod draw;
 mod embedded;
 mod error;
 mod leases;
@@ -41,6 +41,8 @@ pub use self::redis::{
     DEFAULT_PREFIX, InvalidRedisUrl, RedisOpenError, RedisSettings, RedisStore, RedisUrl, Unfit,
 };
 pub use embedded::EmbeddedStore;
+#[cfg(test)]
+pub(crate) use embedded::{disk::Disk, fault::Fault};
 pub use error::{OpenError, StoreError};
 pub use logins::{
     Account, Attempt, Code, Guess, Issued, Join, KeyedHash, Linked, Logins, MAX_IDENTITIES,

@@ -19,6 +19,8 @@ use tickgate::{
 pub struct Deployment {
     folder: tempfile::TempDir,
     pub certs: DevCerts,
+    /// The Redis server that its sidecars share; none: each opens the file.
+    pub redis: Option<String>,
 }
 
 impl Deployment {
@@ -28,7 +30,11 @@ impl Deployment {
         let ids: Vec<GatewayId> = gateways.iter().map(|id| id.parse().unwrap()).collect();
         let certs = DevCerts::generate(&ids).unwrap();
         certs.write_to(&folder.path().join("certs")).unwrap();
-        Self { folder, certs }
+        Self {
+            folder,
+            certs,
+            redis: None,
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -42,6 +48,10 @@ impl Deployment {
 
     /// As [`sidecar`](Self::sidecar), with the control channel at `control`: where the gateways of an earlier process look for it.
     pub fn sidecar_at(&self, control: SocketAddr, extra: &str) -> SidecarProcess {
+        let (store, redis) = match &self.redis {
+            Some(url) => ("redis", format!("[sidecar.redis]\nurl = \"{url}\"")),
+            None => ("store.redb", String::new()),
+        };
         let config = format!(
             r#"
             environment = "development"
@@ -56,10 +66,11 @@ impl Deployment {
             refresh_key = {{ file = "refresh.key" }}
             transport_key = {{ file = "transport.key" }}
             login_key = {{ file = "login.key" }}
-            store = "store.redb"
+            store = "{store}"
             metrics_listen = ""
             dev_login = true
             {extra}
+            {redis}
             "#
         );
         let (process, up) = self.start("sidecar", "sidecar", &config, "sidecar is up");
@@ -74,6 +85,7 @@ impl Deployment {
                 &self.certs.backend,
             )
             .unwrap(),
+            auth: address("auth"),
             control: address("control"),
             admin: address("admin"),
             process,
@@ -192,6 +204,7 @@ pub struct SidecarProcess {
     pub process: Process,
     pub account: Account,
     pub backend: Backend,
+    pub auth: SocketAddr,
     pub control: SocketAddr,
     pub admin: SocketAddr,
 }

@@ -31,6 +31,8 @@ pub(super) struct Changes<'t, 'a> {
     pub(super) log_before: proto::LogRecord,
     pub(super) activity: &'a std::sync::Mutex<Activity>,
     pub(super) idle: Duration,
+    #[cfg(test)]
+    pub(super) fault: Option<super::fault::Fault>,
 }
 
 impl Changes<'_, '_> {

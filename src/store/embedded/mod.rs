@@ -1,6 +1,12 @@
 //! The embedded store: one redb file, written by one thread with group commit, read where the question is asked.
 
 mod changes;
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+pub(super) mod disk;
+#[cfg(test)]
+pub(super) mod fault;
 mod gateways;
 mod logins;
 mod open;
@@ -18,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadTransaction, ReadableDatabase, StorageBackend};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -33,6 +39,9 @@ use super::{
     PublishedGateway, Purged, RefreshClaim, Refreshed, SessionRevocation, Started, Store,
     StoreError, StoreLives, activity::Activity, leases::Leases,
 };
+
+#[cfg(test)]
+use super::draw;
 
 /// A store in a local file. One process at a time has it open.
 ///
@@ -58,6 +67,9 @@ struct Shared {
     /// Set once, when the file cannot be written: redb takes no more changes before it is opened anew.
     failed: watch::Sender<bool>,
     lives: StoreLives,
+    /// Planted by tests, which show that they would find it.
+    #[cfg(test)]
+    fault: Mutex<Option<fault::Fault>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,19 +108,36 @@ impl EmbeddedStore {
     /// # Errors
     /// What is wrong with the file, and what to do about it.
     pub fn open(path: &Path, lives: StoreLives) -> Result<Self, OpenError> {
-        let (database, head) = open::open(path)?;
+        Self::over(|| open::file(path), path, lives)
+    }
+
+    /// The same over another medium, which errors call `path`.
+    fn over<M: StorageBackend>(
+        medium: impl Fn() -> Result<M, OpenError>,
+        path: &Path,
+        lives: StoreLives,
+    ) -> Result<Self, OpenError> {
+        let (database, head) = open::open(medium, path)?;
         let shared = Arc::new(Shared {
             database: RwLock::new(Some(database)),
             activity: Mutex::new(Activity::new(lives.granule())),
             head: watch::Sender::new(head),
             failed: watch::Sender::new(false),
             lives,
+            #[cfg(test)]
+            fault: Mutex::default(),
         });
         let (sender, receiver) = mpsc::channel(writer::QUEUE);
         let for_writer = Arc::clone(&shared);
+        #[cfg(test)]
+        let draws = draw::seeded::fork();
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || writer::run(&for_writer, receiver))
+            .spawn(move || {
+                #[cfg(test)]
+                draw::seeded::adopt(draws);
+                writer::run(&for_writer, receiver);
+            })
             .map_err(|source| OpenError::Inaccessible {
                 path: path.to_owned(),
                 source,

@@ -1,9 +1,11 @@
 //! Opening the file: making it, checking it, and saying plainly what is wrong with it.
 
-use std::{fs::OpenOptions, path::Path};
+use std::{fs::OpenOptions, io, ops::Bound, path::Path};
 
 use bytes::Bytes;
-use redb::{Database, DatabaseError, StorageError, backends::FileBackend};
+use redb::{
+    BackendError, Database, DatabaseError, StorageBackend, StorageError, backends::FileBackend,
+};
 
 use crate::{
     id::Revision,
@@ -19,8 +21,15 @@ const LAYOUT: u32 = 1;
 /// Memory for cached pages: 64 MiB hold the sessions of some 200,000 players.
 const CACHE: usize = 64 << 20;
 
-/// Opens or makes the file, and returns it with the head of its revocation log.
-pub(super) fn open(path: &Path) -> Result<(Database, Revision), OpenError> {
+/// A new file is shorter: redb makes room for 1 MiB and its own books.
+const UNFINISHED: u64 = 2 << 20;
+
+/// redb's first page, and how many bytes of it are its mark.
+const FIRST_PAGE: usize = 4_096;
+const MARK: usize = 9;
+
+/// Opens or makes the file at `path`, and locks it.
+pub(super) fn file(path: &Path) -> Result<FileBackend, OpenError> {
     let inaccessible = |source| OpenError::Inaccessible {
         path: path.to_owned(),
         source,
@@ -33,12 +42,21 @@ pub(super) fn open(path: &Path) -> Result<(Database, Revision), OpenError> {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     }
     let file = options.open(path).map_err(inaccessible)?;
-    let backend = FileBackend::new(file).map_err(|error| classify(path, error))?;
-    let database = Database::builder()
-        .set_cache_size(CACHE)
-        .set_check_integrity_on_open(true)
-        .create_with_backend(backend)
-        .map_err(|error| classify(path, error))?;
+    FileBackend::new(file).map_err(|error| classify(path, error))
+}
+
+/// Opens or makes the store in a medium, which errors call `path`, and returns it with the head of its revocation log.
+pub(super) fn open<M: StorageBackend>(
+    medium: impl Fn() -> Result<M, OpenError>,
+    path: &Path,
+) -> Result<(Database, Revision), OpenError> {
+    let opened = match database(medium()?) {
+        Err(error) if is_no_database(&error) && clear_unfinished(&medium()?, path)? => {
+            database(medium()?)
+        }
+        opened => opened,
+    };
+    let database = opened.map_err(|error| classify(path, error))?;
     let log = prepare(&database).map_err(|error| damaged(path, error.to_string()))?;
     if log.format != LAYOUT {
         return Err(OpenError::Layout {
@@ -49,6 +67,52 @@ pub(super) fn open(path: &Path) -> Result<(Database, Revision), OpenError> {
     }
     lineage_of(&log).map_err(|error| damaged(path, error.to_string()))?;
     Ok((database, Revision(log.head)))
+}
+
+fn database(medium: impl StorageBackend) -> Result<Database, DatabaseError> {
+    Database::builder()
+        .set_cache_size(CACHE)
+        .set_check_integrity_on_open(true)
+        .create_with_backend(medium)
+}
+
+fn is_no_database(error: &DatabaseError) -> bool {
+    matches!(error, DatabaseError::Storage(StorageError::Io(source)) if source.kind() == io::ErrorKind::InvalidData)
+}
+
+/// Empties a file whose making was cut short, so that it can be made again; returns whether it was one.
+///
+/// redb marks a new file as its own only when its first page is on the disk, and takes one without the mark for somebody else's. Such a
+/// file is short and holds nothing beyond that page: no store that was ever written to looks like that, whatever befell it.
+fn clear_unfinished(medium: &impl StorageBackend, path: &Path) -> Result<bool, OpenError> {
+    const EVERYTHING: (Bound<u64>, Bound<u64>) = (Bound::Unbounded, Bound::Unbounded);
+    let inaccessible = |source| OpenError::Inaccessible {
+        path: path.to_owned(),
+        source,
+    };
+    // Another process may be about to make it. A medium that knows no locks has no other process.
+    match medium.try_lock_range(EVERYTHING.0, EVERYTHING.1) {
+        Ok(true) | Err(BackendError::Unsupported) => {}
+        Ok(false) => {
+            return Err(OpenError::InUse {
+                path: path.to_owned(),
+            });
+        }
+        Err(error) => return Err(inaccessible(io::Error::other(error.to_string()))),
+    }
+    let length = medium.len().map_err(inaccessible)?;
+    let mut bytes = vec![0; usize::try_from(length.min(UNFINISHED)).unwrap_or_default()];
+    medium.read(0, &mut bytes).map_err(inaccessible)?;
+    let (page, rest) = bytes.split_at(bytes.len().min(FIRST_PAGE));
+    let is_unmarked = page.iter().take(MARK).all(|byte| *byte == 0);
+    let is_unfinished = length < UNFINISHED && is_unmarked && rest.iter().all(|byte| *byte == 0);
+    if is_unfinished {
+        tracing::warn!(path = %path.display(), "the making of the store was cut short before anything was in it: it is made again");
+        medium.set_len(0).map_err(inaccessible)?;
+        medium.sync_data().map_err(inaccessible)?;
+    }
+    medium.close().map_err(inaccessible)?;
+    Ok(is_unfinished)
 }
 
 /// Makes the tables if they are not there yet, and gives the log a new identity.
@@ -93,7 +157,7 @@ fn classify(path: &Path, error: DatabaseError) -> OpenError {
             }
         }
         DatabaseError::Storage(StorageError::Io(source))
-            if source.kind() != std::io::ErrorKind::InvalidData =>
+            if source.kind() != io::ErrorKind::InvalidData =>
         {
             OpenError::Inaccessible {
                 path: path.to_owned(),

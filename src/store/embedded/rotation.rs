@@ -31,6 +31,8 @@ pub(super) fn read_settled(
     found.session.active_at = lock(&shared.activity).exact(claim.session, on_disk);
     let rotated_at = Timestamp(record.rotated_at_ms);
     let worth = judge(&found, rotated_at, claim, at, shared.lives.idle);
+    #[cfg(test)]
+    let worth = super::fault::misjudged(super::fault::planted(shared), worth);
     Ok(match worth {
         Worth::Next | Worth::Reused => None,
         Worth::Again => Some(Refreshed::Again(successor(found, record))),
@@ -50,7 +52,10 @@ impl Changes<'_, '_> {
         };
         let found = self.found_now(claim, &record)?;
         let rotated_at = Timestamp(record.rotated_at_ms);
-        match judge(&found, rotated_at, claim, at, self.idle) {
+        let worth = judge(&found, rotated_at, claim, at, self.idle);
+        #[cfg(test)]
+        let worth = super::fault::misjudged(self.fault, worth);
+        match worth {
             Worth::Next => {
                 record.generation = record
                     .generation

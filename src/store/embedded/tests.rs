@@ -262,6 +262,35 @@ async fn a_file_that_is_no_store_is_refused_by_name() {
     assert!(matches!(error, OpenError::Inaccessible { .. }), "{error}");
 }
 
+/// A process that is killed while it makes the file leaves one that redb takes for somebody else's.
+#[tokio::test]
+async fn a_file_whose_making_was_cut_short_is_made_again() {
+    let (_folder, path) = folder();
+    for header in [vec![], [vec![0; 9], vec![7; 300]].concat()] {
+        let mut file = header;
+        file.resize(1_100_000, 0);
+        std::fs::write(&path, &file).unwrap();
+        let store = open(&path);
+        log_in(&store, "ada").await;
+        store.close().await.unwrap();
+        assert_eq!(store_sessions(&open(&path)).await, 1);
+        std::fs::remove_file(&path).unwrap();
+    }
+    // What may have been a store is nobody's to clear.
+    let mut zeroed = vec![0; 1_100_000];
+    zeroed[600_000] = 1;
+    for damaged in [zeroed, vec![0; 5_000_000]] {
+        std::fs::write(&path, &damaged).unwrap();
+        let error = EmbeddedStore::open(&path, LIVES).unwrap_err();
+        assert_eq!(error.label(), "store_damaged", "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), damaged);
+    }
+}
+
+async fn store_sessions(store: &EmbeddedStore) -> usize {
+    store.sessions(None, None, 10).await.unwrap().len()
+}
+
 #[tokio::test]
 async fn a_file_with_flipped_bytes_is_refused_or_whole() {
     let (folder, path) = folder();

@@ -8,6 +8,9 @@ use crate::store::StoreError;
 
 use super::{Shared, changes::Changes, lock, tables::Tables};
 
+#[cfg(test)]
+use super::fault;
+
 /// Changes that may wait for the writer. When it is full, callers wait for a place, and so for the disk.
 pub(super) const QUEUE: usize = 4_096;
 
@@ -120,6 +123,8 @@ fn attempt(shared: &Shared, database: &Database, batch: &mut [Box<dyn Job>]) -> 
             return Attempt::Done(Err(error));
         }
     };
+    #[cfg(test)]
+    let transaction = fault::weakened(shared, transaction);
     match apply(shared, &transaction, batch) {
         // Dropping the transaction aborts it.
         Err(error) => {
@@ -128,6 +133,8 @@ fn attempt(shared: &Shared, database: &Database, batch: &mut [Box<dyn Job>]) -> 
         }
         Ok(head) => {
             let outcome = transaction.commit().map_err(StoreError::from);
+            #[cfg(test)]
+            let outcome = outcome.and_then(|()| fault::write_head_late(shared, database, head));
             match &outcome {
                 Ok(()) => {
                     shared.head.send_if_modified(|known| {
@@ -176,9 +183,15 @@ fn apply(
         log,
         activity: &shared.activity,
         idle: shared.lives.idle,
+        #[cfg(test)]
+        fault: fault::planted(shared),
     };
     for job in batch {
         job.apply(&mut changes)?;
+    }
+    #[cfg(test)]
+    if changes.fault == Some(fault::Fault::HeadApart) {
+        changes.log_before = changes.log.clone();
     }
     if changes.log != changes.log_before {
         changes.tables.put_log_record(&changes.log)?;
