@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Clock,
     control::AttachmentId,
     id::{GatewayId, SessionId},
     store::{Store, StoreError},
@@ -21,6 +22,10 @@ pub(super) const ASKED_AT_ONCE: usize = 4_096;
 
 /// The shortest pause between two rounds.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How many times as long as a round took the pause after it is at least: so that rounds take no more than a twentieth of the store's time,
+/// however many seats there are. A million take some 3 s.
+const REST: u32 = 19;
 
 /// Lays up for the gateway when those of its sessions were last active that may have been so on another gateway.
 pub(super) async fn catch_up(
@@ -37,30 +42,31 @@ pub(super) async fn catch_up(
     Ok(())
 }
 
-/// Goes round all gateways that are attached here, once per `granule`, until `stop`.
+/// Goes round all gateways that are attached here, once per `granule` or as often as it may, until `stop`.
 ///
 /// Activity is in the store within a granule, a sixtieth of the idle timeout, and here within another: so a seat whose player is active
-/// at another sidecar's gateway alone may end as idle that much too early, and no more. It costs a shared store a millisecond for each
-/// 1,000 seats, so with a million a sixtieth of its time.
+/// at another sidecar's gateway alone may end as idle that much too early, and no more.
 pub(super) async fn run(
     registry: Arc<Registry>,
     store: Arc<dyn Store>,
+    clock: Clock,
     granule: Duration,
     stop: CancellationToken,
 ) {
-    let mut rounds = tokio::time::interval(granule.max(SHORTEST));
-    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = rounds.tick() => {}
-        }
+        let begun = clock.now();
         let gone_round = tokio::select! {
             () = stop.cancelled() => return,
             gone_round = go_round(&registry, &*store) => gone_round,
         };
         if let Err(error) = gone_round {
             tracing::warn!(label = error.label(), %error, "what was active at other sidecars' gateways is not known: it is asked again");
+        }
+        let took = clock.now().saturating_duration_since(begun);
+        let pause = granule.max(SHORTEST).max(took.saturating_mul(REST));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

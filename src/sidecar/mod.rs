@@ -350,6 +350,7 @@ impl Sidecar {
             running.tasks.spawn(catching_up::run(
                 Arc::clone(&registry),
                 Arc::clone(&store),
+                clock.clone(),
                 lives.for_store().granule(),
                 running.stop.clone(),
             ));
