@@ -18,3 +18,6 @@ mod process;
 #[cfg(unix)]
 #[path = "cli/roles.rs"]
 mod roles;
+#[cfg(unix)]
+#[path = "cli/rotation.rs"]
+mod rotation;

@@ -14,16 +14,16 @@ use tickgate::{
 use super::process::{Outcome, Running, empty, tickgate};
 
 /// A development stack where the commands look for it, and a player's line to it.
-struct Stage {
+pub(super) struct Stage {
     directory: TempDir,
-    told: DevJson,
-    account: Account,
+    pub(super) told: DevJson,
+    pub(super) account: Account,
     endpoint: Endpoint,
-    dev: Running,
+    pub(super) dev: Running,
 }
 
 impl Stage {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let directory = empty();
         let mut dev = Running::start(directory.path(), &["dev", "--ephemeral-ports"]);
         dev.says(&["the development stack is up"]);
@@ -40,11 +40,11 @@ impl Stage {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    async fn ticket(&self, session: &Session) -> Ticket {
+    pub(super) async fn ticket(&self, session: &Session) -> Ticket {
         let target = Target::Gateway("gateway-1".parse().unwrap());
         self.account
             .issue_connect_token(session, target)
@@ -52,7 +52,7 @@ impl Stage {
             .unwrap()
     }
 
-    async fn join(&self, name: &str) -> (Session, Ticket, Connection) {
+    pub(super) async fn join(&self, name: &str) -> (Session, Ticket, Connection) {
         let session = self.account.login_dev(name).await.unwrap();
         let ticket = self.ticket(&session).await;
         let connection = self.endpoint.connect(&ticket).await.unwrap();
@@ -60,18 +60,18 @@ impl Stage {
     }
 
     /// Runs a command that shall succeed.
-    fn run(&self, arguments: &[&str]) -> Outcome {
+    pub(super) fn run(&self, arguments: &[&str]) -> Outcome {
         let done = tickgate(self.path(), arguments);
         assert_eq!(done.code, 0, "{arguments:?}: {done:?}");
         done
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(super) fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.run(arguments).stdout).unwrap()
     }
 
     /// Runs a command again until its answer is as `wanted`: what gateways report takes a moment to arrive.
-    async fn until(&self, arguments: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn until(&self, arguments: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
         let look = async {
             loop {
                 let told = self.json(arguments);
