@@ -7,16 +7,17 @@ use crate::{
     control::Revocation,
     id::{PlayerId, Revision, SessionId},
     sidecar::{
-        SessionLives,
+        SessionLives, TokenKeys,
         explain::Explain,
         limit::Limit,
         metrics::Counters,
         refresh::Renewed,
         refusal::{BadRefresh, Refusal},
         sessions::{LoggedIn, Sessions},
+        tests::in_force,
     },
     store::{EmbeddedStore, EndedBy, Found, Identity, PlayerRevocation, SessionRevocation, Store},
-    token::{RefreshKey, RefreshKeyring, Rejection, SessionKey, SessionKeyring},
+    token::{RefreshKey, Rejection, SessionKey, TransportMasterKey},
 };
 
 use super::record::{Answer, Logged, Why};
@@ -90,8 +91,12 @@ impl Server {
         let started = clock.wall();
         let sessions = Sessions {
             store,
-            keyring: SessionKeyring::new(SessionKey::from_bytes(&[1; 32]), None),
-            refresh_keyring: RefreshKeyring::new(RefreshKey::from_bytes(&[2; 32]), None),
+            // The same after every crash.
+            keys: in_force(TokenKeys::new(
+                SessionKey::from_bytes(&[1; 32]),
+                RefreshKey::from_bytes(&[2; 32]),
+                TransportMasterKey::from_bytes(&[3; 32]),
+            )),
             // Another test's concern.
             refresh_limit: Limit::per_minute(60_000),
             lives,

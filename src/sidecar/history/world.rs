@@ -28,6 +28,7 @@ const LIVES: SessionLives = SessionLives {
     absolute: Duration::from_secs(40),
     session_token: Duration::from_secs(30),
     connect_token: Duration::from_secs(30),
+    longest_connect_token: Duration::from_secs(60),
 };
 
 const fn millis(duration: Duration) -> Millis {

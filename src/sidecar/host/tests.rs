@@ -215,9 +215,9 @@ async fn activity_at_another_sidecars_gateway_is_heard_in_the_next_round() {
     for (session, gateway) in [(session, &eu), (session, &us), (alone, &us)] {
         store.grant(session, gateway.id.clone()).await.unwrap();
     }
-    let playing = there.attach(&eu, &[seat(session)]).await.unwrap();
+    let playing = there.attach(&eu, &[seat(session)], &[]).await.unwrap();
     let quiet = here
-        .attach(&us, &[seat(session), seat(alone)])
+        .attach(&us, &[seat(session), seat(alone)], &[])
         .await
         .unwrap();
     drop(here.take_orders(quiet));
