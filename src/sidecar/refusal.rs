@@ -399,7 +399,7 @@ impl Refusal {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let (detail, wait) = (refusal.detail(), refusal.wait());
-        let plain = plain_status(refusal);
+        let plain = plain_status(&refusal);
         let Some(detail) = detail else {
             return plain;
         };
@@ -418,9 +418,9 @@ impl From<Refusal> for Status {
     }
 }
 
-fn plain_status(refusal: Refusal) -> Status {
+fn plain_status(refusal: &Refusal) -> Status {
     let message = refusal.to_string();
-    match &refusal {
+    match refusal {
         Refusal::Store(error) => {
             tracing::error!(label = refusal.label(), %error, "call failed");
         }
