@@ -18,6 +18,7 @@ mod error;
 mod leases;
 #[cfg(test)]
 pub(crate) mod memory;
+mod recent;
 #[cfg(feature = "redis")]
 mod redis;
 mod rotation;

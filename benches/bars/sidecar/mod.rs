@@ -25,7 +25,7 @@ mod claims {
     pub(super) static LOGIN: Bar = Bar {
         name: "login-redb",
         bound: AtLeast(20.0),
-        about: "logins a second by 256 callers at once / by one after the other, each with a commit of its own, at the store's interface, on a real file",
+        about: "logins a second of known players by 256 callers at once / by one after the other, each with a commit of its own, at the store's interface, on a real file",
     };
     pub(super) static BYTES_PER_SESSION: Bar = Bar {
         name: "bytes-per-session",

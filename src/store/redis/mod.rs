@@ -26,7 +26,6 @@ mod gateways;
 mod keeper;
 mod known;
 mod link;
-mod recent;
 mod reply;
 mod scripts;
 mod settings;
