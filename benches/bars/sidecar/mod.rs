@@ -57,15 +57,16 @@ pub(crate) const GROUP: Group = Group {
 };
 
 fn run(report: &mut Report) {
-    let measures: [(&'static Bar, fn(&mut Report)); 4] = [
-        (&claims::LOGIN, logins::measure),
-        (&claims::BYTES_PER_SESSION, memory::measure),
-        (&claims::MINT_PER_CORE, mint::measure),
-        (&claims::FANOUT, fanout::measure),
-    ];
-    for (bar, measure) in measures {
-        if report.wants(bar.name) {
-            measure(report);
-        }
+    if report.wants(claims::LOGIN.name) {
+        logins::measure(report);
+    }
+    if report.wants(claims::BYTES_PER_SESSION.name) {
+        memory::measure(report);
+    }
+    if report.wants(claims::MINT_PER_CORE.name) {
+        mint::measure(report);
+    }
+    if report.wants(claims::FANOUT.name) {
+        fanout::measure(report);
     }
 }

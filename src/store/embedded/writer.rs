@@ -106,6 +106,10 @@ impl Last {
     /// would otherwise have a commit to himself while all others wait for the next: two commits where one does.
     ///
     /// An eighth of what the last commit took, and [`PATIENCE`] at most; one caller alone waits for nobody.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the queue cannot be waited for with a deadline by a thread without a runtime; the deadline bounds the naps"
+    )]
     fn gather(
         &self,
         clock: &Clock,
