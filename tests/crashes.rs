@@ -10,6 +10,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    clippy::print_stdout,
     missing_docs,
     unreachable_pub,
     dead_code,
@@ -261,8 +262,7 @@ async fn run(seed: u64, over: Over) -> History {
         let look = looked_at(account, &journal, &session);
         soon("a last look", look).await;
     }
-    let history = journal.history.lock().unwrap().clone();
-    history
+    journal.history.lock().unwrap().clone()
 }
 
 async fn runs(over: Over) {

@@ -19,6 +19,7 @@ mod leases;
 mod logins;
 #[cfg(test)]
 pub(crate) mod memory;
+mod recent;
 #[cfg(feature = "redis")]
 mod redis;
 mod rotation;

@@ -24,6 +24,8 @@ use crate::{
 const PAIRS: usize = 9;
 const SPAN: Duration = Duration::from_millis(800);
 const CALLERS: usize = 256;
+/// Players who log in again and again; each login is a session of its own.
+const PLAYERS: u64 = 20_000;
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const LIVES: StoreLives = StoreLives {
@@ -39,9 +41,10 @@ pub(super) fn measure(report: &mut Report) {
     let store = EmbeddedStore::open(&folder.path().join("store.redb"), LIVES).unwrap();
     let bench = Bench {
         store: Arc::new(store),
-        accounts: Arc::default(),
+        logins: Arc::default(),
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(bench.all_players());
     let (mut alone, mut together, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     // One pair that is not counted.
     for pair in 0..=PAIRS {
@@ -60,21 +63,28 @@ pub(super) fn measure(report: &mut Report) {
 
 struct Bench {
     store: Arc<EmbeddedStore>,
-    accounts: Arc<AtomicU64>,
+    logins: Arc<AtomicU64>,
 }
 
 impl Bench {
-    /// Logins a second, of a new player each.
+    /// Has every player log in once.
+    async fn all_players(&self) {
+        while self.logins.load(Ordering::Relaxed) < PLAYERS {
+            self.rate(CALLERS).await;
+        }
+    }
+
+    /// Logins a second.
     async fn rate(&self, callers: usize) -> f64 {
         let started = stopwatch::start();
         let mut tasks = JoinSet::new();
         for _ in 0..callers {
-            let (store, accounts) = (Arc::clone(&self.store), Arc::clone(&self.accounts));
+            let (store, number) = (Arc::clone(&self.store), Arc::clone(&self.logins));
             tasks.spawn(async move {
                 let mut logins = 0_u64;
                 while started.elapsed() < SPAN {
-                    let account = accounts.fetch_add(1, Ordering::Relaxed);
-                    store.start_session(login(account)).await.unwrap();
+                    let number = number.fetch_add(1, Ordering::Relaxed);
+                    store.start_session(login(number)).await.unwrap();
                     logins += 1;
                 }
                 logins
@@ -85,12 +95,13 @@ impl Bench {
     }
 }
 
-fn login(account: u64) -> NewSession {
-    let at = START.after(Duration::from_millis(account));
+fn login(number: u64) -> NewSession {
+    let at = START.after(Duration::from_millis(number));
     NewSession {
         identity: Identity {
             provider: "bench".to_owned(),
-            subject: format!("account-{account}"),
+            // In no order, as players come.
+            subject: format!("account-{}", number.wrapping_mul(7_919) % PLAYERS),
         },
         method: "backend".to_owned(),
         at,

@@ -229,7 +229,7 @@ impl World {
 
     fn carry_out(&mut self, client: usize, deed: Deed) {
         match deed {
-            Deed::Call(ask, request) => self.send(client, ask, request),
+            Deed::Call(ask, request) => self.send(client, ask, &request),
             Deed::Play(session) => {
                 let delay = self.delay();
                 self.schedule(delay, Event::Report(session));
@@ -238,7 +238,7 @@ impl World {
     }
 
     /// Sends a request: once, or not at all, or twice; and waits for its answer.
-    fn send(&mut self, client: usize, ask: Ask, request: Request) {
+    fn send(&mut self, client: usize, ask: Ask, request: &Request) {
         self.tally.calls += 1;
         let call = self.history.begin(ask);
         let copies = if self.chance(0.1) { 2 } else { 1 };

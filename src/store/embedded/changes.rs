@@ -7,6 +7,7 @@ use redb::ReadableTable;
 
 use crate::{
     clock::Timestamp,
+    control::Revocation,
     id::{PlayerGeneration, PlayerId, Revision, SessionId},
     proto,
     store::{
@@ -27,6 +28,8 @@ pub(super) const PURGE_STEP: usize = 1_000;
 pub(super) struct Changes<'t, 'a> {
     pub(super) tables: Tables<'t>,
     pub(super) log: proto::LogRecord,
+    /// What was appended to it.
+    pub(super) appended: Vec<Revocation>,
     /// Where the log stood when the transaction began.
     pub(super) log_before: proto::LogRecord,
     pub(super) activity: &'a std::sync::Mutex<Activity>,
@@ -124,11 +127,7 @@ impl Changes<'_, '_> {
         if at >= found.session.ends_at {
             return Ok(SessionRevocation::AlreadyEnded(Revision(0)));
         }
-        let revision = self.append(&proto::RevocationRecord {
-            session_id: Bytes::copy_from_slice(&id.to_bytes()),
-            at_ms: at.0,
-            ..Default::default()
-        })?;
+        let revision = self.append(Revocation::Session(id), at)?;
         // The time doubles as the mark, and 0 means not revoked.
         record.revoked_at_ms = at.0.max(1);
         record.revoked_revision = revision.0;
@@ -147,16 +146,12 @@ impl Changes<'_, '_> {
         };
         let sessions = self.live_sessions_of(id, &player, at)?;
         player.generation = player.generation.saturating_add(1);
-        let revision = self.append(&proto::RevocationRecord {
-            player_id: Bytes::copy_from_slice(&id.to_bytes()),
-            player_generation: player.generation,
-            at_ms: at.0,
-            ..Default::default()
-        })?;
+        let generation = PlayerGeneration(player.generation);
+        let revision = self.append(Revocation::Player(id, generation), at)?;
         player.revoked_revision = revision.0;
         self.tables.put_player(id, &player)?;
         Ok(PlayerRevocation::Ended {
-            generation: PlayerGeneration(player.generation),
+            generation,
             revision,
             sessions,
         })
@@ -244,11 +239,26 @@ impl Changes<'_, '_> {
         Ok((purged, more))
     }
 
-    fn append(&mut self, record: &proto::RevocationRecord) -> Result<Revision, StoreError> {
+    fn append(&mut self, event: Revocation, at: Timestamp) -> Result<Revision, StoreError> {
         let revision = self.log.head + 1;
-        let bytes = prost::Message::encode_to_vec(record);
+        let at_ms = at.0;
+        let record = match event {
+            Revocation::Session(id) => proto::RevocationRecord {
+                session_id: Bytes::copy_from_slice(&id.to_bytes()),
+                at_ms,
+                ..Default::default()
+            },
+            Revocation::Player(id, generation) => proto::RevocationRecord {
+                player_id: Bytes::copy_from_slice(&id.to_bytes()),
+                player_generation: generation.0,
+                at_ms,
+                ..Default::default()
+            },
+        };
+        let bytes = prost::Message::encode_to_vec(&record);
         self.tables.log.insert(revision, bytes.as_slice())?;
         self.log.head = revision;
+        self.appended.push(event);
         Ok(Revision(revision))
     }
 

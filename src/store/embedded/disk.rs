@@ -253,11 +253,11 @@ impl EmbeddedStore {
         first: impl FnOnce(),
         asks: Vec<BoxFuture<'_, T>>,
     ) -> Vec<T> {
-        let (entered, has_entered) = mpsc::channel::<()>();
-        let (open, opened) = mpsc::channel::<()>();
+        let (entered, has_entered) = mpsc::sync_channel::<()>(1);
+        let (open, opened) = mpsc::sync_channel::<()>(1);
         let gate = self.change(move |_| {
             // Errors are that nobody waits any more: a change may be tried again.
-            let _ = entered.send(());
+            let _ = entered.try_send(());
             let _ = opened.recv();
             Ok(())
         });

@@ -37,7 +37,7 @@ use self::{changes::Changes, writer::Job};
 use super::{
     Answer, Fencing, Found, LEEWAY, NewSession, OpenError, PlayerRevocation, Publication,
     PublishedGateway, Purged, RefreshClaim, Refreshed, SessionRevocation, Started, Store,
-    StoreError, StoreLives, activity::Activity, leases::Leases,
+    StoreError, StoreLives, activity::Activity, leases::Leases, recent::Recent,
 };
 
 #[cfg(test)]
@@ -64,6 +64,8 @@ struct Shared {
     database: RwLock<Option<Database>>,
     activity: Mutex<Activity>,
     head: watch::Sender<Revision>,
+    /// The log's end: each revocation is read by every gateway's stream.
+    recent: Mutex<Recent>,
     /// Set once, when the file cannot be written: redb takes no more changes before it is opened anew.
     failed: watch::Sender<bool>,
     lives: StoreLives,
@@ -122,6 +124,7 @@ impl EmbeddedStore {
             database: RwLock::new(Some(database)),
             activity: Mutex::new(Activity::new(lives.granule())),
             head: watch::Sender::new(head),
+            recent: Mutex::new(Recent::after(head)),
             failed: watch::Sender::new(false),
             lives,
             #[cfg(test)]
@@ -318,6 +321,12 @@ impl Store for EmbeddedStore {
     }
 
     fn log_after(&self, from: Revision, limit: usize) -> Answer<'_, Option<RevocationRange>> {
+        let recent = lock(&self.shared.recent).range(from, limit);
+        if let Some(range) = recent
+            && self.queue().is_some()
+        {
+            return Box::pin(std::future::ready(Ok(Some(range))));
+        }
         self.scan(move |read| {
             let state = tables::read_log_state(read)?;
             if from < state.tail || from > state.head {

@@ -1,10 +1,15 @@
 //! The writer: one thread that commits everything that has queued up in one transaction, so that a thousand logins at once cost a
 //! handful of fsyncs.
 
-use redb::{Database, WriteTransaction};
-use tokio::sync::{mpsc, oneshot};
+use std::time::Duration;
 
-use crate::store::StoreError;
+use redb::{Database, WriteTransaction};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
+
+use crate::{clock::Clock, control::Revocation, id::Revision, store::StoreError};
 
 use super::{Shared, changes::Changes, lock, tables::Tables};
 
@@ -16,6 +21,10 @@ pub(super) const QUEUE: usize = 4_096;
 
 /// Changes in one transaction at most: bounds how long the first of them waits for the last.
 const BATCH: usize = 1_024;
+
+/// The longest wait for a batch to fill up, and how often it is looked at: some wake-ups of tasks.
+const PATIENCE: Duration = Duration::from_millis(1);
+const NAP: Duration = Duration::from_micros(20);
 
 /// One queued change and whoever waits for it.
 pub(super) trait Job: Send {
@@ -67,14 +76,54 @@ where
 /// Runs until the queue is closed and empty.
 pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     let _watch = Watch(shared);
+    let clock = Clock::system();
     let mut batch = Vec::with_capacity(BATCH);
+    let mut last = Last::default();
     while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
+        last.gather(&clock, &mut queue, &mut batch);
+        let (changes, started) = (batch.len(), clock.now());
         let database = shared.database();
         match database.as_ref() {
             Some(database) => commit(shared, database, &mut batch),
             None => batch
                 .drain(..)
                 .for_each(|job| job.answer(Err(StoreError::Closed))),
+        }
+        let took = clock.now().saturating_duration_since(started);
+        last = Last { changes, took };
+    }
+}
+
+/// The batch before.
+#[derive(Default)]
+struct Last {
+    changes: usize,
+    took: Duration,
+}
+
+impl Last {
+    /// Waits a little for as many changes as the last batch had. Those whom it answered are about to ask again, and whoever is first
+    /// would otherwise have a commit to himself while all others wait for the next: two commits where one does.
+    ///
+    /// An eighth of what the last commit took, and [`PATIENCE`] at most; one caller alone waits for nobody.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the queue cannot be waited for with a deadline by a thread without a runtime; the deadline bounds the naps"
+    )]
+    fn gather(
+        &self,
+        clock: &Clock,
+        queue: &mut mpsc::Receiver<Box<dyn Job>>,
+        batch: &mut Vec<Box<dyn Job>>,
+    ) {
+        let deadline = clock.now() + (self.took / 8).min(PATIENCE);
+        while batch.len() < self.changes {
+            match queue.try_recv() {
+                Ok(job) => batch.push(job),
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) if clock.now() >= deadline => return,
+                Err(TryRecvError::Empty) => std::thread::sleep(NAP),
+            }
         }
     }
 }
@@ -131,12 +180,18 @@ fn attempt(shared: &Shared, database: &Database, batch: &mut [Box<dyn Job>]) -> 
             note_failure(shared, &error);
             Attempt::JobFailed(error)
         }
-        Ok(head) => {
+        Ok(Applied {
+            appended,
+            tail,
+            head,
+        }) => {
             let outcome = transaction.commit().map_err(StoreError::from);
             #[cfg(test)]
             let outcome = outcome.and_then(|()| fault::write_head_late(shared, database, head));
             match &outcome {
                 Ok(()) => {
+                    // Before anybody hears of the head, and asks for what is new.
+                    lock(&shared.recent).append(&appended, tail, head);
                     shared.head.send_if_modified(|known| {
                         let moved = *known < head;
                         *known = head.max(*known);
@@ -169,18 +224,26 @@ fn note_failure(shared: &Shared, error: &StoreError) {
     }
 }
 
-/// Applies the batch and returns the log's head after it.
+/// What a batch has made of the log.
+struct Applied {
+    appended: Vec<Revocation>,
+    tail: Revision,
+    head: Revision,
+}
+
+/// Applies the batch.
 fn apply(
     shared: &Shared,
     transaction: &WriteTransaction,
     batch: &mut [Box<dyn Job>],
-) -> Result<crate::id::Revision, StoreError> {
+) -> Result<Applied, StoreError> {
     let tables = Tables::open(transaction)?;
     let log = tables.log_record()?.ok_or(StoreError::Record("meta"))?;
     let mut changes = Changes {
         tables,
         log_before: log.clone(),
         log,
+        appended: Vec::new(),
         activity: &shared.activity,
         idle: shared.lives.idle,
         #[cfg(test)]
@@ -196,7 +259,11 @@ fn apply(
     if changes.log != changes.log_before {
         changes.tables.put_log_record(&changes.log)?;
     }
-    Ok(changes.head())
+    Ok(Applied {
+        tail: Revision(changes.log.tail),
+        head: changes.head(),
+        appended: changes.appended,
+    })
 }
 
 /// Writes down what memory knows of activity and the disk does not.

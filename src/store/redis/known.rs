@@ -4,10 +4,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{recent::Recent, reply::event_text};
+use super::reply::event_text;
 use crate::{
     control::{Revocation, RevocationRange},
     id::{Lineage, Revision},
+    store::recent::Recent,
 };
 
 /// The log as it was last seen.

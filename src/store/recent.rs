@@ -33,6 +33,7 @@ impl Recent {
     }
 
     /// The last one itself, if it is known.
+    #[cfg(feature = "redis")]
     pub(super) fn last(&self) -> Option<Revocation> {
         self.events.back().copied()
     }
@@ -47,6 +48,15 @@ impl Recent {
             self.events.pop_front();
             self.before.0 += 1;
         }
+    }
+
+    /// Takes the events up to `head`, and forgets those up to `tail`.
+    pub(super) fn append(&mut self, events: &[Revocation], tail: Revision, head: Revision) {
+        let first = head.0.saturating_sub(events.len() as u64).saturating_add(1);
+        for (revision, event) in (first..).zip(events) {
+            self.push(Revision(revision), *event);
+        }
+        self.forget_to(tail);
     }
 
     /// Forgets what comes up to `tail`.
