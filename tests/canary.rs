@@ -12,7 +12,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -111,17 +111,23 @@ impl Canaries {
     }
 }
 
-/// The code in the one letter that lies in the folder, once it does.
-async fn mailed_code(folder: &Path) -> String {
+/// What is to be copied out of the one letter that lies in the folder, once it does: a code, or a link. The letter is taken away.
+async fn mailed(folder: &Path) -> String {
     for _ in 0..1_000 {
         let letter = fs::read_dir(folder).ok().and_then(|files| {
             let paths = files.map(|file| file.unwrap().path());
-            paths
-                .into_iter()
-                .find(|path| path.extension().is_some_and(|e| e == "eml"))
+            // What begins with a dot is still being written.
+            let is_there = |path: &PathBuf| {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                !name.starts_with('.') && name.ends_with(".eml")
+            };
+            paths.into_iter().find(is_there)
         });
-        if let Some(letter) = letter {
-            let letter = fs::read_to_string(letter).unwrap();
+        if let Some(path) = letter {
+            let letter = fs::read_to_string(&path).unwrap();
+            fs::remove_file(path).unwrap();
+            // Quoted-printable: lines are broken, and "=" is "=3D".
+            let letter = letter.replace("=\r\n", "").replace("=3D", "=");
             let line = letter.lines().find(|line| line.starts_with("    "));
             return line.unwrap().trim().to_owned();
         }
@@ -272,7 +278,8 @@ async fn no_secret_is_ever_said() {
 
     // Others come in by a code that is mailed, which is guessed at first, and by a key of their own.
     let asked = account.request_otp("eve@example.com").await.unwrap();
-    let code = mailed_code(&state.join("mail")).await;
+    let spool = state.join("mail");
+    let code = mailed(&spool).await;
     // Six digits may stand in a log by chance: these stand between what is not a digit.
     canaries.digits("the mailed code", &code);
     canaries.0.push((
@@ -284,17 +291,47 @@ async fn no_secret_is_ever_said() {
     canaries.session("eve", &eve);
     assert!(account.login_otp(&asked, &code).await.is_err());
     let password = "a-password-that-is-a-canary";
-    canaries
-        .0
-        .push(("a password".to_owned(), password.to_owned()));
+    for (what, secret) in [
+        ("a password", password),
+        ("a password's hash", "$argon2id$"),
+    ] {
+        canaries.0.push((what.to_owned(), secret.to_owned()));
+    }
     let wrong = account.login_password("eve@example.com", password).await;
     assert!(wrong.is_err());
     let mallory = account.login_magic_link(&SecretToken::new(password)).await;
     assert!(mallory.is_err());
-    let reset = account
-        .reset_password(&SecretToken::new("x"), password)
-        .await;
-    assert!(reset.is_err());
+    let unknown = SecretToken::new("x");
+    assert!(account.reset_password(&unknown, password).await.is_err());
+    // Links that are mailed, used, and used again.
+    let mut tokens = Vec::new();
+    for what in ["magic link", "password reset", "e-mail change"] {
+        let asked = match what {
+            "magic link" => account.request_magic_link("eve@example.com").await,
+            "password reset" => account.request_password_reset("eve@example.com").await,
+            _ => account.request_email_change(&eve, "eva@example.com").await,
+        };
+        asked.unwrap();
+        let link = mailed(&spool).await;
+        let (_, token) = link.split_once("&token=").unwrap();
+        canaries
+            .0
+            .push((format!("the token of a {what}"), token[..24].to_owned()));
+        tokens.push(SecretToken::new(token));
+    }
+    let again = account.login_magic_link(&tokens[0]).await.unwrap();
+    canaries.session("eve, by a link,", &again);
+    assert!(account.login_magic_link(&tokens[0]).await.is_err());
+    account.change_email(&tokens[2]).await.unwrap();
+    assert!(account.change_email(&tokens[0]).await.is_err());
+    account.reset_password(&tokens[1], password).await.unwrap();
+    let eve = account.login_password("eve@example.com", password).await;
+    let eve = eve.unwrap();
+    canaries.session("eve, by her password,", &eve);
+    canaries.0.push((
+        "another mailed address".to_owned(),
+        "eva@example.com".to_owned(),
+    ));
     let device = ClientKey::generate().unwrap();
     let linked = account.link_device_key(&eve, &device, "tickgate").await;
     canaries.session("eve's device", &linked.unwrap());

@@ -24,6 +24,8 @@ mod login;
 mod redis_server;
 #[path = "sidecar/refresh.rs"]
 mod refresh;
+#[path = "sidecar/relay.rs"]
+mod relay;
 #[path = "sidecar/running.rs"]
 mod running;
 #[cfg(feature = "redis")]

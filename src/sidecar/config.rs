@@ -101,7 +101,7 @@ pub struct LoginConfig {
     pub magic_link_life: Duration,
     /// How often who may ask.
     pub limits: LoginLimits,
-    /// Whom a device's signature is for: the name of this service, the same at every sidecar of it.
+    /// Whom a device's signature is for: the name of this service, the same at every sidecar of it; 1 to 255 bytes.
     pub audience: String,
 }
 
@@ -146,6 +146,9 @@ impl Default for LoginLimits {
         }
     }
 }
+
+/// The longest name of a service, in bytes: that of a domain.
+const LONGEST_AUDIENCE: usize = 255;
 
 /// How long a link that logs in may be good.
 const LONGEST_MAGIC_LINK: Duration = Duration::from_secs(15 * 60);
@@ -237,6 +240,10 @@ impl SidecarConfig {
             if is_on && !can_mail {
                 return Err(StartError::NoMail { method });
             }
+        }
+        if !(1..=LONGEST_AUDIENCE).contains(&self.login.audience.len()) {
+            let (name, allowed) = ("login audience", "1 to 255 bytes");
+            return Err(StartError::Limit { name, allowed });
         }
         if !(SHORTEST_LIFE..=LONGEST_MAGIC_LINK).contains(&self.login.magic_link_life) {
             let (name, allowed) = ("magic link life", "1 s to 15 min");

@@ -359,11 +359,17 @@ impl Refusal {
         }
     }
 
-    /// What the calling code is told beside the status: how long to wait, and why what was brought proves nothing. Not of bearers and
-    /// refresh tokens, whose true reason is nobody's business.
+    /// What the calling code is told beside the status: how long to wait, or why what was brought proves nothing or cannot be linked. Not
+    /// of bearers, refresh tokens and challenges, whose true reason is nobody's business.
     fn detail(&self) -> Option<details::Any> {
         match self {
-            Self::Login(_) | Self::Token(_) => Some(details::reason(self.label())),
+            Self::Login(_)
+            | Self::Token(_)
+            | Self::MethodOff(_)
+            | Self::NoOrigin
+            | Self::LinkTaken
+            | Self::LinkHasOne
+            | Self::LinkTooMany => Some(details::reason(self.label())),
             _ => self.wait().map(details::retry_after),
         }
     }
@@ -372,7 +378,7 @@ impl Refusal {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let (detail, wait) = (refusal.detail(), refusal.wait());
-        let plain = plain_status(refusal);
+        let plain = plain_status(&refusal);
         let Some(detail) = detail else {
             return plain;
         };
@@ -391,9 +397,9 @@ impl From<Refusal> for Status {
     }
 }
 
-fn plain_status(refusal: Refusal) -> Status {
+fn plain_status(refusal: &Refusal) -> Status {
     let message = refusal.to_string();
-    match &refusal {
+    match refusal {
         Refusal::Store(error) => {
             tracing::error!(label = refusal.label(), %error, "call failed");
         }

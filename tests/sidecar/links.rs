@@ -10,22 +10,27 @@ use super::{fixture::*, login::*};
 impl Mailbox {
     /// The token in the next letter, whose link is for this.
     async fn token(&mut self, purpose: &str) -> String {
-        // Quoted-printable: lines are broken, and "=" is "=3D".
-        let letter = self.next().await.replace("=\r\n", "").replace("=3D", "=");
-        let link = format!("https://game.example.com/in#purpose={purpose}&token=");
-        let (_, rest) = letter
-            .split_once(&link)
-            .unwrap_or_else(|| panic!("{letter}"));
-        rest.lines().next().unwrap().trim().to_owned()
+        token_in(&self.next().await, purpose)
     }
 }
 
-fn magic_link(token: &str) -> Method {
+/// The token in a letter.
+pub(crate) fn token_in(letter: &str, purpose: &str) -> String {
+    // Quoted-printable: lines are broken, and "=" is "=3D".
+    let letter = letter.replace("=\r\n", "").replace("=3D", "=");
+    let link = format!("https://game.example.com/in#purpose={purpose}&token=");
+    let (_, rest) = letter
+        .split_once(&link)
+        .unwrap_or_else(|| panic!("{letter}"));
+    rest.lines().next().unwrap().trim().to_owned()
+}
+
+pub(crate) fn magic_link(token: &str) -> Method {
     let token = token.to_owned();
     Method::MagicLink(proto::MagicLinkLogin { token })
 }
 
-fn password(email: &str, password: &str) -> Method {
+pub(crate) fn password(email: &str, password: &str) -> Method {
     Method::Password(proto::PasswordLogin {
         email: email.to_owned(),
         password: password.to_owned(),
@@ -33,7 +38,11 @@ fn password(email: &str, password: &str) -> Method {
 }
 
 impl Stage {
-    async fn request_link(&self, wanted: Wanted, bearer: Option<&str>) -> Result<u64, Status> {
+    pub(crate) async fn request_link(
+        &self,
+        wanted: Wanted,
+        bearer: Option<&str>,
+    ) -> Result<u64, Status> {
         let message = proto::RequestVerificationRequest {
             purpose: Some(wanted),
         };
@@ -45,7 +54,7 @@ impl Stage {
         answer.map(|answer| answer.into_inner().expires_at_ms - START.0)
     }
 
-    async fn use_link(
+    pub(crate) async fn use_link(
         &self,
         token: &str,
         used: Used,
@@ -65,12 +74,6 @@ impl Stage {
         let set = self.use_link(&token, Used::NewPassword(new.to_owned()));
         set.await.unwrap().sessions_ended
     }
-}
-
-/// Whether the details of a refusal name this reason.
-fn names(status: &Status, reason: &str) -> bool {
-    let details = String::from_utf8_lossy(status.details());
-    details.contains(reason) && details.contains("google.rpc.ErrorInfo")
 }
 
 #[tokio::test]

@@ -45,10 +45,14 @@ impl Mailbox {
 
     /// The code in the next letter.
     async fn code(&mut self) -> String {
-        let letter = self.next().await;
-        let line = letter.lines().find(|line| line.starts_with("    "));
-        line.unwrap().trim().to_owned()
+        code_in(&self.next().await)
     }
+}
+
+/// The code in a letter.
+pub(crate) fn code_in(letter: &str) -> String {
+    let line = letter.lines().find(|line| line.starts_with("    "));
+    line.unwrap().trim().to_owned()
 }
 
 pub(crate) fn by(method: Method, link: bool) -> proto::LoginRequest {
@@ -58,7 +62,7 @@ pub(crate) fn by(method: Method, link: bool) -> proto::LoginRequest {
     }
 }
 
-fn otp(email: &str, request_id: &str, code: &str) -> Method {
+pub(crate) fn otp(email: &str, request_id: &str, code: &str) -> Method {
     Method::Otp(proto::OtpLogin {
         email: email.to_owned(),
         request_id: request_id.to_owned(),
@@ -66,8 +70,14 @@ fn otp(email: &str, request_id: &str, code: &str) -> Method {
     })
 }
 
+/// Whether the details of a refusal name this reason.
+pub(crate) fn names(status: &Status, reason: &str) -> bool {
+    let details = String::from_utf8_lossy(status.details());
+    details.contains(reason) && details.contains("google.rpc.ErrorInfo")
+}
+
 impl Stage {
-    async fn request_otp(&self, email: &str) -> proto::RequestOtpResponse {
+    pub(crate) async fn request_otp(&self, email: &str) -> proto::RequestOtpResponse {
         let email = email.to_owned();
         let request = proto::RequestOtpRequest { email };
         let answer = self.auth.clone().request_otp(request).await;
@@ -214,13 +224,17 @@ async fn a_device_is_known_by_its_key_and_is_linked_by_who_has_proved_both() {
     let code = mailbox.code().await;
     let method = otp("other@example.com", &asked.request_id, &code);
     let second = stage.log_in_by(method, Some(&first.session_token)).await;
-    assert_eq!(code_of(second), Code::AlreadyExists);
+    let second = second.unwrap_err();
+    assert_eq!(second.code(), Code::AlreadyExists);
+    assert!(names(&second, "link_has_one"), "{second:?}");
 
     // What is somebody's stays somebody's, and nobody links without being logged in.
     let eve = stage.login("eve").await;
     let stolen = stage.signed(&key).await;
     let stolen = stage.log_in_by(stolen, Some(&eve.session_token)).await;
-    assert_eq!(code_of(stolen), Code::AlreadyExists);
+    let stolen = stolen.unwrap_err();
+    assert_eq!(stolen.code(), Code::AlreadyExists);
+    assert!(names(&stolen, "link_taken"), "{stolen:?}");
     let signed = stage.signed(&ClientKey::generate().unwrap()).await;
     let nobody = stage.log_in_by(signed, Some("v4.local.nonsense")).await;
     assert_eq!(code_of(nobody), Code::Unauthenticated);

@@ -254,6 +254,14 @@ async fn a_bad_configuration_does_not_start() {
         break_it(&mut config);
         assert_eq!(refused(config).await.label(), "no_mail");
     }
+    for audience in ["", &"x".repeat(256)] {
+        let mut config = world.config();
+        config.login.audience = audience.to_owned();
+        assert_eq!(refused(config).await.label(), "limit");
+    }
+    let mut spoilt = world.config();
+    spoilt.mail.as_mut().unwrap().game = "Foo\r\nBcc: eve@example.com".to_owned();
+    assert!(matches!(refused(spoilt).await, StartError::Mail(_)));
     let mut long = world.config();
     long.login.magic_link_life = 16 * MINUTE;
     assert_eq!(refused(long).await.label(), "life");

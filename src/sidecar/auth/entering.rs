@@ -38,7 +38,7 @@ impl AuthApi {
     ) -> Result<IpAddr, Refusal> {
         let peer = rpc::peer(request);
         let origin = self.limits.origin(peer.as_ref(), request.metadata())?;
-        self.limits.from_address(call, origin)?;
+        self.limits.call_from(call, origin)?;
         Ok(origin)
     }
 

@@ -200,7 +200,7 @@ impl Limits {
     }
 
     /// A call of this kind from there.
-    pub(in crate::sidecar) fn from_address(
+    pub(in crate::sidecar) fn call_from(
         &self,
         call: &'static str,
         origin: IpAddr,
@@ -305,9 +305,9 @@ mod tests {
     #[test]
     fn each_has_its_own_and_gets_it_back_over_the_hour() {
         let (limits, time) = limits(&[]);
-        let from = |address: &str| limits.from_address("login", ip(address));
+        let from = |address: &str| limits.call_from("login", ip(address));
         assert_eq!(count(|| from("192.0.2.1")), 30);
-        assert_eq!(count(|| limits.from_address("otp", ip("192.0.2.1"))), 30);
+        assert_eq!(count(|| limits.call_from("otp", ip("192.0.2.1"))), 30);
         assert_eq!(count(|| from("192.0.2.2")), 30);
         // One IPv6 network is one caller.
         assert_eq!(count(|| from("2001:db8::1")), 30);
@@ -341,7 +341,7 @@ mod tests {
     fn memory_is_bounded_and_nobody_is_without_a_limit() {
         let (mut limits, time) = limits(&[]);
         limits.addresses.capacity = 100;
-        let from = |n: u32| limits.from_address("login", IpAddr::V4(n.into()));
+        let from = |n: u32| limits.call_from("login", IpAddr::V4(n.into()));
         for n in 0..10_000 {
             assert!(from(n).is_ok());
         }
