@@ -4,7 +4,6 @@ use std::{
     fmt,
     io::{self, Write},
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
@@ -287,7 +286,7 @@ fn until_held(
                     ),
             );
         }
-        thread::sleep(PAUSE);
+        sidecar.pause(PAUSE);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use tickgate::{admin::Source, certs::DevCerts, tls};
+use tickgate::{admin::Source, certs::DevCerts, sidecar::StartError, tls};
 
 use super::fixture::*;
 
