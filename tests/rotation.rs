@@ -54,7 +54,7 @@ struct Operator {
 }
 
 impl Operator {
-    fn of(stack: &Stack, keys: TokenKeys) -> Self {
+    fn of(stack: &Stack, keys: &TokenKeys) -> Self {
         fn file<K: OperatorKey>(key: &K) -> KeyFile<K> {
             KeyFile::parse(&key.to_paserk()).unwrap()
         }
@@ -227,7 +227,7 @@ async fn transport_key_rotates_at(rate: u32) {
     config.limits.prefix_rate = 100_000;
     config.limits.prefix_burst = 100_000;
     let host = stack.gateway(config).await;
-    let mut operator = Operator::of(&stack, keys.unwrap());
+    let mut operator = Operator::of(&stack, &keys.unwrap());
 
     let load = Arc::new(Load::default());
     let clients = tokio::spawn(admissions(Arc::clone(&load), rate, stack.backend.clone()));
@@ -330,7 +330,7 @@ async fn nobody_is_refused_while_session_and_refresh_keys_rotate() {
         config.lives = lives;
     })
     .await;
-    let mut operator = Operator::of(&stack, keys.unwrap());
+    let mut operator = Operator::of(&stack, &keys.unwrap());
     let stack = Arc::new(stack);
     let load = Arc::new(Load::default());
     let mut players = JoinSet::new();

@@ -23,7 +23,7 @@ use super::{Global, failure::Failure, role};
         Signals: SIGTERM or SIGINT drains it: nobody is admitted any more, those in play may stay for [gateway] drain, and it ends \
         when all have left; a second one ends it at once. SIGHUP reads the configuration and the certificates again: the log filter \
         and [gateway] drain change at once, a new certificate is announced at once and served 5 min later; what needs a restart is \
-        named in a warning.\n\n\
+        named in a warning. Certificates are taken without it as well, two seconds after their files have changed.\n\n\
         Exit codes: 0 it was asked to end, 1 it failed, 2 wrong arguments or configuration, 3 fenced off: another process of this \
         gateway's id has attached to the sidecar, and this one must not run beside it.\n\n\
         What to do next: clients fetch a connect token from the sidecar, and with it this gateway's addresses. `tickgate gateways \

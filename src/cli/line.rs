@@ -4,6 +4,7 @@ use std::{
     future::Future,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -203,6 +204,12 @@ impl Operator {
     {
         let answer = self.runtime.block_on(call(&self.admin));
         answer.map_err(|error| self.failure(error))
+    }
+
+    /// Waits before the next call.
+    pub(super) fn pause(&self, time: Duration) {
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
     }
 
     fn failure(&self, error: CallError) -> Failure {

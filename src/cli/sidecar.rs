@@ -25,8 +25,9 @@ use super::{Global, failure::Failure, role};
         tickgate keys generate refresh --out certs/refresh.key\n  \
         tickgate keys generate transport --out certs/transport.key\n  \
         tickgate keys generate login --out certs/login.key\n\n\
-        Signals: SIGTERM or SIGINT ends it in good order, a second one at once. SIGHUP reads the configuration and the certificates \
-        again: the log filter and the certificates change at once, for new connections; what needs a restart is named in a warning.\n\n\
+        Signals: SIGTERM or SIGINT ends it in good order, a second one at once. SIGHUP reads the configuration, the certificates and the keys \
+        again: the log filter, the keys and, for new connections, the certificates change at once; what needs a restart is named in a warning. \
+        Certificates and keys take effect without it as well, two seconds after their files have changed.\n\n\
         What to do next: start a gateway with `tickgate gateway`, and look at it with `tickgate gateways list`."
 )]
 pub(super) struct Sidecar {}

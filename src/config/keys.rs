@@ -492,7 +492,8 @@ mod tests {
 
         write_key_file(place.file().unwrap(), &old.to_paserk()).unwrap();
         let keys = sidecar.load_keys().unwrap();
-        assert_eq!(keys.refresh.previous, [old.clone()]);
+        assert_eq!(keys.refresh.previous.len(), 1);
+        assert_eq!(keys.refresh.previous[0], old);
 
         sidecar.previous_refresh_key = None;
         sidecar.previous_session_key = Some(place);

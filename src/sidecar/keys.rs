@@ -381,7 +381,7 @@ mod tests {
             live.sealing(&gateway, incarnation, &[first], at).unwrap();
         }
         let promoted = Rotating {
-            previous: vec![one.clone()],
+            previous: vec![one],
             ..Rotating::only(two)
         };
         live.replace(keys(promoted.clone())).unwrap();

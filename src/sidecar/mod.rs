@@ -25,6 +25,7 @@ mod neighbours;
 mod refresh;
 mod refusal;
 mod registry;
+mod reload;
 mod serve;
 mod sessions;
 mod severed;
@@ -61,6 +62,7 @@ use self::{
     metrics::{Counters, Sources},
     mint::Mint,
     registry::Registry,
+    reload::Reloading,
     serve::{Certificates, Health, Listeners},
     sessions::Sessions,
 };
@@ -205,18 +207,6 @@ pub struct Sidecar {
     metrics: SidecarMetrics,
     reloading: Reloading,
     running: Running,
-}
-
-/// What the keys are changed with.
-struct Reloading {
-    keys: Arc<Keys>,
-    registry: Arc<Registry>,
-}
-
-impl std::fmt::Debug for Reloading {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reloading").finish_non_exhaustive()
-    }
 }
 
 /// What keeps a sidecar going, and ends it.
@@ -415,29 +405,6 @@ impl Sidecar {
         self.certificates.replace(&identity, &client_ca)?;
         tracing::info!("certificates replaced: new connections are shown them");
         Ok(())
-    }
-
-    /// Seals and opens tokens with these keys from now on; every gateway is told its own of them. A gateway that does not hold the current
-    /// transport key yet goes on getting tokens under the one before, and tokens under a key that is none of these any more are refused
-    /// as of an unknown key. Whether anything has changed.
-    ///
-    /// # Errors
-    /// [`InvalidKeys`]: then nothing changes.
-    pub fn replace_keys(&self, keys: TokenKeys) -> Result<bool, InvalidKeys> {
-        let Reloading {
-            keys: live,
-            registry,
-        } = &self.reloading;
-        if !live.replace(keys)? {
-            return Ok(false);
-        }
-        // Whoever attaches from here on is answered with the new ones.
-        registry.renew_keys();
-        for known in live.known() {
-            let (purpose, role, key) = (known.purpose.label(), known.role.label(), known.id);
-            tracing::info!(purpose, role, %key, epoch = known.epoch, "token key in force");
-        }
-        Ok(true)
     }
 
     /// Stops: accepts no more calls, lets those under way finish for 2 s, cuts the rest, waits 2 s more at most, and closes the store.

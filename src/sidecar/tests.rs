@@ -239,3 +239,32 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
         assert!(matches!(refused, Err(Refusal::Argument { .. })));
     }
 }
+
+#[tokio::test]
+async fn tokens_under_a_retired_key_are_refused_as_of_an_unknown_key() {
+    let world = world(SessionLives::default());
+    let login = world.log_in().await;
+    let before = keys();
+    let after = keys();
+    // Of the world's own keys nothing is left; those in between open what was sealed before.
+    let sealed = |keys: &TokenKeys| {
+        let live = in_force(keys.clone());
+        let claims = world.sessions.keys.open_session(&login.token, START);
+        live.seal_session(&claims.unwrap())
+    };
+    let token = sealed(&before);
+    let rotated = TokenKeys {
+        session: Rotating {
+            previous: vec![before.session.current.clone()],
+            ..after.session.clone()
+        },
+        ..after.clone()
+    };
+    world.sessions.keys.replace(rotated).unwrap();
+    assert!(world.sessions.of_bearer(&token).await.is_ok());
+    assert_eq!(world.refusal(&login.token).await, "unknown_key");
+    let refreshed = world.sessions.refresh(&login.refresh_token).await;
+    assert_eq!(refreshed.map(drop).unwrap_err().label(), "unknown_key");
+    world.sessions.keys.replace(after).unwrap();
+    assert_eq!(world.refusal(&token).await, "unknown_key");
+}

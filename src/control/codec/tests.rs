@@ -14,6 +14,7 @@ use crate::{
     },
     id::{Incarnation, Lineage, PlayerGeneration, PlayerId, Revision, SessionId},
     proto::{self, gateway_message, sidecar_message},
+    token::{KeyId, TransportKey},
 };
 
 fn seat(n: u128) -> LiveSeat {
@@ -22,6 +23,10 @@ fn seat(n: u128) -> LiveSeat {
         player: PlayerId(n << 64),
         player_generation: PlayerGeneration(u32::MAX),
     }
+}
+
+fn key_id(n: u8) -> KeyId {
+    TransportKey::from_bytes(&[n; 32]).id()
 }
 
 fn attach(seats: u128) -> FromGateway {
@@ -42,7 +47,7 @@ fn attach(seats: u128) -> FromGateway {
         seat_count: MAX_SEATS,
         seats: (0..seats).map(|n| seat(u128::MAX - n)).collect(),
         more_seats: true,
-        keys: Vec::new(),
+        keys: (0..MAX_KEYS).map(|n| key_id(n as u8)).collect(),
     }))
 }
 
@@ -99,6 +104,7 @@ fn gateway_messages_survive_the_wire() {
             more_seats: true,
         },
         FromGateway::Certificates(vec![[7; 32], [8; 32]]),
+        FromGateway::KeysHeld(vec![key_id(1), key_id(2)]),
         FromGateway::Events {
             events: events(),
             lost: 9,

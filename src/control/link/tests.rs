@@ -1,5 +1,7 @@
 //! The gateway's end, step by step.
 
+mod keys;
+
 use super::*;
 use crate::{
     control::{

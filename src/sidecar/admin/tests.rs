@@ -90,14 +90,50 @@ async fn operators_alone_list_drain_and_explain() {
         let list = api.list_sessions(list).await.unwrap_err();
         let drain = request(role.clone(), proto::DrainGatewayRequest::default());
         let drain = api.drain_gateway(drain).await.unwrap_err();
+        let keys = request(role.clone(), proto::ListKeysRequest {});
+        let keys = api.list_keys(keys).await.unwrap_err();
         let explain = request(role, proto::ExplainRequest::default());
         let explain = api.explain(explain).await.unwrap_err();
-        for status in [list, drain, explain] {
+        for status in [list, drain, keys, explain] {
             assert_eq!(status.code(), tonic::Code::PermissionDenied);
         }
     }
     let gateways = by_backend(proto::ListGatewaysRequest {});
     assert!(api.list_gateways(gateways).await.is_ok());
+}
+
+#[tokio::test]
+async fn keys_are_told_by_id_and_by_who_lacks_them() {
+    let api = api(world(SessionLives::default()));
+    let eu = api.registry.attach(&gateway_eu(), &[]).unwrap();
+    let list = async || {
+        let told = api.list_keys(by_admin(proto::ListKeysRequest {})).await;
+        told.unwrap().into_inner().keys
+    };
+    let keys = list().await;
+    let told: Vec<_> = keys
+        .iter()
+        .map(|key| (key.purpose.as_str(), key.role.as_str(), key.opens_for_ms))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("session", "current", 905_000),
+            ("refresh", "current", 86_405_000),
+            ("transport", "current", 305_000)
+        ]
+    );
+    assert!(keys.iter().all(|key| key.sealed_at_ms == 0));
+    assert_eq!(keys[2].outstanding, ["eu"]);
+    let (gateway, process) = (gateway_eu().id, gateway_eu().incarnation);
+    let held = api.keys.for_process(&gateway, process);
+    let held = held.iter().map(|(_, key)| key.id()).collect();
+    api.registry.keys_held(eu, held);
+    create(&api, "steam:1").await;
+    let keys = list().await;
+    assert!(keys[2].outstanding.is_empty());
+    let sealed: Vec<_> = keys.iter().map(|key| key.sealed_at_ms).collect();
+    assert_eq!(sealed, [START.0, START.0, 0]);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::{
     },
     id::{GatewayId, Incarnation, PlayerGeneration, PlayerId, Revision, SessionId},
     store::PublishedGateway,
+    token::TransportMasterKey,
 };
 
 use super::{Arrival, NotFound, Registry, Reported, Target, Totals};
@@ -594,4 +595,56 @@ fn what_is_published_is_what_is_attached_and_an_evicted_stream_ends() {
     registry.evict(eu);
     assert!(is_fenced(&registry, eu));
     assert_eq!(registry.to_publish(), []);
+}
+
+#[test]
+fn what_a_gateway_holds_goes_with_its_tokens_and_to_other_sidecars() {
+    let key = |n| TransportMasterKey::from_bytes(&[n; 32]).id();
+    let registry = Registry::new(Clock::system());
+    let eu = registry
+        .attach_holding(&gateway("eu", 1, 10), &[], &[key(1)])
+        .unwrap();
+    let held = || registry.choose(&Target::Any).unwrap().keys.to_vec();
+    assert_eq!(held(), [key(1)]);
+    let mut changes = registry.changes();
+    changes.mark_unchanged();
+    registry.keys_held(eu, vec![key(1), key(2)]);
+    assert!(changes.has_changed().unwrap(), "the others hear of it");
+    assert_eq!(held(), [key(1), key(2)]);
+    assert_eq!(*registry.to_publish()[0].1.keys, [key(1), key(2)]);
+    let us = PublishedGateway {
+        keys: vec![key(3)].into(),
+        ..elsewhere("us", 10, 0, 0)
+    };
+    registry.hear_of(vec![us]);
+    let holders = registry.key_holders();
+    let holders: Vec<_> = holders
+        .iter()
+        .map(|holder| (holder.gateway.as_str(), holder.keys.to_vec()))
+        .collect();
+    assert_eq!(
+        holders,
+        [("eu", vec![key(1), key(2)]), ("us", vec![key(3)])]
+    );
+    // A stream that has ended says nothing any more.
+    registry.detach(eu);
+    registry.keys_held(eu, vec![key(9)]);
+    assert_eq!(registry.key_holders().len(), 1);
+}
+
+#[tokio::test]
+async fn every_gateway_is_told_its_keys_once_after_a_change() {
+    let registry = Registry::new(Clock::system());
+    let eu = registry.attach(&gateway("eu", 1, 10), &[]).unwrap();
+    assert_eq!(registry.take_key_order(eu), None, "the answer brings them");
+    registry.renew_keys();
+    registry.orders_ready(eu).notified().await;
+    let process = ("eu".parse().unwrap(), Incarnation(1));
+    assert_eq!(registry.take_key_order(eu), Some(process));
+    assert_eq!(registry.take_key_order(eu), None);
+    registry.renew_keys();
+    // A new stream is answered with the new ones.
+    let again = registry.attach(&gateway("eu", 1, 10), &[]).unwrap();
+    assert_eq!(registry.take_key_order(eu), None);
+    assert_eq!(registry.take_key_order(again), None);
 }
