@@ -14,7 +14,13 @@ use crate::{
 };
 
 use super::{
-    SessionLives, explain::Explain, limit::Limit, metrics::Counters, refusal::Refusal, trace,
+    SessionLives,
+    audit::{self, Event},
+    explain::Explain,
+    limit::Limit,
+    metrics::Counters,
+    refusal::Refusal,
+    trace,
 };
 
 /// What every service does with sessions.
@@ -41,11 +47,12 @@ pub(super) struct LoggedIn {
 }
 
 impl Sessions {
-    /// Makes a session for an account that has proven itself.
+    /// Makes a session for an account that has proven itself; `linked`, if it was by that made one of its player's.
     pub(super) async fn log_in(
         &self,
         identity: Identity,
         method: &'static str,
+        linked: bool,
     ) -> Result<LoggedIn, Refusal> {
         let at = self.clock.wall();
         let new = NewSession {
@@ -59,13 +66,11 @@ impl Sessions {
         self.explain.logged_in(claims.session, claims.player, at);
         self.counters.logins.count(method);
         trace::session(&started.found);
-        tracing::info!(
-            session = %claims.session,
-            player = %claims.player,
+        audit::record(Event::LoggedIn {
             method,
-            is_new_player = started.is_new_player,
-            "logged in"
-        );
+            is_new_player: started.is_new_player,
+            linked,
+        });
         Ok(LoggedIn {
             token: self.keyring.seal(&claims),
             expires_at: claims.expires_at,
