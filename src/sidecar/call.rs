@@ -135,7 +135,74 @@ fn timeout(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        future::{pending, ready},
+    };
+
+    use tonic::Code;
+    use tower::service_fn;
+
     use super::*;
+    use crate::clock::Clock;
+
+    type Response = http::Response<String>;
+
+    fn layer(longest: Duration) -> CallLayer {
+        let gate = Arc::new(Gate::new(Clock::system()));
+        CallLayer { longest, gate }
+    }
+
+    fn request(timeout: Option<&str>) -> http::Request<()> {
+        let mut request = http::Request::new(());
+        if let Some(timeout) = timeout {
+            let headers = request.headers_mut();
+            headers.insert("grpc-timeout", timeout.parse().unwrap());
+        }
+        request
+    }
+
+    /// What a caller is told, whose work never ends.
+    async fn waited(longest: Duration, timeout: Option<&str>) -> Code {
+        let endless = service_fn(|_| pending::<Result<Response, Infallible>>());
+        let answer = layer(longest).layer(endless).call(request(timeout));
+        let answer = answer.await.unwrap();
+        Status::from_header_map(answer.headers()).unwrap().code()
+    }
+
+    #[tokio::test]
+    async fn work_ends_with_the_callers_patience_or_the_listeners() {
+        let (short, hour) = (Duration::from_millis(20), Duration::from_secs(3_600));
+        for (longest, timeout) in [(hour, Some("25m")), (short, None), (short, Some("1H"))] {
+            assert_eq!(waited(longest, timeout).await, Code::DeadlineExceeded);
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_begun_for_whom_no_time_is_left() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let work = service_fn(move |_| {
+            let sender = sender.clone();
+            async move {
+                sender.send(()).unwrap();
+                Ok::<_, Infallible>(Response::default())
+            }
+        });
+        let mut calls = layer(Duration::from_secs(10)).layer(work);
+        for (timeout, expected) in [(Some("5m"), false), (Some("1n"), false), (Some("9S"), true)] {
+            calls.call(request(timeout)).await.unwrap();
+            let begun = receiver.try_recv().is_ok();
+            assert_eq!(begun, expected, "{timeout:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_done_is_told_however_late() {
+        let done = service_fn(|_| ready(Ok::<_, Infallible>(Response::new("done".to_owned()))));
+        let mut calls = layer(Duration::from_nanos(1)).layer(done);
+        let answer = calls.call(request(None)).await.unwrap();
+        assert_eq!(answer.into_body(), "done");
+    }
 
     #[test]
     fn a_callers_deadline_is_read_as_grpc_writes_it() {

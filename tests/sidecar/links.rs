@@ -9,7 +9,7 @@ use super::{fixture::*, login::*};
 
 impl Mailbox {
     /// The token in the next letter, whose link is for this.
-    async fn token(&mut self, purpose: &str) -> String {
+    pub(crate) async fn token(&mut self, purpose: &str) -> String {
         // Quoted-printable: lines are broken, and "=" is "=3D".
         let letter = self.next().await.replace("=\r\n", "").replace("=3D", "=");
         let link = format!("https://game.example.com/in#purpose={purpose}&token=");
@@ -20,12 +20,12 @@ impl Mailbox {
     }
 }
 
-fn magic_link(token: &str) -> Method {
+pub(crate) fn magic_link(token: &str) -> Method {
     let token = token.to_owned();
     Method::MagicLink(proto::MagicLinkLogin { token })
 }
 
-fn password(email: &str, password: &str) -> Method {
+pub(crate) fn password(email: &str, password: &str) -> Method {
     Method::Password(proto::PasswordLogin {
         email: email.to_owned(),
         password: password.to_owned(),
@@ -33,7 +33,11 @@ fn password(email: &str, password: &str) -> Method {
 }
 
 impl Stage {
-    async fn request_link(&self, wanted: Wanted, bearer: Option<&str>) -> Result<u64, Status> {
+    pub(crate) async fn request_link(
+        &self,
+        wanted: Wanted,
+        bearer: Option<&str>,
+    ) -> Result<u64, Status> {
         let message = proto::RequestVerificationRequest {
             purpose: Some(wanted),
         };
@@ -45,7 +49,7 @@ impl Stage {
         answer.map(|answer| answer.into_inner().expires_at_ms - START.0)
     }
 
-    async fn use_link(
+    pub(crate) async fn use_link(
         &self,
         token: &str,
         used: Used,

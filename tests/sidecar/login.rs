@@ -58,7 +58,7 @@ pub(crate) fn by(method: Method, link: bool) -> proto::LoginRequest {
     }
 }
 
-fn otp(email: &str, request_id: &str, code: &str) -> Method {
+pub(crate) fn otp(email: &str, request_id: &str, code: &str) -> Method {
     Method::Otp(proto::OtpLogin {
         email: email.to_owned(),
         request_id: request_id.to_owned(),
@@ -67,7 +67,7 @@ fn otp(email: &str, request_id: &str, code: &str) -> Method {
 }
 
 impl Stage {
-    async fn request_otp(&self, email: &str) -> proto::RequestOtpResponse {
+    pub(crate) async fn request_otp(&self, email: &str) -> proto::RequestOtpResponse {
         let email = email.to_owned();
         let request = proto::RequestOtpRequest { email };
         let answer = self.auth.clone().request_otp(request).await;
@@ -88,7 +88,7 @@ impl Stage {
         answer.map(tonic::Response::into_inner)
     }
 
-    async fn signed(&self, key: &ClientKey) -> Method {
+    pub(crate) async fn signed(&self, key: &ClientKey) -> Method {
         let drawn = self
             .auth
             .clone()
