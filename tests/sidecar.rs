@@ -10,12 +10,12 @@
 
 #[path = "sidecar/admin.rs"]
 mod admin;
-#[cfg(feature = "cli")]
-#[path = "sidecar/audit.rs"]
-mod audit;
 #[cfg(unix)]
 #[path = "sidecar/api.rs"]
 mod api;
+#[cfg(feature = "cli")]
+#[path = "sidecar/audit.rs"]
+mod audit;
 #[path = "sidecar/auth.rs"]
 mod auth;
 #[path = "sidecar/fixture.rs"]

@@ -450,8 +450,9 @@ fn record_in(call: &Call, event: Event<'_>) {
             None => return,
         }
     }
-    // What a revocation is of is not what the call's bearer is.
-    if fields.session.is_none() && fields.player.is_none() {
+    // What is about another player is not about the session of who calls.
+    let is_theirs = fields.player.is_none_or(|p| call.player.get() == Some(p));
+    if fields.session.is_none() && is_theirs {
         fields.session = call.session.get();
     }
     fields.player = fields.player.or(call.player.get());

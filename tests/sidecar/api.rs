@@ -114,7 +114,10 @@ fn furnish(stage: &Stage) {
     if client == ours {
         // Not by the file's mode, which not every checkout keeps.
         let shim = folder.join("grpcurl");
-        let script = format!("#!/bin/sh\nexec /usr/bin/python3 '{}' \"$@\"\n", ours.display());
+        let script = format!(
+            "#!/bin/sh\nexec /usr/bin/python3 '{}' \"$@\"\n",
+            ours.display()
+        );
         fs::write(&shim, script).unwrap();
         fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
     } else {
@@ -126,9 +129,14 @@ fn furnish(stage: &Stage) {
 fn calls() -> BTreeSet<String> {
     let mut calls = BTreeSet::new();
     for (service, file) in [("AuthService", "auth"), ("AdminService", "admin")] {
-        let path = format!("{}/proto/tickgate/v1/{file}.proto", env!("CARGO_MANIFEST_DIR"));
+        let path = format!(
+            "{}/proto/tickgate/v1/{file}.proto",
+            env!("CARGO_MANIFEST_DIR")
+        );
         let text = fs::read_to_string(path).unwrap();
-        let rpcs = text.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
+        let rpcs = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("rpc "));
         calls.extend(rpcs.map(|rpc| format!("{service}/{}", rpc.split('(').next().unwrap())));
     }
     calls
@@ -188,7 +196,12 @@ async fn every_example_of_the_document_is_answered_as_it_says() {
             like(&expected, &actual, &mut variables).unwrap_or_else(|why| panic!("{said}\n{why}"));
         } else {
             assert!(well, "{said}");
-            assert_eq!(out.trim(), answer, "{said}");
+            // Whichever version of reflection a client asks names itself.
+            let services = |list: &str| -> Vec<String> {
+                let other = |line: &&str| !line.starts_with("grpc.reflection.");
+                list.lines().filter(other).map(str::to_owned).collect()
+            };
+            assert_eq!(services(&out), services(&answer), "{said}");
         }
     }
     stage.down().await;

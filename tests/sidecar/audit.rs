@@ -1,10 +1,8 @@
 //! The audit trail: everything that is decided is in it, by whom and from where, and nothing secret is.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+use std::{cell::RefCell, io, sync::Once};
 
+use super::{fixture::*, login::*};
 use serde_json::Value;
 use tickgate::{
     client::ClientKey,
@@ -13,17 +11,24 @@ use tickgate::{
         request_verification_request::Purpose as Wanted,
     },
 };
-use tracing_subscriber::fmt::MakeWriter;
 
-use super::{fixture::*, links::*, login::*};
+thread_local! {
+    /// What was logged on this thread since somebody follows it.
+    static LINES: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
 
-/// The log of a test's own thread, on which all of its sidecar runs too.
-#[derive(Clone, Default)]
-struct Trail(Arc<Mutex<Vec<u8>>>);
+/// The log of a test's own thread, on which all of its sidecar runs too. The subscriber is the process's: what a thread without one
+/// comes upon first would count as of no interest to anybody.
+#[derive(Clone)]
+struct Trail;
 
 impl io::Write for Trail {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LINES.with_borrow_mut(|lines| {
+            if let Some(lines) = lines {
+                lines.extend_from_slice(bytes);
+            }
+        });
         Ok(bytes.len())
     }
 
@@ -32,36 +37,36 @@ impl io::Write for Trail {
     }
 }
 
-impl MakeWriter<'_> for Trail {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
 impl Trail {
     /// Follows all that is logged from here on, by the filter that docs/OPERATIONS.md names.
-    fn follow(&self) -> tracing::subscriber::DefaultGuard {
-        let log = tracing_subscriber::fmt().json().with_writer(self.clone());
-        tracing::subscriber::set_default(log.with_env_filter("tickgate::audit=info").finish())
+    fn follow() -> Self {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            let log = tracing_subscriber::fmt().json().with_writer(|| Self);
+            log.with_env_filter("warn,tickgate::audit=info").init();
+        });
+        LINES.set(Some(Vec::new()));
+        Self
     }
 
     fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        let lines = LINES.with_borrow(Clone::clone);
+        String::from_utf8(lines.unwrap()).unwrap()
     }
 
     /// The fields of the lines since the last time.
     fn news(&self) -> Vec<Value> {
         let text = self.text();
-        self.0.lock().unwrap().clear();
-        let lines = text.lines().map(|line| {
-            let line: Value = serde_json::from_str(line).unwrap();
-            assert_eq!(line["target"], "tickgate::audit", "{line}");
-            assert!(line["timestamp"].is_string(), "{line}");
-            line["fields"].clone()
-        });
-        lines.collect()
+        LINES.set(Some(Vec::new()));
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .filter(|line: &Value| line["target"] == "tickgate::audit")
+            .map(|line| {
+                assert!(line["timestamp"].is_string(), "{line}");
+                assert_eq!(line["level"], "INFO", "{line}");
+                line["fields"].clone()
+            })
+            .collect()
     }
 
     /// The next lines are these, in this order: each has these fields, and a call from loopback.
@@ -91,9 +96,8 @@ const PASSWORD: &str = "a-password-that-is-a-canary";
 
 #[tokio::test]
 async fn every_way_in_and_out_is_told_and_no_secret_is() {
-    let trail = Trail::default();
+    let trail = Trail::follow();
     let stage = Stage::up().await;
-    let _guard = trail.follow();
     let mut mailbox = Mailbox::of(&stage);
     let (mut all, mut secrets) = (String::new(), vec![EMAIL.to_owned(), PASSWORD.to_owned()]);
 
@@ -225,9 +229,8 @@ async fn every_way_in_and_out_is_told_and_no_secret_is() {
 
 #[tokio::test]
 async fn what_backends_and_operators_do_is_told_with_their_names() {
-    let trail = Trail::default();
+    let trail = Trail::follow();
     let stage = Stage::up().await;
-    let _guard = trail.follow();
     let mut all = String::new();
     let backend = stage.world.certs.backend.clone();
     let operator = Some(&stage.world.certs.admin);

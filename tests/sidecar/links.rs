@@ -20,12 +20,12 @@ impl Mailbox {
     }
 }
 
-pub(crate) fn magic_link(token: &str) -> Method {
+fn magic_link(token: &str) -> Method {
     let token = token.to_owned();
     Method::MagicLink(proto::MagicLinkLogin { token })
 }
 
-pub(crate) fn password(email: &str, password: &str) -> Method {
+fn password(email: &str, password: &str) -> Method {
     Method::Password(proto::PasswordLogin {
         email: email.to_owned(),
         password: password.to_owned(),
