@@ -29,7 +29,8 @@ def reflection_messages():
             else:
                 added.type = kind
 
-    message("Request", (4, "file_containing_symbol", FIELD.TYPE_STRING, False), (7, "list_services", FIELD.TYPE_STRING, False))
+    message("Request", (3, "file_by_filename", FIELD.TYPE_STRING, False), (4, "file_containing_symbol", FIELD.TYPE_STRING, False),
+            (7, "list_services", FIELD.TYPE_STRING, False))
     message("Files", (1, "file", FIELD.TYPE_BYTES, True))
     message("Service", (1, "name", FIELD.TYPE_STRING, False))
     message("Services", (1, "service", "Service", True))
@@ -64,17 +65,18 @@ class Reflection:
         return sorted(service.name for service in self.ask(list_services="*").services.service)
 
     def pool_of(self, service):
-        pool = descriptor_pool.DescriptorPool()
-        files = [descriptor_pb2.FileDescriptorProto.FromString(file) for file in self.ask(file_containing_symbol=service).files.file]
-        known, waiting = set(), {file.name: file for file in files}
-        while waiting:
-            ready = [file for file in waiting.values() if not any(other in waiting and other not in known for other in file.dependency)]
-            if not ready:
-                sys.exit("Error: the reflected files need each other")
-            for file in ready:
-                pool.Add(file)
-                known.add(file.name)
-                del waiting[file.name]
+        pool, known = descriptor_pool.DescriptorPool(), set()
+
+        def add(answer):
+            for file in map(descriptor_pb2.FileDescriptorProto.FromString, answer.files.file):
+                if file.name not in known:
+                    known.add(file.name)
+                    for other in file.dependency:
+                        if other not in known:
+                            add(self.ask(file_by_filename=other))
+                    pool.Add(file)
+
+        add(self.ask(file_containing_symbol=service))
         return pool
 
 
