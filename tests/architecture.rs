@@ -12,6 +12,8 @@ use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 use source::{Named, Outline, Source};
 
+#[path = "architecture/contract.rs"]
+mod contract;
 #[path = "architecture/source.rs"]
 mod source;
 
@@ -425,4 +427,44 @@ fn tests_may_use_what_code_may_not() {
         text: "//! Child.\nuse crate::gateway::Gateway;\n".to_owned(),
     };
     assert_eq!(check(&[parent, child]), []);
+}
+
+/// Whoever writes a client in another language has the proto files alone.
+#[test]
+fn every_message_field_value_and_call_is_explained() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/tickgate/v1");
+    let mut read = 0;
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let missing = contract::uncommented(&text);
+        assert!(
+            missing.is_empty(),
+            "{}: without a comment right above: {missing:?}",
+            path.display()
+        );
+        read += 1;
+    }
+    assert!(read >= 5, "{read} proto files");
+}
+
+#[test]
+fn a_planted_declaration_without_a_comment_is_found() {
+    let explained = "// A.\nmessage A {\n  oneof b {\n    // C.\n    string c = 1;\n  }\n}\n";
+    assert!(contract::uncommented(explained).is_empty());
+    for planted in [
+        "message B {",
+        "  repeated bytes b = 7;",
+        "  map<string, string> b = 2 [deprecated = true];",
+        "  KIND_B = 0;",
+        "  rpc B(C) returns (D);",
+        "enum B {",
+        "service B {",
+    ] {
+        for above in ["", "\n", "// A.\n\n"] {
+            let missing = contract::uncommented(&format!("{above}{planted}\n"));
+            assert_eq!(missing.len(), 1, "{above:?} {planted}");
+        }
+        assert!(contract::uncommented(&format!("// B.\n{planted}\n")).is_empty());
+    }
 }

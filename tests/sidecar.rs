@@ -10,6 +10,12 @@
 
 #[path = "sidecar/admin.rs"]
 mod admin;
+#[cfg(unix)]
+#[path = "sidecar/api.rs"]
+mod api;
+#[cfg(feature = "cli")]
+#[path = "sidecar/audit.rs"]
+mod audit;
 #[path = "sidecar/auth.rs"]
 mod auth;
 #[path = "sidecar/fixture.rs"]
@@ -20,6 +26,8 @@ mod issuer;
 mod links;
 #[path = "sidecar/login.rs"]
 mod login;
+#[path = "sidecar/manners.rs"]
+mod manners;
 #[path = "sidecar/oidc.rs"]
 mod oidc;
 #[cfg(feature = "redis")]

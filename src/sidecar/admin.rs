@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    audit::{self, Event, Revoked},
     config::SHORTEST_LIFE,
     keys::Keys,
     mint::{Mint, Wanted},
@@ -128,10 +129,17 @@ impl AdminApi {
         } = &*self.sessions;
         counters.revocations.count("session");
         // The revocation stands, whether or not it can be explained.
-        if let Ok(Some(found)) = store.session(id).await {
-            trace::session(&found);
+        let found = store.session(id).await.ok().flatten();
+        if let Some(found) = &found {
+            trace::session(found);
             explain.session_revoked(id, found.player.id, revision, at);
         }
+        audit::record(Event::SessionRevoked {
+            session: id,
+            player: found.map(|found| found.player.id),
+            revision,
+            reason: Revoked::Ordered,
+        });
     }
 
     /// Hears which gateways are attached to other sidecars over the same store, so that those are waited for as well.
@@ -177,6 +185,7 @@ impl AdminService for AdminApi {
         &self,
         request: Request<proto::CreateSessionRequest>,
     ) -> Result<Response<proto::CreateSessionResponse>, Status> {
+        audit::method(METHOD);
         let provider = caller(&request)?;
         let proto::CreateSessionRequest { subject } = request.into_inner();
         if !(1..=MAX_SUBJECT).contains(&subject.len()) {
@@ -190,7 +199,7 @@ impl AdminService for AdminApi {
             token,
             expires_at,
             refresh_token,
-        } = self.sessions.log_in(identity, METHOD).await?;
+        } = self.sessions.log_in(identity, METHOD, false).await?;
         Ok(Response::new(proto::CreateSessionResponse {
             session_id: found.session.id.to_string(),
             player_id: found.player.id.to_string(),
@@ -220,14 +229,16 @@ impl AdminService for AdminApi {
             life,
             client_key,
         };
-        Ok(Response::new(self.mint.issue(&found, wanted).await?))
+        let ticket = self.mint.issue(&found, wanted).await?;
+        audit::record(Event::TokenMinted);
+        Ok(Response::new(ticket))
     }
 
     async fn revoke_session(
         &self,
         request: Request<proto::RevokeSessionRequest>,
     ) -> Result<Response<proto::RevokeResponse>, Status> {
-        let by = caller(&request)?;
+        caller(&request)?;
         let proto::RevokeSessionRequest {
             session_id: id,
             wait,
@@ -240,7 +251,6 @@ impl AdminService for AdminApi {
         let (ended, revision) = match store.revoke_session(id, at).await.map_err(Refusal::from)? {
             SessionRevocation::Ended(revision) => {
                 self.session_revoked(id, revision, at).await;
-                tracing::info!(session = %id, %revision, by, "session revoked");
                 (1, revision)
             }
             SessionRevocation::AlreadyEnded(revision) => (0, revision),
@@ -253,7 +263,7 @@ impl AdminService for AdminApi {
         &self,
         request: Request<proto::RevokePlayerRequest>,
     ) -> Result<Response<proto::RevokeResponse>, Status> {
-        let by = caller(&request)?;
+        caller(&request)?;
         let proto::RevokePlayerRequest {
             player_id: id,
             wait,
@@ -271,7 +281,12 @@ impl AdminService for AdminApi {
             } => {
                 self.sessions.explain.player_revoked(id, revision, at);
                 self.sessions.counters.revocations.count("player");
-                tracing::info!(player = %id, %revision, sessions, by, "player revoked");
+                audit::record(Event::PlayerRevoked {
+                    player: id,
+                    revision,
+                    sessions,
+                    reason: Revoked::Ordered,
+                });
                 Ok(Response::new(
                     self.revoked(sessions, revision, patience).await,
                 ))
@@ -284,7 +299,7 @@ impl AdminService for AdminApi {
         &self,
         request: Request<proto::SetRoleRequest>,
     ) -> Result<Response<proto::SetRoleResponse>, Status> {
-        let by = operator(&request)?;
+        operator(&request)?;
         let proto::SetRoleRequest {
             player_id: id,
             role,
@@ -300,7 +315,11 @@ impl AdminService for AdminApi {
         let previous = changed
             .map_err(Refusal::from)?
             .ok_or(Refusal::NoSuchPlayer)?;
-        tracing::info!(player = %id, role, previous, by, "role set");
+        audit::record(Event::RoleSet {
+            player: id,
+            role: &role,
+            previous: &previous,
+        });
         Ok(Response::new(proto::SetRoleResponse { previous }))
     }
 
@@ -309,6 +328,7 @@ impl AdminService for AdminApi {
         request: Request<proto::ListGatewaysRequest>,
     ) -> Result<Response<proto::ListGatewaysResponse>, Status> {
         caller(&request)?;
+        audit::record(read(None, None, None));
         let gateways = self.registry.list().into_iter().map(gateway).collect();
         Ok(Response::new(proto::ListGatewaysResponse { gateways }))
     }
@@ -318,7 +338,10 @@ impl AdminService for AdminApi {
         request: Request<proto::ListSessionsRequest>,
     ) -> Result<Response<proto::ListSessionsResponse>, Status> {
         operator(&request)?;
-        let page = self.page(request.into_inner()).await?;
+        let asked = request.into_inner();
+        let player = asked.player_id.parse().ok();
+        let page = self.page(asked).await?;
+        audit::record(read(None, player, None));
         Ok(Response::new(page))
     }
 
@@ -326,7 +349,7 @@ impl AdminService for AdminApi {
         &self,
         request: Request<proto::DrainGatewayRequest>,
     ) -> Result<Response<proto::DrainGatewayResponse>, Status> {
-        let by = operator(&request)?;
+        operator(&request)?;
         let proto::DrainGatewayRequest {
             gateway_id: id,
             deadline_ms,
@@ -341,7 +364,11 @@ impl AdminService for AdminApi {
                 NotFound::Away | NotFound::Draining => Refusal::GatewayAway,
             })
         })?;
-        tracing::info!(gateway = %id, ?drain, seats, by, "drain ordered");
+        audit::record(Event::DrainOrdered {
+            gateway: &id,
+            drain,
+            seats,
+        });
         Ok(Response::new(proto::DrainGatewayResponse { seats }))
     }
 
@@ -361,15 +388,39 @@ impl AdminService for AdminApi {
         operator(&request)?;
         let proto::ExplainRequest { about } = request.into_inner();
         let answer = match about {
-            Some(About::PlayerId(id)) => self.explain_player(player_id(&id)?).await,
-            Some(About::SessionId(id)) => self.explain_session(session_id(&id)?).await,
-            Some(About::GatewayId(id)) => self.explain_gateway(&gateway_id(&id)?),
+            Some(About::PlayerId(id)) => {
+                let id = player_id(&id)?;
+                audit::record(read(None, Some(id), None));
+                self.explain_player(id).await
+            }
+            Some(About::SessionId(id)) => {
+                let id = session_id(&id)?;
+                audit::record(read(Some(id), None, None));
+                self.explain_session(id).await
+            }
+            Some(About::GatewayId(id)) => {
+                let id = gateway_id(&id)?;
+                audit::record(read(None, None, Some(&id)));
+                self.explain_gateway(&id)
+            }
             None => Err(Refusal::Argument {
                 field: "about",
                 allowed: "a player_id, a session_id or a gateway_id",
             }),
         };
         Ok(Response::new(answer?))
+    }
+}
+
+fn read(
+    session: Option<SessionId>,
+    player: Option<PlayerId>,
+    gateway: Option<&GatewayId>,
+) -> Event<'_> {
+    Event::Read {
+        session,
+        player,
+        gateway,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
 };
 
 use super::{
+    audit::{self, Event, Revoked},
     login::{Methods, limits::Limits, nonce::Drawn, oidc, otp::Requested},
     mint::{Mint, Wanted},
     refresh::Renewed,
@@ -85,7 +86,12 @@ impl AuthApi {
                     .explain
                     .session_revoked(id, player, revision, at);
                 self.sessions.counters.revocations.count("session");
-                tracing::info!(session = %id, player = %caller.player.id, %revision, by = "player", "session revoked");
+                audit::record(Event::SessionRevoked {
+                    session: id,
+                    player: Some(player),
+                    revision,
+                    reason: Revoked::Own,
+                });
                 Ok(true)
             }
             SessionRevocation::AlreadyEnded(_) => Ok(false),
@@ -106,6 +112,7 @@ impl AuthService for AuthApi {
         let email = email.parse().map_err(|_| Refusal::Email("email"))?;
         self.limits.to_email(&email, origin)?;
         let Requested { id, expires_at } = otp.request(email).await?;
+        audit::record(Event::Mailed { purpose: "otp" });
         Ok(Response::new(proto::RequestOtpResponse {
             request_id: id.to_string(),
             expires_at_ms: expires_at.0,
@@ -184,6 +191,7 @@ impl AuthService for AuthApi {
         &self,
         request: Request<proto::IssueConnectTokenRequest>,
     ) -> Result<Response<proto::ConnectTicket>, Status> {
+        self.whence(&request);
         let caller = self.caller(request.metadata()).await?;
         let proto::IssueConnectTokenRequest { target, client_key } = request.into_inner();
         let wanted = Wanted {
@@ -198,6 +206,7 @@ impl AuthService for AuthApi {
         &self,
         request: Request<proto::RefreshRequest>,
     ) -> Result<Response<proto::RefreshResponse>, Status> {
+        self.whence(&request);
         let proto::RefreshRequest { refresh_token } = request.into_inner();
         let Renewed {
             found,
@@ -220,6 +229,7 @@ impl AuthService for AuthApi {
         &self,
         request: Request<proto::LogoutRequest>,
     ) -> Result<Response<proto::LogoutResponse>, Status> {
+        self.whence(&request);
         let (metadata, _, proto::LogoutRequest { refresh_token }) = request.into_parts();
         let (sessions, at) = (&self.sessions, self.sessions.clock.wall());
         // One that has ended is known too: asking again is harmless.
@@ -236,6 +246,7 @@ impl AuthService for AuthApi {
         &self,
         request: Request<proto::ListOwnSessionsRequest>,
     ) -> Result<Response<proto::ListOwnSessionsResponse>, Status> {
+        self.whence(&request);
         let caller = self.caller(request.metadata()).await?;
         let proto::ListOwnSessionsRequest { include_ended } = request.into_inner();
         let sessions = self.own_sessions(&caller, include_ended).await?;
@@ -246,6 +257,7 @@ impl AuthService for AuthApi {
         &self,
         request: Request<proto::WhoAmIRequest>,
     ) -> Result<Response<proto::WhoAmIResponse>, Status> {
+        self.whence(&request);
         let Found {
             session, player, ..
         } = self.caller(request.metadata()).await?;
@@ -262,6 +274,7 @@ impl AuthService for AuthApi {
         &self,
         request: Request<proto::RevokeOwnSessionRequest>,
     ) -> Result<Response<proto::RevokeOwnSessionResponse>, Status> {
+        self.whence(&request);
         let caller = self.caller(request.metadata()).await?;
         let proto::RevokeOwnSessionRequest { session_id } = request.into_inner();
         let revoked = self.revoke_own(&caller, &session_id).await?;

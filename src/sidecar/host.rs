@@ -21,6 +21,7 @@ use crate::{
 };
 
 use super::{
+    audit::{self, Event},
     catching_up::{ASKED_AT_ONCE, catch_up},
     explain::Explain,
     keys::Keys,
@@ -164,6 +165,9 @@ impl SidecarHost for Host {
             .store
             .attach_gateway(gateway.id.clone(), gateway.incarnation);
         if fencing.await.map_err(not_ready)? == Fencing::Fenced {
+            audit::record(Event::GatewayFenced {
+                gateway: &gateway.id,
+            });
             tracing::warn!(
                 gateway = %gateway.id,
                 incarnation = %gateway.incarnation,
@@ -193,6 +197,10 @@ impl SidecarHost for Host {
             self.counters.seats_rejected.add(rejected);
             tracing::warn!(gateway = %gateway.id, rejected, "seats of sessions that were not minted to this gateway");
         }
+        audit::record(Event::GatewayAttached {
+            gateway: &gateway.id,
+            seats: u32::try_from(granted.len()).unwrap_or(u32::MAX),
+        });
         tracing::info!(
             gateway = %gateway.id,
             incarnation = %gateway.incarnation,

@@ -7,7 +7,9 @@
 //! ```
 
 mod admin;
+mod audit;
 mod auth;
+mod call;
 mod catching_up;
 mod client_key;
 mod config;
@@ -214,6 +216,7 @@ struct Running {
     store: Arc<dyn Store>,
     health: Health,
     counters: Arc<Counters>,
+    gate: Arc<audit::Gate>,
     tasks: TaskTracker,
     /// Accept nothing more, and finish what is under way.
     stop: CancellationToken,
@@ -403,6 +406,7 @@ impl Sidecar {
         client_ca: Vec<CertificateDer<'static>>,
     ) -> Result<(), TlsError> {
         self.certificates.replace(&identity, &client_ca)?;
+        audit::record(audit::Event::CertificatesReplaced);
         tracing::info!("certificates replaced: new connections are shown them");
         Ok(())
     }
@@ -441,6 +445,8 @@ impl Running {
             store,
             health: Health::new(),
             counters,
+            // As refusals come, however a test moves the sidecar's time.
+            gate: Arc::new(audit::Gate::new(Clock::system())),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             sever: CancellationToken::new(),

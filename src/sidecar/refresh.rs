@@ -7,6 +7,7 @@ use crate::{
 };
 
 use super::{
+    audit::{self, Event, Revoked},
     refusal::{BadRefresh, Refusal},
     sessions::{Sessions, refresh_claims, session_claims},
     trace,
@@ -51,28 +52,40 @@ impl Sessions {
         match self.store.refresh(claim, at).await? {
             Refreshed::Rotated(successor) => {
                 let player = successor.found.player.id;
-                let generation = successor.found.session.generation;
                 self.explain.refreshed(session, player, at);
                 self.counters.refreshes.count("rotated");
                 trace::session(&successor.found);
-                tracing::debug!(%session, %player, generation, "refreshed");
+                audit::record(Event::Refreshed {
+                    generation: successor.found.session.generation,
+                    again: false,
+                });
                 Ok(self.seal(successor))
             }
             Refreshed::Again(successor) => {
                 self.counters.refreshes.count("again");
                 trace::session(&successor.found);
-                let player = successor.found.player.id;
-                tracing::debug!(%session, %player, generation, "refreshed again: the answer was lost, or asked for twice");
+                // The answer was lost, or asked for twice.
+                audit::record(Event::Refreshed {
+                    generation: successor.found.session.generation,
+                    again: true,
+                });
                 Ok(self.seal(successor))
             }
             Refreshed::Reused(revision) => {
                 self.counters.refreshes.count("reused");
                 tracing::warn!(%session, generation, %revision, "a refresh token was used twice: its session is revoked");
                 // The token does not say whose it is.
-                if let Ok(Some(Found { player, .. })) = self.store.session(session).await {
-                    self.explain
-                        .refresh_reused(session, player.id, revision, at);
+                let found = self.store.session(session).await.ok().flatten();
+                let player = found.map(|found| found.player.id);
+                if let Some(player) = player {
+                    self.explain.refresh_reused(session, player, revision, at);
                 }
+                audit::record(Event::SessionRevoked {
+                    session,
+                    player,
+                    revision,
+                    reason: Revoked::RefreshReused,
+                });
                 Err(Refusal::Refresh(BadRefresh::Reused))
             }
             Refreshed::Ended(by) => {
@@ -89,11 +102,12 @@ impl Sessions {
         now: Timestamp,
     ) -> Result<Found, Refusal> {
         let claims = self.open_refresh(token, now)?;
-        self.store
-            .session(claims.session)
-            .await?
+        let found = self.store.session(claims.session).await?;
+        let found = found
             .filter(|found| found.session.player_generation == claims.player_generation)
-            .ok_or(Refusal::Refresh(BadRefresh::Ended(None)))
+            .ok_or(Refusal::Refresh(BadRefresh::Ended(None)))?;
+        trace::session(&found);
+        Ok(found)
     }
 
     /// Ends a session by its owner's wish; whether it was still to be ended.
@@ -103,7 +117,12 @@ impl Sessions {
             SessionRevocation::Ended(revision) => {
                 self.explain.logged_out(session, player, revision, at);
                 self.counters.revocations.count("logout");
-                tracing::info!(%session, %player, %revision, "logged out");
+                audit::record(Event::SessionRevoked {
+                    session,
+                    player: Some(player),
+                    revision,
+                    reason: Revoked::Logout,
+                });
                 Ok(true)
             }
             SessionRevocation::AlreadyEnded(_) | SessionRevocation::Unknown => Ok(false),

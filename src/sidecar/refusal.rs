@@ -11,7 +11,10 @@ use crate::{
     token::Rejection,
 };
 
-use super::login::{oidc::BadIdToken, verification::BadToken};
+use super::{
+    audit::{self, Event},
+    login::{oidc::BadIdToken, verification::BadToken},
+};
 
 /// A call that is refused. The message says what to do, and holds nothing secret.
 #[derive(Debug, Clone, Error)]
@@ -116,6 +119,10 @@ pub(super) enum Refusal {
     GatewayDrains,
     #[error("no gateway is attached now: try again when one has started or come back")]
     NoGateway,
+    #[error(
+        "this took longer than its caller waits, or than a call may: nothing more is done for it"
+    )]
+    TooLate,
     #[error("the store cannot answer now: try again later")]
     Store(#[from] StoreError),
 }
@@ -276,6 +283,7 @@ impl Refusal {
             Self::GatewayAway => "gateway_away",
             Self::GatewayDrains => "gateway_drains",
             Self::NoGateway => "no_gateway",
+            Self::TooLate => "too_late",
             Self::Store(error) => error.label(),
         }
     }
@@ -361,6 +369,9 @@ const RETRY_AFTER: &str = "retry-after";
 /// How long to wait where it is the mail's or the processor's fault: as long as what waits takes.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// How long to wait for what comes back by itself: a store, a gateway that attaches again within a second or two.
+const AWAY: Duration = Duration::from_secs(2);
+
 /// Whole seconds, rounded up: who waits for as long is not too early.
 const fn seconds(wait: &Duration) -> u128 {
     wait.as_nanos().div_ceil(1_000_000_000)
@@ -375,38 +386,44 @@ impl Refusal {
             | Self::TooManyLogins { wait }
             | Self::IssuerDown { wait } => Some(*wait),
             Self::MailBusy | Self::HashingBusy => Some(BUSY),
+            Self::GatewayAway | Self::GatewayDrains | Self::NoGateway | Self::Store(_) => {
+                Some(AWAY)
+            }
             _ => None,
         }
     }
 
-    /// What the calling code is told beside the status: how long to wait, or why what was brought proves nothing or cannot be linked. Not
-    /// of bearers, refresh tokens and challenges, whose true reason is nobody's business.
-    fn detail(&self) -> Option<details::Any> {
+    /// The reason as the calling code is told it. Of tokens and nonces that are refused it is one for all: whoever holds somebody else's
+    /// learns nothing of what became of it. And what has become of the store is its operator's business.
+    fn public_label(&self) -> &'static str {
         match self {
-            Self::Login(_)
-            | Self::Token(_)
-            | Self::IdToken(_)
-            | Self::MethodOff(_)
-            | Self::NoOrigin
-            | Self::LinkTaken
-            | Self::LinkHasOne
-            | Self::LinkTooMany => Some(details::reason(self.label())),
-            _ => self.wait().map(details::retry_after),
+            Self::BearerRejected(_) => "bearer_rejected",
+            Self::Refresh(_) => "refresh_refused",
+            Self::Nonce(_) => "nonce_refused",
+            Self::Store(_) => "store_unavailable",
+            _ => self.label(),
         }
+    }
+
+    /// What the calling code is told beside the status: why, and how long to wait where that helps.
+    fn details(&self) -> Vec<details::Any> {
+        let reason = details::reason(self.public_label());
+        let wait = self.wait().map(details::retry_after);
+        std::iter::once(reason).chain(wait).collect()
     }
 }
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let (detail, wait) = (refusal.detail(), refusal.wait());
+        audit::record(Event::Refused {
+            reason: refusal.label(),
+        });
+        let (details, wait) = (refusal.details(), refusal.wait());
         let plain = plain_status(&refusal);
-        let Some(detail) = detail else {
-            return plain;
-        };
         let details = details::RpcStatus {
             code: plain.code() as i32,
             message: plain.message().to_owned(),
-            details: vec![detail],
+            details,
         };
         let bytes = prost::Message::encode_to_vec(&details).into();
         let mut status = Self::with_details(plain.code(), plain.message(), bytes);
@@ -461,5 +478,6 @@ fn plain_status(refusal: &Refusal) -> Status {
         | Refusal::HashingBusy
         | Refusal::IssuerDown { .. }
         | Refusal::Store(_) => Status::unavailable(message),
+        Refusal::TooLate => Status::deadline_exceeded(message),
     }
 }

@@ -39,6 +39,7 @@ use super::{
     Addresses, Running, SidecarConfig, StartError,
     admin::{AdminApi, LONGEST_WAIT},
     auth::AuthApi,
+    call::CallLayer,
     host::Host,
     severed::Severable,
     trace,
@@ -47,6 +48,10 @@ use super::{
 /// The longest request of auth and admin: the longest fields are a token in metadata, which is not part of it, and a subject of
 /// 256 bytes. Longer ones are answered OUT_OF_RANGE before they are read.
 const MAX_REQUEST: usize = 16 << 10;
+
+/// The longest answer: what gRPC's clients take unless told otherwise. The longest there is, a page of 1,000 sessions with a gateway each,
+/// has some 250 KB.
+const MAX_ANSWER: usize = 4 << 20;
 
 /// All headers of one request: a session token has 1,024 bytes at most.
 const MAX_HEADERS: u32 = 8 << 10;
@@ -118,6 +123,8 @@ impl Health {
 
     fn service(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+            .max_decoding_message_size(MAX_REQUEST)
+            .max_encoding_message_size(MAX_ANSWER)
     }
 }
 
@@ -217,7 +224,11 @@ impl Listeners {
         let mutual = Some(Arc::clone(&certificates.mutual));
 
         let mut routes = common(&running.health);
-        routes.add_service(AuthServiceServer::new(auth).max_decoding_message_size(MAX_REQUEST));
+        routes.add_service(
+            AuthServiceServer::new(auth)
+                .max_decoding_message_size(MAX_REQUEST)
+                .max_encoding_message_size(MAX_ANSWER),
+        );
         let tls = certificates.auth.clone();
         serve(self.auth, tls, routes.routes(), CALL_TIMEOUT, running);
 
@@ -233,7 +244,11 @@ impl Listeners {
         serve(self.control, tls, routes.routes(), timeout, running);
 
         let mut routes = common(&running.health);
-        routes.add_service(AdminServiceServer::new(admin).max_decoding_message_size(MAX_REQUEST));
+        routes.add_service(
+            AdminServiceServer::new(admin)
+                .max_decoding_message_size(MAX_REQUEST)
+                .max_encoding_message_size(MAX_ANSWER),
+        );
         let timeout = LONGEST_WAIT + CALL_TIMEOUT;
         serve(self.admin, mutual, routes.routes(), timeout, running);
         certificates
@@ -254,20 +269,30 @@ async fn bind(
     Ok((socket, bound))
 }
 
-/// What every listener serves: health and reflection.
+/// What every listener serves: health and reflection, the latter also by the name that older tools ask for.
 fn common(health: &Health) -> RoutesBuilder {
     let mut routes = Routes::builder();
     routes.add_service(health.service());
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1();
-    match reflection {
-        Ok(reflection) => {
-            routes.add_service(reflection);
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    match (described().build_v1(), described().build_v1alpha()) {
+        (Ok(reflection), Ok(older)) => {
+            routes.add_service(
+                reflection
+                    .max_decoding_message_size(MAX_REQUEST)
+                    .max_encoding_message_size(MAX_ANSWER),
+            );
+            routes.add_service(
+                older
+                    .max_decoding_message_size(MAX_REQUEST)
+                    .max_encoding_message_size(MAX_ANSWER),
+            );
         }
         // The descriptors are compiled in, so a test would have seen it; and the services work without it.
-        Err(error) => tracing::error!(%error, "no reflection service"),
+        (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "no reflection service"),
     }
     routes
 }
@@ -276,20 +301,21 @@ fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     routes: Routes,
-    timeout: Duration,
+    longest: Duration,
     running: &Running,
 ) {
+    let gate = Arc::clone(&running.gate);
     let sever = running.sever.clone();
     let counters = Arc::clone(&running.counters);
     let incoming = rpc::listen(listener, tls)
         .map(move |stream| stream.map(|stream| Severable::new(stream, sever.clone())));
     let server = Server::builder()
-        .timeout(timeout)
         .trace_fn(trace::call)
         .layer(MapResponseLayer::new(move |response| {
             counters.calls.count(code_of(&response));
             response
         }))
+        .layer(CallLayer { longest, gate })
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADERS)
         .http2_keepalive_interval(Some(KEEP_ALIVE))

@@ -11,7 +11,13 @@ use crate::{
 };
 
 use super::{
-    SessionLives, explain::Explain, keys::Keys, limit::Limit, metrics::Counters, refusal::Refusal,
+    SessionLives,
+    audit::{self, Event},
+    explain::Explain,
+    keys::Keys,
+    limit::Limit,
+    metrics::Counters,
+    refusal::Refusal,
     trace,
 };
 
@@ -38,11 +44,12 @@ pub(super) struct LoggedIn {
 }
 
 impl Sessions {
-    /// Makes a session for an account that has proven itself.
+    /// Makes a session for an account that has proven itself; `linked`, if it was by that made one of its player's.
     pub(super) async fn log_in(
         &self,
         identity: Identity,
         method: &'static str,
+        linked: bool,
     ) -> Result<LoggedIn, Refusal> {
         let at = self.clock.wall();
         let new = NewSession {
@@ -56,13 +63,11 @@ impl Sessions {
         self.explain.logged_in(claims.session, claims.player, at);
         self.counters.logins.count(method);
         trace::session(&started.found);
-        tracing::info!(
-            session = %claims.session,
-            player = %claims.player,
+        audit::record(Event::LoggedIn {
             method,
-            is_new_player = started.is_new_player,
-            "logged in"
-        );
+            is_new_player: started.is_new_player,
+            linked,
+        });
         Ok(LoggedIn {
             token: self.keys.seal_session(&claims),
             expires_at: claims.expires_at,

@@ -5,6 +5,8 @@ use tracing::{Span, field};
 
 use crate::{id::GatewayId, store::Found};
 
+use super::audit;
+
 /// The longest method that there is has 52 characters.
 const LONGEST_METHOD: usize = 64;
 
@@ -20,7 +22,7 @@ pub(super) fn call(request: &http::Request<()>) -> Span {
 }
 
 /// A path is the peer's to choose: what is no method's name does not reach a log.
-fn method(path: &str) -> &str {
+pub(super) fn method(path: &str) -> &str {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'/');
     path.strip_prefix('/')
         .filter(|name| name.starts_with("tickgate.v1.") || name.starts_with("grpc."))
@@ -30,6 +32,7 @@ fn method(path: &str) -> &str {
 
 /// The present call is about this session.
 pub(super) fn session(found: &Found) {
+    audit::session(found);
     let span = Span::current();
     span.record("session", field::display(found.session.id));
     span.record("player", field::display(found.player.id));
@@ -37,6 +40,7 @@ pub(super) fn session(found: &Found) {
 
 /// The present call is about this gateway.
 pub(super) fn gateway(gateway: &GatewayId) {
+    audit::gateway(gateway);
     Span::current().record("gateway", field::display(gateway));
 }
 

@@ -12,11 +12,12 @@ use crate::{
         request_verification_request::Purpose as Wanted,
     },
     rpc,
-    store::{Found, Join, Linked, OneTimePurpose, PasswordSet, StoreError},
+    store::{Found, Join, Linked, OneTimePurpose, PasswordSet, SessionRevocation, StoreError},
 };
 
 use super::{
     super::{
+        audit::{self, Event, Revoked},
         login::{
             Methods, Proven,
             address::EmailAddress,
@@ -38,8 +39,17 @@ impl AuthApi {
     ) -> Result<IpAddr, Refusal> {
         let peer = rpc::peer(request);
         let origin = self.limits.origin(peer.as_ref(), request.metadata())?;
+        audit::origin(origin);
         self.limits.call_from(call, origin)?;
         Ok(origin)
+    }
+
+    /// Has the audit know where a call comes from that is not limited by it.
+    pub(super) fn whence<T>(&self, request: &Request<T>) {
+        let peer = rpc::peer(request);
+        if let Ok(origin) = self.limits.origin(peer.as_ref(), request.metadata()) {
+            audit::origin(origin);
+        }
     }
 
     /// A session for whoever proves an account, or for the bearer, whose account it is from now on too.
@@ -49,17 +59,15 @@ impl AuthApi {
     ) -> Result<LoggedIn, Refusal> {
         let asked = request.get_ref().method.as_ref();
         let method = asked.map_or("none", Methods::name_of);
+        audit::method(method);
         let logged_in = self.prove_and_start(method, request).await;
-        logged_in.inspect_err(|refusal| self.refused(method, refusal))
+        logged_in.inspect_err(|refusal| self.refused(refusal))
     }
 
-    /// Counts and logs what was refused; not who asks too often, since that would be logged too often.
-    fn refused(&self, method: &'static str, refusal: &Refusal) {
+    /// Counts what was refused.
+    fn refused(&self, refusal: &Refusal) {
         let reason = refusal.of_login();
         self.sessions.counters.refused_logins.count(reason);
-        if !matches!(refusal, Refusal::TooManyLogins { .. }) {
-            tracing::info!(method, reason, "login refused");
-        }
     }
 
     async fn prove_and_start(
@@ -93,7 +101,7 @@ impl AuthApi {
                 password.forget_failures(&email).await?;
             }
         }
-        self.start(proven).await
+        self.start(proven, link).await
     }
 
     async fn linking(&self, metadata: &MetadataMap) -> Result<Found, Refusal> {
@@ -110,17 +118,25 @@ impl AuthApi {
 
     /// The session that was earned. Where the proof stays good, as a password does until it is replaced, it may have been replaced
     /// between the look and the session: such a session is ended before anybody has a token of it.
-    async fn start(&self, proven: Proven) -> Result<LoggedIn, Refusal> {
+    async fn start(&self, proven: Proven, linked: bool) -> Result<LoggedIn, Refusal> {
         let Proven {
             identity,
             method,
             generation,
         } = proven;
-        let logged_in = self.sessions.log_in(identity, method).await?;
+        let logged_in = self.sessions.log_in(identity, method, linked).await?;
         let session = &logged_in.found.session;
         if generation.is_some_and(|proved| proved != session.player_generation) {
             let at = self.sessions.clock.wall();
-            self.sessions.store.revoke_session(session.id, at).await?;
+            let ended = self.sessions.store.revoke_session(session.id, at).await?;
+            if let SessionRevocation::Ended(revision) = ended {
+                audit::record(Event::SessionRevoked {
+                    session: session.id,
+                    player: Some(logged_in.found.player.id),
+                    revision,
+                    reason: Revoked::Outdated,
+                });
+            }
             return Err(Refusal::Login(BadLogin::Outdated));
         }
         Ok(logged_in)
@@ -138,7 +154,11 @@ impl AuthApi {
         let linked = self.sessions.store.link(identity, player, generation, join);
         match linked.await? {
             Linked::Linked => {
-                tracing::info!(%player, method = proven.method, "account linked");
+                let method = proven.method;
+                audit::record(match join {
+                    Join::Instead => Event::EmailChanged { player },
+                    Join::Only | Join::Beside => Event::Linked { player, method },
+                });
                 Ok(())
             }
             Linked::Already => Ok(()),
@@ -156,7 +176,19 @@ impl AuthApi {
     ) -> Result<Timestamp, Refusal> {
         let origin = self.limited("request_verification", &request)?;
         let (metadata, _, request) = request.into_parts();
-        let wanted = request.purpose.ok_or(Refusal::Argument {
+        let (purpose, expires_at) = self.mail_one(&metadata, request.purpose, origin).await?;
+        audit::record(Event::Mailed { purpose });
+        Ok(expires_at)
+    }
+
+    /// Mails a link; what it is for, and until when it is good.
+    async fn mail_one(
+        &self,
+        metadata: &MetadataMap,
+        wanted: Option<Wanted>,
+        origin: IpAddr,
+    ) -> Result<(&'static str, Timestamp), Refusal> {
+        let wanted = wanted.ok_or(Refusal::Argument {
             field: "purpose",
             allowed: "one of: magic_link, password_reset, email_change",
         })?;
@@ -164,22 +196,25 @@ impl AuthApi {
             Wanted::MagicLink(email) => {
                 let method = self.methods.magic_link.as_ref();
                 let method = method.ok_or(Refusal::MethodOff("magic_link"))?;
-                method.request(self.addressed(&email, origin)?).await
+                let email = self.addressed(&email, origin)?;
+                Ok(("magic_link", method.request(email).await?))
             }
             Wanted::PasswordReset(email) => {
                 self.hashes()?;
                 let email = self.addressed(&email, origin)?;
                 let payload = email.as_str().as_bytes().to_vec();
                 let purpose = OneTimePurpose::PasswordReset;
-                self.verifications()?.mail(purpose, email, payload).await
+                let mailed = self.verifications()?.mail(purpose, email, payload);
+                Ok(("password_reset", mailed.await?))
             }
             Wanted::EmailChange(email) => {
                 let verifications = self.verifications()?;
-                let caller = self.linking(&metadata).await?;
+                let caller = self.linking(metadata).await?;
                 let email = self.addressed(&email, origin)?;
                 let payload = EmailChange::of(&caller).to_bytes(&email);
                 let purpose = OneTimePurpose::EmailChange;
-                verifications.mail(purpose, email, payload).await
+                let mailed = verifications.mail(purpose, email, payload);
+                Ok(("email_change", mailed.await?))
             }
         }
     }
@@ -190,7 +225,7 @@ impl AuthApi {
         request: Request<proto::ConsumeVerificationRequest>,
     ) -> Result<proto::ConsumeVerificationResponse, Refusal> {
         let origin = self.limited("consume_verification", &request);
-        let origin = origin.inspect_err(|refusal| self.refused("mailed link", refusal))?;
+        let origin = origin.inspect_err(|refusal| self.refused(refusal))?;
         let proto::ConsumeVerificationRequest { token, purpose } = request.into_inner();
         let token = secret(token);
         let used = match purpose {
@@ -201,7 +236,7 @@ impl AuthApi {
                 allowed: "one of: new_password, email_change (true)",
             }),
         };
-        used.inspect_err(|refusal| self.refused("mailed link", refusal))
+        used.inspect_err(|refusal| self.refused(refusal))
     }
 
     async fn set_password(
@@ -230,7 +265,16 @@ impl AuthApi {
         self.limits.familiar(&email, origin);
         self.sessions.explain.player_revoked(player, revision, at);
         self.sessions.counters.revocations.count("player");
-        tracing::info!(%player, %revision, sessions, by = "player", "password set: all sessions are revoked");
+        audit::record(Event::PasswordSet {
+            player,
+            is_new_player,
+        });
+        audit::record(Event::PlayerRevoked {
+            player,
+            revision,
+            sessions,
+            reason: Revoked::PasswordSet,
+        });
         Ok(proto::ConsumeVerificationResponse {
             player_id: player.to_string(),
             is_new_player,

@@ -147,7 +147,7 @@ impl Server {
             token,
             refresh_token,
             ..
-        } = self.sessions.log_in(identity, "dev").await?;
+        } = self.sessions.log_in(identity, "dev", false).await?;
         Ok(Served {
             answer: Answer::LoggedIn {
                 session: found.session.id.0,

@@ -34,7 +34,6 @@ mod keeper;
 mod known;
 mod link;
 mod logins;
-mod recent;
 mod reply;
 mod scripts;
 mod settings;
