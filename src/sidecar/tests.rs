@@ -61,7 +61,7 @@ impl World {
             provider: "dev".to_owned(),
             subject: "ada".to_owned(),
         };
-        self.sessions.log_in(identity, "dev").await.unwrap()
+        self.sessions.log_in(identity, "dev", false).await.unwrap()
     }
 
     async fn refusal(&self, token: &str) -> &'static str {
