@@ -5,6 +5,7 @@
 //! through a connector of ours ([`connect`]). Who a caller is says its certificate ([`peer`]).
 
 mod connect;
+mod explained;
 mod listen;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use rustls::pki_types::CertificateDer;
 
 pub use connect::{RpcError, connect, connect_with};
+pub use explained::explained;
 pub use listen::{RpcStream, listen};
 /// What [`connect`] gives and the callers of services take.
 pub use tonic::transport::Channel;

@@ -180,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_begun_for_whom_no_time_is_left() {
-        let (sender, receiver) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let work = service_fn(move |_| {
             let sender = sender.clone();
             async move {

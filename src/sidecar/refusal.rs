@@ -7,6 +7,7 @@ use tonic::Status;
 
 use crate::{
     id::{GatewayId, InvalidId},
+    rpc,
     store::{EndedBy, StoreError},
     token::Rejection,
 };
@@ -289,83 +290,6 @@ impl Refusal {
     }
 }
 
-/// The details of a refusal, as `google.rpc.Status` carries them in `grpc-status-details-bin`: field numbers and type names are those of
-/// <https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto>.
-mod details {
-    use std::time::Duration;
-
-    use prost::Message;
-
-    #[derive(Clone, PartialEq, Message)]
-    pub(super) struct RpcStatus {
-        #[prost(int32, tag = "1")]
-        pub(super) code: i32,
-        #[prost(string, tag = "2")]
-        pub(super) message: String,
-        #[prost(message, repeated, tag = "3")]
-        pub(super) details: Vec<Any>,
-    }
-
-    #[derive(Clone, PartialEq, Message)]
-    pub(super) struct Any {
-        #[prost(string, tag = "1")]
-        pub(super) type_url: String,
-        #[prost(bytes = "vec", tag = "2")]
-        pub(super) value: Vec<u8>,
-    }
-
-    #[derive(Clone, PartialEq, Message)]
-    struct RetryInfo {
-        #[prost(message, optional, tag = "1")]
-        retry_delay: Option<ProtoDuration>,
-    }
-
-    #[derive(Clone, PartialEq, Message)]
-    struct ProtoDuration {
-        #[prost(int64, tag = "1")]
-        seconds: i64,
-        #[prost(int32, tag = "2")]
-        nanos: i32,
-    }
-
-    #[derive(Clone, PartialEq, Message)]
-    struct ErrorInfo {
-        #[prost(string, tag = "1")]
-        reason: String,
-        #[prost(string, tag = "2")]
-        domain: String,
-    }
-
-    /// How long to wait before trying again.
-    pub(super) fn retry_after(wait: Duration) -> Any {
-        let info = RetryInfo {
-            retry_delay: Some(ProtoDuration {
-                seconds: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-                nanos: i32::try_from(wait.subsec_nanos()).unwrap_or(0),
-            }),
-        };
-        Any {
-            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
-            value: info.encode_to_vec(),
-        }
-    }
-
-    /// The reason, by a name that code can go by.
-    pub(super) fn reason(label: &str) -> Any {
-        let info = ErrorInfo {
-            reason: label.to_owned(),
-            domain: "tickgate".to_owned(),
-        };
-        Any {
-            type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
-            value: info.encode_to_vec(),
-        }
-    }
-}
-
-/// The metadata that says in how many seconds to ask again, as the header of that name does in HTTP (RFC 9110, section 10.2.3).
-const RETRY_AFTER: &str = "retry-after";
-
 /// How long to wait where it is the mail's or the processor's fault: as long as what waits takes.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -404,13 +328,6 @@ impl Refusal {
             _ => self.label(),
         }
     }
-
-    /// What the calling code is told beside the status: why, and how long to wait where that helps.
-    fn details(&self) -> Vec<details::Any> {
-        let reason = details::reason(self.public_label());
-        let wait = self.wait().map(details::retry_after);
-        std::iter::once(reason).chain(wait).collect()
-    }
 }
 
 impl From<Refusal> for Status {
@@ -418,20 +335,8 @@ impl From<Refusal> for Status {
         audit::record(Event::Refused {
             reason: refusal.label(),
         });
-        let (details, wait) = (refusal.details(), refusal.wait());
-        let plain = plain_status(&refusal);
-        let details = details::RpcStatus {
-            code: plain.code() as i32,
-            message: plain.message().to_owned(),
-            details,
-        };
-        let bytes = prost::Message::encode_to_vec(&details).into();
-        let mut status = Self::with_details(plain.code(), plain.message(), bytes);
-        if let Some(wait) = wait {
-            let seconds = u64::try_from(seconds(&wait)).unwrap_or(u64::MAX);
-            status.metadata_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        status
+        let (reason, wait) = (refusal.public_label(), refusal.wait());
+        rpc::explained(&plain_status(&refusal), reason, wait)
     }
 }
 
