@@ -381,8 +381,12 @@ fn read(place: &KeySource) -> io::Result<Zeroizing<String>> {
         KeySource::File(path) => {
             let file = File::open(path)?;
             warn_if_open_to_others(path, &file);
-            let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_TEXT as usize));
-            file.take(MAX_KEY_TEXT).read_to_string(&mut text)?;
+            let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_TEXT as usize + 1));
+            let read = file.take(MAX_KEY_TEXT + 1).read_to_string(&mut text)?;
+            // What lies beyond would be missed without a word: keys that tokens are still sealed with.
+            if read as u64 > MAX_KEY_TEXT {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
             Ok(text)
         }
         KeySource::Env(name) => match std::env::var(name) {

@@ -40,8 +40,9 @@ impl Closings {
     pub(super) fn list(&self, handle: Handle, connection: Connection, reason: EndReason) {
         let desk = self.desk(connection.worker);
         lock(&desk.listed).push((handle, connection, reason));
-        desk.due.store(true, Ordering::Release);
-        self.due.store(true, Ordering::Release);
+        // Exchanges, so that who rings for the last of several lists finds what all of them have listed.
+        desk.due.swap(true, Ordering::AcqRel);
+        self.due.swap(true, Ordering::AcqRel);
     }
 
     /// Wakes the workers for which something was listed.

@@ -92,9 +92,8 @@ impl Floor {
 ///
 /// For a game that keeps its players in an array by [`Handle::slot`], and has heard all that was told up to this tick: it then knows
 /// whose slot each is. A seat that ends or is suspended after the tick is left out at once; one that joined after it is not there
-/// before its join is told. To look at all costs a sixtieth of what it costs to ask for each
-/// ([`SeatTable::verify_batch`](super::SeatTable::verify_batch)); whoever keeps handles, or is not sure to have heard everything, asks by handle, and
-/// is answered with its generation.
+/// before its join is told. Nothing asks about everybody for less; whoever keeps handles, or is not sure to have heard everything, asks by handle
+/// ([`SeatTable::verify_batch`](super::SeatTable::verify_batch)), and is answered with its generation.
 #[derive(Clone, Copy)]
 pub struct LiveSlots<'a>(&'a [AtomicU64]);
 

@@ -77,10 +77,12 @@ impl Pass {
         self.sweep(hall, books, now);
         end_lost(hall, books, now);
         lock(&hall.journal).hand_over(changes);
+        // Views of the last report are void before anybody new is shown.
+        let number = hall.count_pass();
         for change in &*changes {
             hall.floor.tell(change);
         }
-        *pass = hall.count_pass();
+        *pass = number;
     }
 
     /// Writes out the marked seats of each phase since the last pass: about N/window of N.

@@ -92,7 +92,7 @@ impl SeatTable {
     }
 
     /// Who may stay, by slot: for whoever keeps players by [`Handle::slot`] and has heard what `report` says, which must be that of this
-    /// table's last tick. After another tick it lends a view of nobody.
+    /// table's last tick. After another tick it lends a view of nobody; one that was taken before a tick with another report is void.
     ///
     /// It touches nobody: with [`ActivitySource::Verify`] ask by handle.
     pub fn live<'a>(&'a self, report: &'a TickReport) -> LiveSlots<'a> {

@@ -377,6 +377,7 @@ impl AdminService for AdminApi {
         request: Request<proto::ListKeysRequest>,
     ) -> Result<Response<proto::ListKeysResponse>, Status> {
         operator(&request)?;
+        audit::record(read(None, None, None));
         Ok(Response::new(self.list_of_keys().await))
     }
 

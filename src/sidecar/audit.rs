@@ -101,6 +101,8 @@ pub(super) enum Event<'a> {
     GatewayFenced { gateway: &'a GatewayId },
     /// The certificates are others from now on.
     CertificatesReplaced,
+    /// The keys of tokens, or what they do, are others from now on.
+    KeysReplaced,
     /// A call was refused, by this fixed reason.
     Refused { reason: &'static str },
 }
@@ -154,6 +156,7 @@ impl Event<'_> {
             Self::GatewayAttached { .. } => "gateway_attached",
             Self::GatewayFenced { .. } => "gateway_fenced",
             Self::CertificatesReplaced => "certificates_replaced",
+            Self::KeysReplaced => "keys_replaced",
             Self::Refused { .. } => "refused",
         }
     }
@@ -295,7 +298,7 @@ impl<'a> Fields<'a> {
                 gateway: gateway.map(GatewayId::as_str),
                 ..none
             },
-            Event::TokenMinted | Event::CertificatesReplaced => none,
+            Event::TokenMinted | Event::CertificatesReplaced | Event::KeysReplaced => none,
         }
     }
 }

@@ -110,8 +110,10 @@ impl AuthService for AuthApi {
         let origin = self.limited("request_otp", &request)?;
         let proto::RequestOtpRequest { email } = request.into_inner();
         let email = email.parse().map_err(|_| Refusal::Email("email"))?;
+        // Before the limit: a letter that cannot be sent is none of those that the address may get.
+        let room = otp.mailer.room()?;
         self.limits.to_email(&email, origin)?;
-        let Requested { id, expires_at } = otp.request(email).await?;
+        let Requested { id, expires_at } = otp.request(email, room).await?;
         audit::record(Event::Mailed { purpose: "otp" });
         Ok(Response::new(proto::RequestOtpResponse {
             request_id: id.to_string(),

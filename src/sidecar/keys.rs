@@ -177,9 +177,20 @@ impl Keys {
     /// Keys that have been [checked](TokenKeys::check) together with the key of log-ins. The process begins `now`.
     pub(super) fn new(keys: TokenKeys, login: KeyId, now: Timestamp) -> Self {
         let live = Live::new(keys, None);
-        for master in &live.keys.transport.previous {
-            // Until a gateway holds the current key, the one before goes on sealing for it: perhaps until a moment ago, in the process
-            // before this one.
+        // The process before this one may have sealed with the keys of before until a moment ago: it had not read yet that they are that, or
+        // a gateway did not hold the current one.
+        let TokenKeys {
+            session,
+            refresh,
+            transport,
+        } = &live.keys;
+        for key in &session.previous {
+            live.note(Purpose::Session, key.id(), now);
+        }
+        for key in &refresh.previous {
+            live.note(Purpose::Refresh, key.id(), now);
+        }
+        for master in &transport.previous {
             live.note(Purpose::Connect, master.key.id(), now);
         }
         Self {

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{
     Sidecar,
+    audit::{self, Event},
     keys::{InvalidKeys, Keys, TokenKeys},
     registry::Registry,
 };
@@ -35,6 +36,7 @@ impl Sidecar {
         if !live.replace(keys)? {
             return Ok(false);
         }
+        audit::record(Event::KeysReplaced);
         // Whoever attaches from here on is answered with the new ones.
         registry.renew_keys();
         for known in live.known() {

@@ -55,7 +55,12 @@ fn p99(crowd: &Crowd, company: Company) -> Figure {
         all.len(),
         company.label()
     );
-    Figure::spread(percentile(&all, 0.99) / 1_000.0, &blocks, "blocks", note)
+    // Of fewer blocks it would be the p99 of the quieter ones.
+    let p99 = match blocks.len() {
+        BLOCKS => percentile(&all, 0.99) / 1_000.0,
+        _ => f64::NAN,
+    };
+    Figure::spread(p99, &blocks, "blocks", note)
 }
 
 fn tell(report: &mut Report, size: u32, crowd: &Crowd) {

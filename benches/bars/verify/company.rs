@@ -42,6 +42,7 @@ impl Slowdowns {
                 (What::Batch, false),
                 (What::TickAnswers, false),
                 (What::Verify, true),
+                (What::TickAnswers, true),
                 (What::TickSlots, true),
             ],
             100_000 => &[(What::Batch, false), (What::TickAnswers, false)],

@@ -147,7 +147,8 @@ fn until_held(
     wait: Duration,
     clock: &Clock,
 ) -> Result<(), Failure> {
-    let give_up_at = clock.now() + wait;
+    // As good as for ever, if it is longer than time goes.
+    let give_up_at = clock.now().checked_add(wait);
     loop {
         let told = sidecar.call(|admin| admin.list_keys())?;
         let missing = match find(&told, kind, key) {
@@ -157,7 +158,7 @@ fn until_held(
             }
             None => format!("{name} has not read it yet"),
         };
-        if clock.now() >= give_up_at {
+        if give_up_at.is_some_and(|give_up_at| clock.now() >= give_up_at) {
             return Err(
                 Failure::runtime(anyhow::anyhow!("the next {kind} key {key} is published, and {missing}"))
                     .with_code(Exit::NotAcknowledged)

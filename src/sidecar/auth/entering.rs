@@ -24,6 +24,7 @@ use super::{
             password::{self, Password},
             verification::{Verifications, address_of, secret},
         },
+        mail::Room,
         refusal::{BadLogin, Refusal},
         sessions::LoggedIn,
     },
@@ -196,24 +197,24 @@ impl AuthApi {
             Wanted::MagicLink(email) => {
                 let method = self.methods.magic_link.as_ref();
                 let method = method.ok_or(Refusal::MethodOff("magic_link"))?;
-                let email = self.addressed(&email, origin)?;
-                Ok(("magic_link", method.request(email).await?))
+                let (email, room) = self.addressed(&email, origin)?;
+                Ok(("magic_link", method.request(email, room).await?))
             }
             Wanted::PasswordReset(email) => {
                 self.hashes()?;
-                let email = self.addressed(&email, origin)?;
+                let (email, room) = self.addressed(&email, origin)?;
                 let payload = email.as_str().as_bytes().to_vec();
                 let purpose = OneTimePurpose::PasswordReset;
-                let mailed = self.verifications()?.mail(purpose, email, payload);
+                let mailed = self.verifications()?.mail(purpose, email, payload, room);
                 Ok(("password_reset", mailed.await?))
             }
             Wanted::EmailChange(email) => {
                 let verifications = self.verifications()?;
                 let caller = self.linking(metadata).await?;
-                let email = self.addressed(&email, origin)?;
+                let (email, room) = self.addressed(&email, origin)?;
                 let payload = EmailChange::of(&caller).to_bytes(&email);
                 let purpose = OneTimePurpose::EmailChange;
-                let mailed = verifications.mail(purpose, email, payload);
+                let mailed = verifications.mail(purpose, email, payload, room);
                 Ok(("email_change", mailed.await?))
             }
         }
@@ -261,8 +262,7 @@ impl AuthApi {
             revision,
             sessions,
         } = set.await?;
-        method.forget_failures(&email).await?;
-        self.limits.familiar(&email, origin);
+        // Told before anything else can fail: it is done.
         self.sessions.explain.player_revoked(player, revision, at);
         self.sessions.counters.revocations.count("player");
         audit::record(Event::PasswordSet {
@@ -275,6 +275,14 @@ impl AuthApi {
             sessions,
             reason: Revoked::PasswordSet,
         });
+        self.limits.familiar(&email, origin);
+        if let Err(error) = method.forget_failures(&email).await {
+            // The password is set all the same; a login by mail, or the next reset, forgets them too.
+            tracing::warn!(
+                label = error.label(),
+                "failed attempts at a password were not forgotten"
+            );
+        }
         Ok(proto::ConsumeVerificationResponse {
             player_id: player.to_string(),
             is_new_player,
@@ -309,11 +317,13 @@ impl AuthApi {
         })
     }
 
-    /// The address, if it is one and not mailed to too often.
-    fn addressed(&self, email: &str, origin: IpAddr) -> Result<EmailAddress, Refusal> {
+    /// The address, if it is one and not mailed to too often, and room for a letter to it: which comes first, so that one that cannot be
+    /// sent is none of those that the address may get.
+    fn addressed(&self, email: &str, origin: IpAddr) -> Result<(EmailAddress, Room), Refusal> {
         let email = email.parse().map_err(|_| Refusal::Email("purpose"))?;
+        let room = self.verifications()?.mailer.room()?;
         self.limits.to_email(&email, origin)?;
-        Ok(email)
+        Ok((email, room))
     }
 
     fn hashes(&self) -> Result<&Password, Refusal> {

@@ -15,7 +15,7 @@
 //! those that are full again have been forgotten. Each sidecar counts for itself.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::{Mutex, PoisonError},
@@ -141,8 +141,26 @@ pub(in crate::sidecar) struct Limits {
 /// Where addresses have logged in from, the oldest first.
 #[derive(Default)]
 struct Familiar {
-    known: HashSet<Key>,
-    by_age: VecDeque<Key>,
+    /// When each was seen last, in numbers that count up.
+    known: HashMap<Key, u64>,
+    by_age: BTreeMap<u64, Key>,
+    next: u64,
+}
+
+impl Familiar {
+    /// Makes a place the newest; of too many, the one that was seen longest ago is forgotten.
+    fn renew(&mut self, key: Key) {
+        self.next += 1;
+        if let Some(before) = self.known.insert(key, self.next) {
+            self.by_age.remove(&before);
+        }
+        self.by_age.insert(self.next, key);
+        if self.by_age.len() > FAMILIAR
+            && let Some((_, oldest)) = self.by_age.pop_first()
+        {
+            self.known.remove(&oldest);
+        }
+    }
 }
 
 impl Limits {
@@ -219,7 +237,7 @@ impl Limits {
         let familiar = self.familiar_key(email, origin);
         let is_familiar = {
             let places = self.familiar.lock().unwrap_or_else(PoisonError::into_inner);
-            places.known.contains(&familiar)
+            places.known.contains_key(&familiar)
         };
         let key = if is_familiar {
             familiar
@@ -233,14 +251,7 @@ impl Limits {
     pub(in crate::sidecar) fn familiar(&self, email: &EmailAddress, origin: IpAddr) {
         let key = self.familiar_key(email, origin);
         let mut places = self.familiar.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.known.insert(key) {
-            places.by_age.push_back(key);
-        }
-        if places.by_age.len() > FAMILIAR
-            && let Some(oldest) = places.by_age.pop_front()
-        {
-            places.known.remove(&oldest);
-        }
+        places.renew(key);
     }
 
     /// Something that changes how the player logs in.
@@ -335,6 +346,26 @@ mod tests {
         let sent = (1..100_u32).filter(|n| attack(*n).is_ok()).count();
         assert_eq!(sent, 5);
         assert_eq!(count(|| limits.to_email(&ada, home)), 5);
+    }
+
+    #[test]
+    fn a_place_that_is_seen_again_and_again_is_not_forgotten() {
+        let mut places = Familiar::default();
+        let key = |n: u32| {
+            let mut key = [0; 16];
+            key[..4].copy_from_slice(&n.to_be_bytes());
+            key
+        };
+        for n in 0..3 * FAMILIAR as u32 {
+            places.renew(key(u32::MAX));
+            places.renew(key(n));
+        }
+        assert_eq!(
+            (places.known.len(), places.by_age.len()),
+            (FAMILIAR, FAMILIAR)
+        );
+        assert!(places.known.contains_key(&key(u32::MAX)));
+        assert!(!places.known.contains_key(&key(0)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     clock::Timestamp,
     proto,
-    sidecar::refusal::Refusal,
+    sidecar::{mail::Room, refusal::Refusal},
     store::{Identity, OneTimePurpose},
 };
 
@@ -20,9 +20,14 @@ pub(in crate::sidecar) struct MagicLink(pub(in crate::sidecar) Arc<Verifications
 
 impl MagicLink {
     /// Mails a link; until when it is good.
-    pub(in crate::sidecar) async fn request(&self, to: EmailAddress) -> Result<Timestamp, Refusal> {
+    pub(in crate::sidecar) async fn request(
+        &self,
+        to: EmailAddress,
+        room: Room,
+    ) -> Result<Timestamp, Refusal> {
         let payload = to.as_str().as_bytes().to_vec();
-        self.0.mail(OneTimePurpose::MagicLink, to, payload).await
+        let purpose = OneTimePurpose::MagicLink;
+        self.0.mail(purpose, to, payload, room).await
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     clock::{Clock, Timestamp},
     proto,
     sidecar::{
-        mail::{Letter, Mailer, Message},
+        mail::{Letter, Mailer, Message, Room},
         refusal::{BadLogin, Refusal},
     },
     store::{Code, Guess, Identity, Store},
@@ -48,8 +48,11 @@ pub(in crate::sidecar) struct Requested {
 
 impl Otp {
     /// Keeps a code and has it mailed. Nothing in it depends on whether the address is anybody's account.
-    pub(in crate::sidecar) async fn request(&self, to: EmailAddress) -> Result<Requested, Refusal> {
-        let room = self.mailer.room()?;
+    pub(in crate::sidecar) async fn request(
+        &self,
+        to: EmailAddress,
+        room: Room,
+    ) -> Result<Requested, Refusal> {
         let (id, code) = (draw::text::<ID_BYTES>()?, draw::digits()?);
         let expires_at = self.clock.wall().after(LIFE);
         self.store
@@ -135,7 +138,12 @@ mod tests {
     }
 
     async fn requested(otp: &Otp, outbox: &mut mail::Outbox) -> (Requested, String) {
-        let asked = otp.request("Ada@example.com".parse().unwrap()).await;
+        let asked = otp
+            .request(
+                "Ada@example.com".parse().unwrap(),
+                otp.mailer.room().unwrap(),
+            )
+            .await;
         let letter = outbox.next_letter().await;
         assert_eq!(letter.to.as_str(), "ada@example.com");
         let Message::Code(code) = letter.message else {

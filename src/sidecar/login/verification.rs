@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::{
     clock::{Clock, Timestamp},
     sidecar::{
-        mail::{Letter, Mailer, Message},
+        mail::{Letter, Mailer, Message, Room},
         refusal::Refusal,
     },
     store::{Issued, OneTime, OneTimePurpose, Payload, Spent, Store, StoreError},
@@ -70,8 +70,8 @@ impl Verifications {
         purpose: OneTimePurpose,
         to: EmailAddress,
         payload: Vec<u8>,
+        room: Room,
     ) -> Result<Timestamp, Refusal> {
-        let room = self.mailer.room()?;
         let payload = Payload::new(payload).ok_or(Refusal::Email("email"))?;
         let expires_at = self.clock.wall().after(self.life(purpose));
         let token = draw::text::<TOKEN_BYTES>()?;
@@ -167,7 +167,9 @@ mod tests {
         purpose: OneTimePurpose,
     ) -> Zeroizing<String> {
         let to: EmailAddress = "ada@example.com".parse().unwrap();
-        let end = all.mail(purpose, to, b"payload".to_vec()).await.unwrap();
+        let room = all.mailer.room().unwrap();
+        let end = all.mail(purpose, to, b"payload".to_vec(), room);
+        let end = end.await.unwrap();
         let letter = outbox.next_letter().await;
         assert_eq!(letter.expires_at, end);
         match letter.message {
@@ -192,7 +194,9 @@ mod tests {
             let to = || "ada@example.com".parse::<EmailAddress>().unwrap();
             let mut tokens = Vec::new();
             for _ in 0..2 {
-                let end = all.mail(purpose, to(), b"payload".to_vec()).await.unwrap();
+                let room = all.mailer.room().unwrap();
+                let end = all.mail(purpose, to(), b"payload".to_vec(), room);
+                let end = end.await.unwrap();
                 assert_eq!(end, all.clock.wall().after(life));
                 let letter = outbox.next_letter().await;
                 let Message::Link {

@@ -1,7 +1,7 @@
 //! Mail: a bounded queue, and one task that delivers what is in it, in its own time and never in that of a call.
 //!
 //! ```text
-//! call ──room?──► queue (1,024 letters) ──► eight at once ──► SMTP, or a folder in development
+//! call ──room?──► queue (1,024 letters) ──► 256 under way, eight at once ──► SMTP, or a folder in development
 //!        none: UNAVAILABLE, and nothing is kept
 //! ```
 //!
@@ -15,7 +15,10 @@ mod transport;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -35,6 +38,13 @@ pub(super) const QUEUE: usize = 1_024;
 
 /// Letters that are delivered at once: as many connections as a relay grants one customer.
 const AT_ONCE: usize = 8;
+
+/// Letters that are under way, those that wait to be tried again among them: so that a few which a relay puts off keep none back that
+/// it would take.
+const UNDER_WAY: usize = 256;
+
+/// How long a try may take in all. The SMTP library bounds the wait for a connection alone, not that for answers.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long to wait after each try that failed for now; after the last one the letter is given up. Together less than a code's life.
 const PAUSES: [Duration; 3] = [
@@ -122,6 +132,9 @@ pub(super) struct Post {
     clock: Clock,
     counters: Arc<Counters>,
     pauses: [Duration; 3],
+    patience: Duration,
+    /// A place for each letter that is being delivered.
+    places: Semaphore,
 }
 
 impl Post {
@@ -143,6 +156,8 @@ impl Post {
             clock,
             counters,
             pauses: PAUSES,
+            patience: PATIENCE,
+            places: Semaphore::new(AT_ONCE),
         })
     }
 
@@ -155,7 +170,7 @@ impl Post {
                 biased;
                 () = stop.cancelled() => return,
                 Some(_) = under_way.join_next() => {}
-                letter = outbox.0.recv(), if under_way.len() < AT_ONCE => match letter {
+                letter = outbox.0.recv(), if under_way.len() < UNDER_WAY => match letter {
                     Some(letter) => {
                         let post = Arc::clone(&post);
                         under_way.spawn(async move { post.deliver(letter).await });
@@ -181,6 +196,20 @@ impl Post {
         }
     }
 
+    /// One try, once there is a place for it.
+    async fn hand_over(&self, email: &lettre::Message, now: Timestamp) -> Result<(), Failure> {
+        // Never closed, so that there always is a place in the end.
+        let _place = self.places.acquire().await;
+        let delivered = self.transport.deliver(email, now);
+        match tokio::time::timeout(self.patience, delivered).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::ForNow {
+                reason: "timeout",
+                status: 0,
+            }),
+        }
+    }
+
     async fn try_deliver(&self, letter: Letter) -> &'static str {
         let kind = letter.message.label();
         let mut pauses = self.pauses.into_iter();
@@ -192,7 +221,7 @@ impl Post {
             let Ok(email) = self.templates.write(&letter, now) else {
                 return "unwritable";
             };
-            match self.transport.deliver(&email, now).await {
+            match self.hand_over(&email, now).await {
                 Ok(()) => return "sent",
                 Err(Failure::Final { status }) => {
                     tracing::warn!(kind, status, "the mail relay refuses a letter");

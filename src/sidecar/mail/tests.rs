@@ -156,6 +156,10 @@ struct Office {
 }
 
 fn office(delivery: Delivery) -> Office {
+    office_with(delivery, |_| ())
+}
+
+fn office_with(delivery: Delivery, change: impl FnOnce(&mut Post)) -> Office {
     let time = ManualTime::starting_at(START);
     let config = MailConfig {
         from: "no-reply@example.com".parse().unwrap(),
@@ -166,6 +170,7 @@ fn office(delivery: Delivery) -> Office {
     let counters = Arc::new(Counters::new());
     let mut post = Post::new(config, time.clock(), Arc::clone(&counters)).unwrap();
     post.pauses = [Duration::from_millis(1); 3];
+    change(&mut post);
     let (mailer, outbox) = queue();
     Office {
         mailer,
@@ -184,6 +189,14 @@ impl Office {
         });
     }
 
+    /// Posts a letter, and waits a moment for the relay to take one with that code.
+    async fn post_and_see(&self, code: &str, relay: &mut Relay) -> Option<String> {
+        self.post(code);
+        let taken = tokio::time::timeout(Duration::from_secs(1), relay.taken.recv());
+        let letter = taken.await.ok().flatten();
+        letter.filter(|letter| letter.contains(code))
+    }
+
     /// Waits until all that was handed in has come to an end; how often each outcome was.
     async fn outcomes(self) -> Vec<(&'static str, u64)> {
         drop(self.mailer);
@@ -191,6 +204,44 @@ impl Office {
         let counted = self.counters.mails.read().into_iter();
         counted.filter(|(_, count)| *count > 0).collect()
     }
+}
+
+/// A relay that takes connections and says nothing holds no letter for longer than a try may take.
+#[tokio::test]
+async fn a_relay_that_says_nothing_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let delivery = Delivery::Smtp(SmtpConfig {
+        host: "127.0.0.1".to_owned(),
+        port: silent.local_addr().unwrap().port(),
+        security: SmtpSecurity::Plain,
+        credentials: None,
+        ca: Vec::new(),
+    });
+    let holds = tokio::spawn(async move {
+        let mut lines = Vec::new();
+        while let Ok((line, _)) = silent.accept().await {
+            lines.push(line);
+        }
+    });
+    let office = office_with(delivery, |post| post.patience = Duration::from_millis(20));
+    for _ in 0..2 * AT_ONCE {
+        office.post("123456");
+    }
+    assert_eq!(office.outcomes().await, [("failed", 2 * AT_ONCE as u64)]);
+    holds.abort();
+}
+
+/// Letters that a relay puts off wait without a place: others go out meanwhile.
+#[tokio::test]
+async fn letters_that_wait_keep_none_back() {
+    let mut relay = Relay::up(&["451 later"; AT_ONCE]).await;
+    let an_hour = [Duration::from_secs(3_600); 3];
+    let office = office_with(relay.delivery(), |post| post.pauses = an_hour);
+    for _ in 0..AT_ONCE {
+        office.post("111111");
+    }
+    while office.post_and_see("222222", &mut relay).await.is_none() {}
+    office.running.abort();
 }
 
 #[tokio::test]

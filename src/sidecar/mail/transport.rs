@@ -16,7 +16,7 @@ use crate::{clock::Timestamp, sidecar::login::draw};
 
 use super::{Delivery, MailError, SmtpConfig, SmtpSecurity};
 
-/// How long each step of an SMTP conversation may take. RFC 5321 (section 4.5.3.2) grants minutes, but a code is good for ten.
+/// How long a connection to the relay may take; the whole conversation is bounded by whoever delivers. RFC 5321 (section 4.5.3.2) grants minutes, but a code is good for ten.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why a letter was not delivered. The relay's own words are not repeated: they may quote the letter.
