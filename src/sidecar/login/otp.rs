@@ -224,13 +224,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_too_much_mail_waiting_it_is_refused_and_nothing_is_kept() {
+    async fn with_too_much_mail_waiting_there_is_no_room_to_ask_with() {
         let (otp, _outbox, _time) = otp();
         for _ in 0..mail::QUEUE {
-            let asked = otp.request("ada@example.com".parse().unwrap()).await;
-            assert!(asked.is_ok());
+            let room = otp.mailer.room().unwrap();
+            let asked = otp.request("ada@example.com".parse().unwrap(), room);
+            assert!(asked.await.is_ok());
         }
-        let refused = otp.request("ada@example.com".parse().unwrap()).await;
+        let refused = otp.mailer.room();
         assert_eq!(
             refused.err().map(|refusal| refusal.label()),
             Some("mail_busy")
