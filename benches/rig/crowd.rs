@@ -48,20 +48,23 @@ pub(crate) enum What {
     Pass,
     /// A whole tick: the pass, then an answer for every handle by `verify_batch`.
     TickAnswers,
-    /// A whole tick of a game that keeps its players by slot: the pass, then each player whose slot is live, by
+    /// A whole tick of a game that keeps its players by slot: the pass, then the slot of each who may stay, one by one, by
     /// [`tickgate::seat::LiveSlots`].
     TickSlots,
+    /// The same, and a byte of the game's own about each of its players is read.
+    TickPlayers,
     /// Tick and answers by batch, with everybody's touch measured too. In a gateway the workers touch, when a packet comes; here one thread does all.
     TouchTickAnswers,
 }
 
 impl What {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Verify,
         Self::Batch,
         Self::Pass,
         Self::TickAnswers,
         Self::TickSlots,
+        Self::TickPlayers,
         Self::TouchTickAnswers,
     ];
 
@@ -72,6 +75,7 @@ impl What {
             Self::Pass => "pass alone",
             Self::TickAnswers => "tick-answers",
             Self::TickSlots => "tick-answers by slot",
+            Self::TickPlayers => "tick-answers by slot, with players",
             Self::TouchTickAnswers => "touch+tick-answers",
         }
     }
@@ -88,6 +92,7 @@ pub(crate) struct Crowd {
     touched: Vec<Handle>,
     /// By slot: whether one of them sits there, as a game knows it that keeps its players so.
     players: Vec<u8>,
+    guests_at_most: usize,
     tick: AtomicU64,
     guests: Mutex<Guests>,
 }
@@ -193,7 +198,9 @@ impl Crowd {
         touched.sort_unstable();
         let mut players = vec![0; table.slots() as usize];
         for handle in &handles {
-            players[handle.slot() as usize] = 1;
+            if let Some(player) = players.get_mut(handle.slot() as usize) {
+                *player = 1;
+            }
         }
         Self {
             players,
@@ -202,6 +209,7 @@ impl Crowd {
             asked,
             touched,
             tick: AtomicU64::new(ticks),
+            guests_at_most: guests.len(),
             guests: Mutex::new(Guests {
                 next: everybody.len() as u64,
                 seated: guests,
@@ -285,12 +293,26 @@ impl Asker<'_> {
         assert!(black_box(answers).all_live());
     }
 
-    /// The game finds its player in each slot; guests, who may be coming and going, are not the game's.
+    /// Each slot by itself, as a game takes it to find its player there: combined in a way that no formula for a whole run gives.
     fn live_slots(&self) {
+        let (mut live, mut slots) = (0_usize, 0_u32);
+        for run in self.crowd.table.live(&self.report).runs() {
+            live += run.len();
+            slots = run.fold(slots, |slots, slot| slots ^ slot);
+        }
+        black_box(slots);
+        // Guests may be coming and going.
+        let everybody = self.crowd.handles.len();
+        assert!((everybody..=everybody + self.crowd.guests_at_most).contains(&live));
+    }
+
+    /// The game's own player in each slot, too; guests are not the game's.
+    fn live_players(&self) {
         let players = &*self.crowd.players;
         let mut live = 0_usize;
         for run in self.crowd.table.live(&self.report).runs() {
-            let players = &players[run.start as usize..run.end as usize];
+            let run = run.start as usize..run.end as usize;
+            let players = players.get(run).unwrap_or_default();
             live += players
                 .iter()
                 .map(|player| usize::from(*player))
@@ -310,7 +332,9 @@ impl Subject for Asker<'_> {
     /// the question, it goes by here: it frees the slots of those whom a writer has revoked.
     fn prepare(&mut self) {
         match self.what {
-            What::Pass | What::TickAnswers | What::TickSlots => self.crowd.touch_all(),
+            What::Pass | What::TickAnswers | What::TickSlots | What::TickPlayers => {
+                self.crowd.touch_all();
+            }
             What::Verify | What::Batch => self.crowd.next_tick(&mut self.report),
             What::TouchTickAnswers => {}
         }
@@ -332,6 +356,10 @@ impl Subject for Asker<'_> {
             What::TickSlots => {
                 self.tick();
                 self.live_slots();
+            }
+            What::TickPlayers => {
+                self.tick();
+                self.live_players();
             }
             What::TouchTickAnswers => {
                 self.crowd.touch_all();

@@ -70,14 +70,11 @@ fn back_to_back(size: u32, rival: &mut Rival, ours: &mut dyn Subject) -> Figure 
 fn at_60_hz(report: &mut Report, crowd: &Crowd, rival: &mut Rival) {
     let mut verify = crowd.ask(What::Verify);
     let mut slots = crowd.ask(What::TickSlots);
-    let mut batch = crowd.ask(What::TickAnswers);
-    let [
-        mut verify_p50,
-        mut slots_p50,
-        mut slots_p99,
-        mut batch_p50,
-        mut batch_p99,
-    ] = [const { Pairs::new() }; 5];
+    let mut beside = [What::TickPlayers, What::TickAnswers].map(|what| {
+        let pairs = [const { Pairs::new() }; 2];
+        (what, crowd.ask(what), pairs)
+    });
+    let [mut verify_p50, mut slots_p50, mut slots_p99] = [const { Pairs::new() }; 3];
     for round in 1..=ROUNDS {
         progress(&format!("ticks of 60 Hz, round {round} of {ROUNDS}"));
         let theirs = paced(rival, TICKS);
@@ -87,9 +84,11 @@ fn at_60_hz(report: &mut Report, crowd: &Crowd, rival: &mut Rival) {
         let ours = paced(&mut slots, TICKS);
         slots_p50.push(median(&theirs), median(&ours));
         slots_p99.push(percentile(&theirs, 0.99), percentile(&ours, 0.99));
-        let ours = paced(&mut batch, TICKS);
-        batch_p50.push(median(&theirs), median(&ours));
-        batch_p99.push(percentile(&theirs, 0.99), percentile(&ours, 0.99));
+        for (_, asker, [p50, p99]) in &mut beside {
+            let ours = paced(asker, TICKS);
+            p50.push(median(&theirs), median(&ours));
+            p99.push(percentile(&theirs, 0.99), percentile(&ours, 0.99));
+        }
     }
     for (bar, pairs) in [
         (&claims::VERIFY_10K_PACED, verify_p50),
@@ -98,11 +97,11 @@ fn at_60_hz(report: &mut Report, crowd: &Crowd, rival: &mut Rival) {
     ] {
         report.bar(bar, pairs.figure(1_000.0, "us a tick"));
     }
-    for (name, pairs) in [
-        ("tick-answers-10k-paced-by-batch", batch_p50),
-        ("tick-answers-10k-paced-by-batch-p99", batch_p99),
-    ] {
-        report.info(name, pairs.figure(1_000.0, "us a tick"));
+    for (what, _, [p50, p99]) in beside {
+        for (percentile, pairs) in [("p50", p50), ("p99", p99)] {
+            let name = format!("tick-answers-10k-paced, {percentile}: {}", what.label());
+            report.info(name, pairs.figure(1_000.0, "us a tick"));
+        }
     }
 }
 
