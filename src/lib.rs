@@ -35,6 +35,8 @@ pub mod role;
 #[cfg(feature = "rpc")]
 pub mod rpc;
 pub mod seat;
+#[cfg(test)]
+mod seeds;
 #[cfg(feature = "sidecar")]
 pub mod sidecar;
 #[cfg(feature = "sidecar")]

@@ -24,6 +24,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("id", &[]),
     ("clock", &[]),
     ("proto", &[]),
+    // What tests of many random histories share.
+    ("seeds", &[]),
     // Tells over HTTP what gateway and sidecar make known to it.
     ("admin", &[]),
     ("wire", &["clock", "id"]),

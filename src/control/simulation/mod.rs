@@ -25,15 +25,11 @@ mod streams;
 mod tally;
 mod world;
 
-use std::{
-    ops::Range,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{ops::Range, time::Duration};
 
 use self::{network::Conduct, tally::Tally, world::World};
 use super::{ATTACH_TIMEOUT, link::Fault, message::Portions};
-use crate::id::GatewayId;
+use crate::{id::GatewayId, seeds};
 
 /// Seeds that every run checks. `TICKGATE_SEEDS=first..last` checks others; `scripts/soak-control` does so in a release build.
 const SEEDS: Range<u64> = 0..2_000;
@@ -90,60 +86,9 @@ fn run(seed: u64, fault: Option<Fault>) -> Result<Tally, String> {
     Ok(world.tally)
 }
 
-fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("TICKGATE_SEEDS") else {
-        return SEEDS;
-    };
-    let (first, last) = text.split_once("..").expect("TICKGATE_SEEDS=first..last");
-    first.parse().expect("a number")..last.parse().expect("a number")
-}
-
-/// Runs many seeds, on all the processor's cores.
-fn run_all(seeds: Range<u64>) -> Tally {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicU64::new(seeds.start);
-    let worker = || {
-        let mut tally = Tally::default();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return tally;
-            }
-            match run(seed, None) {
-                Ok(reached) => tally.add(&reached),
-                Err(error) => panic!(
-                    "seed {seed}: {error}; again with TICKGATE_SEEDS={seed}..{}",
-                    seed + 1
-                ),
-            }
-            let done = seed + 1 - seeds.start;
-            if done.is_multiple_of(10_000) {
-                println!("{done} seeds");
-            }
-        }
-    };
-    let mut total = Tally::default();
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(tally) => total.add(&tally),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-    });
-    total
-}
-
 #[test]
 fn whatever_happens_attaching_again_heals_it() {
-    let total = run_all(seeds());
-    // Shown by `cargo test … -- --nocapture`.
-    println!("{total:#?}");
-    if seeds() == SEEDS {
-        // Together the runs went through everything.
-        assert_eq!(total.unreached(), Vec::<&str>::new(), "{total:?}");
-    }
+    seeds::run_all(SEEDS, 10_000, |seed| run(seed, None));
 }
 
 #[test]

@@ -1,30 +1,6 @@
 //! What runs went through, to know that together they go through everything.
 
-macro_rules! tally {
-    ($($name:ident),* $(,)?) => {
-        /// Counts of what happened.
-        #[derive(Debug, Default, Clone, PartialEq, Eq)]
-        pub(super) struct Tally {
-            $(pub(super) $name: u64,)*
-            /// Need not happen: an event outlives every token minted before it, so that hardly a token is older than a log.
-            pub(super) refused_too_old: u64,
-        }
-
-        impl Tally {
-            pub(super) fn add(&mut self, other: &Self) {
-                $(self.$name += other.$name;)*
-                self.refused_too_old += other.refused_too_old;
-            }
-
-            /// What never happened.
-            pub(super) fn unreached(&self) -> Vec<&'static str> {
-                let all = [$((stringify!($name), self.$name)),*];
-                let never = all.into_iter().filter(|(_, count)| *count == 0);
-                never.map(|(name, _)| name).collect()
-            }
-        }
-    };
-}
+use crate::seeds::tally;
 
 tally! {
     // Streams and how they end.
@@ -38,5 +14,7 @@ tally! {
     certificates_changed, explained, explained_lost,
     // Players.
     logins, minted, admitted, resumed, revoked_sessions, revoked_players, seats_revoked, waited, refused_key, refused_time,
-    refused_draining, refused_revoked, refused_not_yet, refused_full,
+    refused_draining, refused_revoked, refused_not_yet, refused_full;
+    /// An event outlives every token minted before it, so that hardly a token is older than a log.
+    refused_too_old,
 }

@@ -14,13 +14,11 @@ mod passes;
 mod tally;
 mod world;
 
-use std::{
-    ops::Range,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::ops::Range;
 
 use self::{tally::Tally, world::World};
 use super::fault::{self, Fault};
+use crate::seeds;
 
 /// Seeds that every run checks. `TICKGATE_SEEDS=first..last` checks others; `scripts/soak-table` does so in a release build.
 const SEEDS: Range<u64> = 0..36;
@@ -52,54 +50,9 @@ fn run(seed: u64) -> Tally {
     world.finish()
 }
 
-fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("TICKGATE_SEEDS") else {
-        return SEEDS;
-    };
-    let (first, last) = text.split_once("..").expect("TICKGATE_SEEDS=first..last");
-    first.parse().expect("a number")..last.parse().expect("a number")
-}
-
-/// Runs many seeds, on all the processor's cores.
-fn run_all(seeds: Range<u64>) -> Tally {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicU64::new(seeds.start);
-    let worker = || {
-        let mut tally = Tally::default();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return tally;
-            }
-            tally.add(&run(seed));
-            let done = seed + 1 - seeds.start;
-            if done.is_multiple_of(1_000) {
-                println!("{done} seeds, {} steps", done * u64::from(STEPS));
-            }
-        }
-    };
-    let mut total = Tally::default();
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(tally) => total.add(&tally),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-    });
-    total
-}
-
 #[test]
 fn agrees_with_plain_maps() {
-    let total = run_all(seeds());
-    // Shown by `cargo test … -- --nocapture`.
-    println!("{total:#?}");
-    if seeds() == SEEDS {
-        // Together the runs went through everything.
-        assert_eq!(total.unreached(), Vec::<&str>::new(), "{total:?}");
-    }
+    seeds::run_all(SEEDS, 1_000, |seed| Ok(run(seed)));
 }
 
 #[test]

@@ -1,28 +1,6 @@
 //! What the runs reached, so that it shows when they pass something by.
 
-use crate::seat::EndReason;
-
-macro_rules! tally {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// How often each thing happened.
-        #[derive(Debug, Default)]
-        pub(super) struct Tally {
-            $($(#[$doc])* pub(super) $name: u64,)*
-        }
-
-        impl Tally {
-            pub(super) fn add(&mut self, other: &Self) {
-                $(self.$name += other.$name;)*
-            }
-
-            pub(super) fn unreached(&self) -> Vec<&'static str> {
-                let mut unreached = Vec::new();
-                $(if self.$name == 0 { unreached.push(stringify!($name)); })*
-                unreached
-            }
-        }
-    };
-}
+use crate::{seat::EndReason, seeds::tally};
 
 tally! {
     seated,
