@@ -33,7 +33,7 @@ Usage: scripts/bars [GROUP...] [--only TEXT] [--json] [--pin CPUS] [--render]
   --json       one JSON object a line instead of text
   --list       the bars and what they say, without measuring
   --pin CPUS   keep the whole run on these processors, as in 0-1; nothing is pinned otherwise
-  --render     afterwards write tables and charts of all measurements into docs/ (takes about ten minutes)
+  --render     afterwards write tables and charts of all measurements into docs/ (takes about twelve minutes)
 
 One line for each claim goes to standard output, progress to standard error:
 

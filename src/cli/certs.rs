@@ -29,7 +29,7 @@ use super::failure::Failure;
         tickgate certs\n  \
         tickgate certs --gateway eu-1 --gateway eu-2\n  \
         tickgate certs --out /tmp/certs --json | jq -r .gateways[0].quic.sha256\n\n\
-        What to do next: `tickgate keys generate session --out certs/session.key`, the same for refresh and transport, then \
+        What to do next: `tickgate keys generate session --out certs/session.key`, the same for refresh, transport and login, then \
         `tickgate sidecar` and `tickgate gateway`. config.toml names these files by default."
 )]
 pub(super) struct Certs {

@@ -17,7 +17,7 @@ use super::{Global, failure::Failure, role};
         on the spot. Players log in by name alone. A second, idle gateway is attached as well, for tokens of another gateway.\n\n\
         Everything is kept in the state directory, so that a second run knows the sessions of the first; delete the directory to \
         start afresh. When everything listens, dev.json in there says where: addresses, metrics and certificate paths. The commands \
-        for operators (sessions, gateways, explain, token) find it there by themselves.\n\n\
+        for operators (sessions, gateways, explain, token, and keys rotate, retire and list) find it there by themselves.\n\n\
         The configuration's lifetimes, limits and ports count here too; its addresses, files and environment do not.",
     after_long_help = "Examples:\n  \
         tickgate dev                            the ports of the configuration (7777, 7778 UDP; 7778, 7779, 7800 to 7803 TCP)\n  \

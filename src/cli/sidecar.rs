@@ -13,7 +13,7 @@ use super::{Global, failure::Failure, role};
         backend (mutual TLS; a certificate's URI SAN says who its holder is).\n\n\
         Sessions and revocations are on disk before they are acknowledged; after a crash or a kill it goes on where it was, and \
         players in play notice nothing.\n\n\
-        It reads [session] and [sidecar] of the configuration. It needs a certificate, the CA of its callers, and three secret keys; \
+        It reads [session] and [sidecar] of the configuration. It needs a certificate, the CA of its callers, and four secret keys; \
         without them it does not start, and says what is missing. Development conveniences need environment = \"development\" and \
         loopback addresses.",
     after_long_help = "Examples:\n  \

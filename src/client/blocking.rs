@@ -5,7 +5,7 @@
 //!
 //! # fn play(ca: Vec<rustls::pki_types::CertificateDer<'static>>) -> Result<(), Box<dyn std::error::Error>> {
 //! let player = Player::Dev("ada".into());
-//! let mut client = Client::start(Settings::new("https://127.0.0.1:7443", ca, player, Target::Any))?;
+//! let mut client = Client::start(Settings::new("https://127.0.0.1:7800", ca, player, Target::Any))?;
 //! let mut playing = true;
 //! while playing {                                             // once per frame
 //!     while let Some(event) = client.poll_event() {

@@ -8,7 +8,7 @@
 //! use tickgate::client::{Account, Endpoint, Event, Play, PlayOptions, SessionKeeper, Target};
 //!
 //! # async fn play(ca: Vec<rustls::pki_types::CertificateDer<'static>>) -> Result<(), Box<dyn std::error::Error>> {
-//! let account = Account::connect("https://127.0.0.1:7443", &ca)?;
+//! let account = Account::connect("https://127.0.0.1:7800", &ca)?;
 //! let session = account.login_dev("ada").await?;
 //! let keeper = SessionKeeper::new(account, session);
 //! let endpoint = Endpoint::bind("0.0.0.0:0".parse()?)?;

@@ -136,12 +136,12 @@ pub struct Sidecar {
     pub metrics_listen: Option<SocketAddr>,
     /// The key that seals session tokens.
     pub session_key: KeySource,
-    /// Its predecessor, which still opens session tokens.
+    /// One more key, which opens session tokens and seals none.
     #[serde(with = "values::optional_key")]
     pub previous_session_key: Option<KeySource>,
     /// The key that seals refresh tokens.
     pub refresh_key: KeySource,
-    /// Its predecessor, which still opens refresh tokens.
+    /// One more key, which opens refresh tokens and seals none.
     #[serde(with = "values::optional_key")]
     pub previous_refresh_key: Option<KeySource>,
     /// The master key from which each gateway process's connect-token key is derived.
