@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Messages with a secret in them.
-const SECRET: [&str; 13] = [
+const SECRET: [&str; 15] = [
     "TransportKey",
     "ConnectTicket",
     "LoginResponse",
@@ -16,7 +16,9 @@ const SECRET: [&str; 13] = [
     "PasswordLogin",
     "OidcLogin",
     "ConsumeVerificationRequest",
+    "RequestOtpRequest",
     "RequestOtpResponse",
+    "RequestVerificationRequest",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -61,6 +61,8 @@ redacted!(MagicLinkLogin { token; });
 redacted!(PasswordLogin { email, password; });
 redacted!(OidcLogin { id_token; issuer });
 redacted!(ConsumeVerificationRequest { token, purpose; });
+redacted!(RequestOtpRequest { email; });
+redacted!(RequestVerificationRequest { purpose; });
 redacted!(RequestOtpResponse { request_id; expires_at_ms });
 
 /// The file descriptors of all services, for the reflection service.

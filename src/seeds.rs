@@ -42,7 +42,7 @@ macro_rules! tally {
 pub(crate) use tally;
 
 /// The seeds of a test: those of every run, or what `TICKGATE_SEEDS=first..last` says.
-fn seeds(of_every_run: Range<u64>) -> Range<u64> {
+pub(crate) fn seeds(of_every_run: Range<u64>) -> Range<u64> {
     let Ok(text) = std::env::var("TICKGATE_SEEDS") else {
         return of_every_run;
     };

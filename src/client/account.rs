@@ -60,11 +60,20 @@ pub struct Identified {
 }
 
 /// A code that is on its way to an e-mail address, and what it is good together with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct OtpRequest {
     email: String,
     id: SecretToken,
     expires_at: Timestamp,
+}
+
+/// An e-mail address is no log's business.
+impl std::fmt::Debug for OtpRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OtpRequest")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl OtpRequest {

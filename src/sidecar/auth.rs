@@ -83,15 +83,7 @@ impl AuthApi {
             SessionRevocation::Ended(revision) => {
                 let player = caller.player.id;
                 self.sessions
-                    .explain
-                    .session_revoked(id, player, revision, at);
-                self.sessions.counters.revocations.count("session");
-                audit::record(Event::SessionRevoked {
-                    session: id,
-                    player: Some(player),
-                    revision,
-                    reason: Revoked::Own,
-                });
+                    .note_revoked(id, player, revision, at, Revoked::Own);
                 Ok(true)
             }
             SessionRevocation::AlreadyEnded(_) => Ok(false),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     clock::{Clock, Timestamp},
-    id::{ClientId, GatewayId, SessionId},
+    id::{ClientId, GatewayId, PlayerId, Revision, SessionId},
     proto,
     store::{Found, Identity, NewSession, Standing, Store},
     token::{ConnectClaims, Nonce, RefreshClaims, Rejection, SessionClaims},
@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     SessionLives,
-    audit::{self, Event},
+    audit::{self, Event, Revoked},
     explain::Explain,
     keys::Keys,
     limit::Limit,
@@ -44,6 +44,25 @@ pub(super) struct LoggedIn {
 }
 
 impl Sessions {
+    /// Takes note that a session of this player was ended, by somebody else's wish than its own bearer's.
+    pub(super) fn note_revoked(
+        &self,
+        session: SessionId,
+        player: PlayerId,
+        revision: Revision,
+        at: Timestamp,
+        reason: Revoked,
+    ) {
+        self.explain.session_revoked(session, player, revision, at);
+        self.counters.revocations.count("session");
+        audit::record(Event::SessionRevoked {
+            session,
+            player: Some(player),
+            revision,
+            reason,
+        });
+    }
+
     /// Makes a session for an account that has proven itself; `linked`, if it was by that made one of its player's.
     pub(super) async fn log_in(
         &self,

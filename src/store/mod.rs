@@ -87,12 +87,21 @@ impl StoreLives {
 }
 
 /// An account as its provider knows it. The same account is the same player, for ever.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     /// Who vouches for the account: a login method, or a backend by name.
     pub provider: String,
     /// The provider's own name for the account.
     pub subject: String,
+}
+
+/// Its name may be an e-mail address, which no log is to have.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A login that has succeeded: the session to be made of it.

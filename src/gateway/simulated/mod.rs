@@ -17,14 +17,6 @@ use self::world::{Outcome, World};
 /// Seeds that every run checks. TICKGATE_SEEDS=first..last checks others.
 const SEEDS: std::ops::Range<u64> = 0..500;
 
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("TICKGATE_SEEDS") else {
-        return SEEDS;
-    };
-    let (first, last) = text.split_once("..").expect("TICKGATE_SEEDS=first..last");
-    first.parse().expect("a number")..last.parse().expect("a number")
-}
-
 /// Runs a seed to its end; a failed check names the seed.
 fn run(seed: u64) -> Outcome {
     let result = std::panic::catch_unwind(|| World::new(seed).run());
@@ -34,12 +26,13 @@ fn run(seed: u64) -> Outcome {
 #[test]
 fn seeds_keep_the_rules() {
     let mut total = Outcome::default();
-    for seed in seeds() {
+    let seeds = crate::seeds::seeds(SEEDS);
+    for seed in seeds.clone() {
         total.add(&run(seed));
     }
     // Shown by `cargo test … -- --nocapture`.
     println!("{total:?}");
-    if seeds() != SEEDS {
+    if seeds != SEEDS {
         return;
     }
     // The schedules must reach what they are there to check.

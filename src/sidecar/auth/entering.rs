@@ -131,12 +131,9 @@ impl AuthApi {
             let at = self.sessions.clock.wall();
             let ended = self.sessions.store.revoke_session(session.id, at).await?;
             if let SessionRevocation::Ended(revision) = ended {
-                audit::record(Event::SessionRevoked {
-                    session: session.id,
-                    player: Some(logged_in.found.player.id),
-                    revision,
-                    reason: Revoked::Outdated,
-                });
+                let player = logged_in.found.player.id;
+                self.sessions
+                    .note_revoked(session.id, player, revision, at, Revoked::Outdated);
             }
             return Err(Refusal::Login(BadLogin::Outdated));
         }

@@ -61,7 +61,7 @@ impl Logins for EmbeddedStore {
     }
 
     fn forget_attempts(&self, key: KeyedHash) -> Answer<'_, ()> {
-        self.change(move |changes| changes.take_entry(Kind::Attempts, &key))
+        self.change(move |changes| changes.take_entry::<proto::AttemptsRecord>(&key))
     }
 
     fn account(&self, identity: Identity) -> Answer<'_, Option<Account>> {
@@ -213,7 +213,7 @@ impl Changes<'_, '_> {
             return Ok(Guess::Exhausted);
         };
         if bool::from(record.hash.as_ref().ct_eq(hash)) {
-            self.take_entry(Kind::Code, key)?;
+            self.take_entry::<proto::CodeRecord>(key)?;
             return Ok(Guess::Right);
         }
         record.tries = left;
@@ -363,20 +363,9 @@ impl Changes<'_, '_> {
         Ok(())
     }
 
-    fn take_entry(&mut self, kind: Kind, key: &KeyedHash) -> Result<(), StoreError> {
-        let end = match kind {
-            Kind::OneTime => self
-                .entry::<proto::OneTimeRecord>(key)?
-                .map(|record| record.expires_at_ms()),
-            Kind::Code => self
-                .entry::<proto::CodeRecord>(key)?
-                .map(|record| record.expires_at_ms()),
-            Kind::Attempts => self
-                .entry::<proto::AttemptsRecord>(key)?
-                .map(|record| record.expires_at_ms()),
-        };
-        if let Some(end) = end {
-            let kind = kind as u8;
+    fn take_entry<M: Expires>(&mut self, key: &KeyedHash) -> Result<(), StoreError> {
+        if let Some(old) = self.entry::<M>(key)? {
+            let (kind, end) = (M::KIND as u8, old.expires_at_ms());
             self.tables.logins.remove((kind, key))?;
             self.tables.logins_by_end.remove((end, kind, key))?;
         }

@@ -286,18 +286,11 @@ async fn long(seed: u64, fault: Option<Fault>) -> Result<u32, String> {
     Ok(life.crashes)
 }
 
-fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("TICKGATE_SEEDS") else {
-        return SEEDS;
-    };
-    let (first, last) = text.split_once("..").expect("TICKGATE_SEEDS=first..last");
-    first.parse().expect("a number")..last.parse().expect("a number")
-}
-
 #[test]
 fn long_runs_that_crash_again_and_again() {
     let mut crashes = 0;
-    for seed in seeds() {
+    let seeds = crate::seeds::seeds(SEEDS);
+    for seed in seeds.clone() {
         match wait_for(long(seed, None)) {
             Ok(more) => crashes += more,
             Err(error) => panic!(
@@ -307,7 +300,7 @@ fn long_runs_that_crash_again_and_again() {
         }
     }
     println!("{crashes} crashes");
-    assert!(u64::from(crashes) > seeds().count() as u64 * 3);
+    assert!(u64::from(crashes) > seeds.count() as u64 * 3);
 }
 
 #[test]
