@@ -27,9 +27,9 @@ use std::{
 use attackers::{Silent, Stalled};
 use support::{Host, Stack, plays, soon};
 use tickgate::{
-    client::{Connection, Endpoint, SecretToken, Ticket},
+    client::{Closed, ConnectError, Connection, Endpoint, SecretToken, Ticket},
     seat::SeatChange,
-    wire::CloseCode,
+    wire::{Advice, CloseCode},
 };
 use tokio::task::JoinSet;
 
@@ -178,10 +178,23 @@ async fn one_network_holds_an_eighth_and_its_neighbours_come_in() {
     })
     .await;
 
-    // From the attackers' own network: their oldest go, it does not.
-    let (times, connections) = admit(vec![(endpoint_at(83, 1), ticket)]).await;
-    assert!(times[0] < Duration::from_secs(4), "{times:?}");
-    plays(&connections[0]).await;
+    // From the attackers' own network: its oldest go. While it is not in yet, a client may get to be that: eight that came after it are enough.
+    // Then the gateway knows it no more, and it does what that advises, asks for another token and comes again.
+    let neighbour = endpoint_at(83, 1);
+    let (start, mut ticket) = (Instant::now(), ticket);
+    let connection = loop {
+        match neighbour.connect(&ticket).await {
+            Ok(connection) => break connection,
+            Err(ConnectError::Refused(Closed::Reset)) => {
+                assert_eq!(Closed::Reset.advice(), Advice::NewToken);
+                ticket = stack.ticket(&session, "one").await;
+            }
+            Err(error) => panic!("an honest client is admitted: {error:?}"),
+        }
+    };
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    plays(&connection).await;
     stalled.stop();
     silent.stop().await;
     gateway.stop().await;
