@@ -115,8 +115,8 @@ pub struct GatewayDescription {
 
 /// What happened on a gateway since the last report.
 ///
-/// It tells states and not histories, which bounds it and lets it be late: a session stands at most once in `active`, and at most
-/// once in `opened` and `closed` together, in the one that says how things are now.
+/// It tells states and not histories, which bounds it and lets it be late: a session stands at most once in `opened` and `closed`
+/// together, in the one that says how things are now, and in `active` once for each activity window that the report is of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeatReport {
     /// Seats taken.

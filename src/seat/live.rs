@@ -46,6 +46,15 @@ impl LiveBits {
         size_of_val(&*self.0)
     }
 
+    /// Whether the bits of all these neighbours are set, which are of one and the same 64.
+    pub(super) fn are_set(&self, slots: Range<usize>) -> bool {
+        let all = u64::MAX >> (BITS as usize - slots.len().clamp(1, BITS as usize));
+        let bits = self.0.get(slots.start / BITS as usize);
+        bits.is_some_and(|bits| {
+            bits.load(Ordering::Acquire) >> (slots.start % BITS as usize) & all == all
+        })
+    }
+
     /// After the word of an end or a suspension.
     pub(super) fn clear(&self, slot: u32) {
         if let Some(bits) = self.0.get((slot / BITS) as usize) {

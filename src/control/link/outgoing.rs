@@ -130,10 +130,13 @@ impl Outgoing {
         } = report;
         self.opened = opened;
         self.closed = closed;
+        let is_late = !self.active.is_empty() || active.len() > MAX_ACTIVE;
         if self.active.is_empty() {
             self.active = active;
         } else {
             self.active.extend(active);
+        }
+        if is_late {
             self.active.sort_unstable();
             self.active.dedup();
             // Some 16 MB. Those who play on are active again within a second.
