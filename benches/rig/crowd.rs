@@ -27,6 +27,8 @@ const START: Timestamp = Timestamp(1_700_000_000_000);
 /// Longer than any measurement, at any speed: nobody's session ends by time.
 const LIFE: Duration = Duration::from_secs(365 * 24 * 3_600);
 const HZ: u64 = 60;
+/// Beyond so many seats, to touch all in random order takes longer than a tick.
+const MANY: usize = 500_000;
 
 /// In which order the crowd is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +90,9 @@ pub(crate) struct Crowd {
     pub(crate) handles: Vec<Handle>,
     /// Of the same seats, in the same order.
     pub(crate) asked: Vec<SessionId>,
-    /// The same handles in slot order, in which to touch all takes the least time.
-    touched: Vec<Handle>,
+    /// A million of them in slot order, in which to touch all takes less than a tick. Of fewer none: a second list, which no game has,
+    /// would put the first out of the core's own cache.
+    in_slot_order: Vec<Handle>,
     /// By slot: whether one of them sits there, as a game knows it that keeps its players so.
     players: Vec<u8>,
     guests_at_most: usize,
@@ -194,8 +197,11 @@ impl Crowd {
         }
         let handles: Vec<_> = asked.iter().filter_map(|s| table.find(*s)).collect();
         assert_eq!(handles.len(), sessions.len(), "everybody is seated");
-        let mut touched = handles.clone();
-        touched.sort_unstable();
+        let mut in_slot_order = Vec::new();
+        if handles.len() >= MANY {
+            in_slot_order.clone_from(&handles);
+            in_slot_order.sort_unstable();
+        }
         let mut players = vec![0; table.slots() as usize];
         for handle in &handles {
             if let Some(player) = players.get_mut(handle.slot() as usize) {
@@ -207,7 +213,7 @@ impl Crowd {
             table,
             handles,
             asked,
-            touched,
+            in_slot_order,
             tick: AtomicU64::new(ticks),
             guests_at_most: guests.len(),
             guests: Mutex::new(Guests {
@@ -235,7 +241,12 @@ impl Crowd {
     }
 
     pub(crate) fn touch_all(&self) {
-        for handle in &self.touched {
+        let touched = if self.in_slot_order.is_empty() {
+            &self.handles
+        } else {
+            &self.in_slot_order
+        };
+        for handle in touched {
             self.table.touch(*handle);
         }
     }
@@ -341,7 +352,10 @@ impl Subject for Asker<'_> {
     }
 
     fn is_prepared(&self) -> bool {
-        matches!(self.what, What::Pass | What::TickAnswers | What::TickSlots)
+        matches!(
+            self.what,
+            What::Pass | What::TickAnswers | What::TickSlots | What::TickPlayers
+        )
     }
 
     fn pass(&mut self) {

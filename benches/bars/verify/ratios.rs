@@ -28,16 +28,19 @@ pub(super) const NAMES_100K: [&str; 2] = [claims::BATCH_100K.name, claims::ANSWE
 const ROUNDS: usize = 9;
 const TICKS: u32 = 120;
 
+/// Other ways to a tick's answers than by slot: with what a game knows of each player, and by a list of handles.
+const OTHER_WAYS: [What; 2] = [What::TickPlayers, What::TickAnswers];
+
 pub(super) fn measure(report: &mut Report, size: u32, crowd: &Crowd, rival: &mut Rival) {
     let claims: &[(&'static Bar, What)] = match size {
         10_000 => &[
             (&claims::VERIFY_10K, What::Verify),
             (&claims::BATCH_10K, What::Batch),
-            (&claims::ANSWERS_10K, What::TickAnswers),
+            (&claims::ANSWERS_10K, What::TickSlots),
         ],
         _ => &[
             (&claims::BATCH_100K, What::Batch),
-            (&claims::ANSWERS_100K, What::TickAnswers),
+            (&claims::ANSWERS_100K, What::TickSlots),
         ],
     };
     for (bar, what) in claims {
@@ -45,6 +48,12 @@ pub(super) fn measure(report: &mut Report, size: u32, crowd: &Crowd, rival: &mut
             progress(bar.name);
             let figure = back_to_back(size, rival, &mut crowd.ask(*what));
             report.bar(bar, figure);
+            if *what == What::TickSlots {
+                for other in OTHER_WAYS {
+                    let figure = back_to_back(size, rival, &mut crowd.ask(other));
+                    report.info(format!("{}: {}", bar.name, other.label()), figure);
+                }
+            }
         }
     }
     let names = [
@@ -70,7 +79,7 @@ fn back_to_back(size: u32, rival: &mut Rival, ours: &mut dyn Subject) -> Figure 
 fn at_60_hz(report: &mut Report, crowd: &Crowd, rival: &mut Rival) {
     let mut verify = crowd.ask(What::Verify);
     let mut slots = crowd.ask(What::TickSlots);
-    let mut beside = [What::TickPlayers, What::TickAnswers].map(|what| {
+    let mut beside = OTHER_WAYS.map(|what| {
         let pairs = [const { Pairs::new() }; 2];
         (what, crowd.ask(what), pairs)
     });
