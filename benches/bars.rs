@@ -14,6 +14,13 @@ mod command;
 #[allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    reason = "a benchmark that finds its subject broken ends there"
+)]
+#[path = "bars/fleet/mod.rs"]
+mod fleet;
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
     dead_code,
     unreachable_pub,
     reason = "what the tests start their processes by"
@@ -42,9 +49,13 @@ use command::{Command, Run};
 use report::{Group, Report, progress};
 
 /// All groups, in the order in which they run.
-const GROUPS: &[Group] = &[verify::GROUP, sidecar::GROUP];
+const GROUPS: &[Group] = &[verify::GROUP, sidecar::GROUP, fleet::GROUP];
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(fleet::AS_SERVER) {
+        fleet::serve();
+        return ExitCode::SUCCESS;
+    }
     match command::parse(std::env::args().skip(1), GROUPS) {
         Ok(Command::Help) => {
             command::print_help(GROUPS);
