@@ -120,6 +120,8 @@ pub struct Limits {
     pub tick_stall: Duration,
     /// What one seat may send per tick.
     pub seat: SeatBudget,
+    /// What one connection may send per second, with a seat or without.
+    pub rates: SeatRates,
     /// Bytes of messages that may wait for one client; a client that falls further behind is closed as rate limited. Default 256 KiB.
     pub message_backlog: usize,
 }
@@ -140,7 +142,45 @@ impl Default for Limits {
             max_stale: None,
             tick_stall: Duration::from_secs(2),
             seat: SeatBudget::default(),
+            rates: SeatRates::default(),
             message_backlog: 256 * 1024,
+        }
+    }
+}
+
+/// What one connection may send in the long run, and [`burst`](Self::burst) at once.
+///
+/// Packets, datagrams and bytes beyond it are dropped and counted; a client that goes on at more than twice its rate is closed as rate
+/// limited once it has sent a whole burst too many. Messages beyond it are not read until there is room, so that the client's own sending
+/// waits. Streams need no budget: QUIC lets a client open one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeatRates {
+    /// UDP packets a second, of whatever kind. Default 2,000: a client at 128 Hz with a datagram and a message per input, which acknowledges
+    /// a gateway that sends as much, needs some 400. At 10 µs each, 2 % of a core.
+    pub packets: u32,
+    /// Datagrams a second. Default 512: four per input at 128 Hz.
+    pub datagrams: u32,
+    /// Bytes of datagrams and messages a second. Default 512 KiB: three and a half times the largest datagrams at 128 Hz.
+    pub bytes: u32,
+    /// Messages a second. Default 256: two per input at 128 Hz.
+    pub messages: u32,
+    /// Changes of address a minute, and at once. Default 12. Beyond it, packets from another address than the last are dropped; a client that
+    /// goes on at more than half the rate is closed after some minutes.
+    pub moves: u32,
+    /// How much of a rate may come at once, in the time that it takes to come. Default 4 s: what a client at 128 Hz sends in 16 s without a
+    /// link, if it keeps all of it and sends it at once.
+    pub burst: Duration,
+}
+
+impl Default for SeatRates {
+    fn default() -> Self {
+        Self {
+            packets: 2_000,
+            datagrams: 512,
+            bytes: 512 * 1024,
+            messages: 256,
+            moves: 12,
+            burst: Duration::from_secs(4),
         }
     }
 }

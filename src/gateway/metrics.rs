@@ -164,6 +164,18 @@ impl GatewayMetrics {
             "Datagrams of clients dropped because a seat, or all together, sent too many in a tick",
             counters.inputs_dropped.load(Ordering::Relaxed),
         )?;
+        let over = &counters.over_budget;
+        scrape.counters(
+            "tickgate_gateway_over_budget",
+            "What clients sent beyond their budgets, and was dropped",
+            "what",
+            [
+                ("datagrams", &over.datagrams),
+                ("moves", &over.moves),
+                ("packets", &over.packets),
+            ]
+            .map(|(what, counter)| (what, counter.load(Ordering::Relaxed))),
+        )?;
         scrape.counter(
             "tickgate_gateway_outputs_dropped",
             "Payloads of the simulation dropped because a worker was too far behind",
@@ -209,8 +221,21 @@ pub(super) struct Counters {
     /// Connections ignored because their prefix began too many.
     pub(super) rate_limited: AtomicU64,
     pub(super) inputs_dropped: AtomicU64,
+    /// What connections sent beyond their budgets.
+    pub(super) over_budget: OverBudget,
     /// Seats looked at by [`Seats::verify`](super::Seats::verify).
     pub(super) verifies: AtomicU64,
+}
+
+/// What was dropped because its connection had sent too much of it.
+#[derive(Debug, Default)]
+pub(super) struct OverBudget {
+    /// Packets, before they were decrypted.
+    pub(super) packets: AtomicU64,
+    /// Packets that came from another address than the last, when there had been too many addresses.
+    pub(super) moves: AtomicU64,
+    /// Datagrams, of which there were too many or which were too large.
+    pub(super) datagrams: AtomicU64,
 }
 
 impl Counters {
@@ -370,6 +395,7 @@ mod tests {
             "control_staleness_seconds inf",
             "control_attached 0.0",
             "inputs_dropped_total 0",
+            "over_budget_total{what=\"packets\"} 0",
             "outputs_dropped_total 0",
             "socket_drops_total 0",
             "handshakes_dropped_total 0",

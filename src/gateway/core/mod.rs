@@ -8,6 +8,8 @@
 //! 3. [`poll_transmit`](Core::poll_transmit) until it is empty, and then waits until [`next_timeout`](Core::next_timeout).
 
 mod buckets;
+mod budget;
+mod charge;
 mod deadlines;
 mod entrance;
 mod gate;
@@ -29,6 +31,8 @@ use quinn_proto::{
 
 use self::{
     buckets::Refill,
+    budget::Budgets,
+    charge::Charged,
     deadlines::{Deadlines, WaitingRoom},
     gate::Gate,
     link::{Link, LinkId, Stage},
@@ -84,6 +88,7 @@ pub(super) struct Core {
     served: Vec<Option<(Handle, LinkId)>>,
     next_serial: u32,
     gate: Gate,
+    budgets: Budgets,
     handshaking: WaitingRoom,
     awaiting_hello: WaitingRoom,
     /// Those who were never seated and are closed, until quinn-proto has drained them.
@@ -128,6 +133,7 @@ impl Core {
             worker,
             endpoint: Endpoint::new(Arc::new(endpoint), Some(server), false, None),
             gate: Gate::new(&shared.limits),
+            budgets: Budgets::new(&shared.limits.rates),
             shared,
             seen_taken: exchange.times_taken(),
             exchange,
@@ -169,10 +175,13 @@ impl Core {
             .handle(now, remote, local_ip, ecn, data, &mut response)
         {
             Some(DatagramEvent::ConnectionEvent(ConnectionHandle(index), event)) => {
-                if let Some(Some(link)) = self.links.get_mut(index) {
-                    link.quic.handle_event(event);
-                    let id = link.id;
-                    self.mark(id);
+                let Some(Some(link)) = self.links.get_mut(index) else {
+                    return;
+                };
+                let id = link.id;
+                match link.handle_packet(&self.budgets, now, remote, event) {
+                    Charged::Within => self.mark(id),
+                    over => self.overspent(now, id, over),
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.gate(now, incoming),
