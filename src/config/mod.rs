@@ -189,6 +189,7 @@ impl Config {
             state: kept,
             metrics_listen,
             drain: _,
+            workers: _,
             capacity: _,
             max_handshakes: _,
             retry_above: _,
@@ -201,6 +202,7 @@ impl Config {
             socket_buffer: _,
             message_backlog: _,
             single_use_capacity: _,
+            budget: _,
             control,
         } = gateway;
         let to_players = certs.gateway_quic(id);

@@ -1,6 +1,11 @@
 //! What a gateway is told at its start: who it is, where it listens, and its limits with their arithmetic.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU8, NonZeroU32},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::exchange::SeatBudget;
 use crate::{
@@ -17,6 +22,10 @@ pub struct GatewayConfig {
     pub id: GatewayId,
     /// The UDP address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Threads that carry the clients' traffic, each with a socket of its own on the same address. Default 1: one carries some two
+    /// thousand clients at 30 Hz, and the game that the gateway is embedded in has a use for the other cores. More than one only where the
+    /// kernel can steer packets to their worker, which is Linux. Never more than cores.
+    pub workers: NonZeroU8,
     /// The addresses that clients are told; empty means the address bound.
     pub advertise: Vec<SocketAddr>,
     /// The TLS server name that clients are told.
@@ -49,6 +58,7 @@ impl GatewayConfig {
         Self {
             id,
             listen,
+            workers: NonZeroU8::MIN,
             advertise: Vec::new(),
             server_name: "tickgate.local".to_owned(),
             identity,
@@ -104,6 +114,9 @@ pub struct Limits {
     /// Connections that have not said Hello yet; at the cap the oldest is closed, and no prefix holds more than an eighth. Default
     /// 1,024: 30 KiB each, 30 MiB. An honest client says Hello with the end of its handshake and is here for an instant.
     pub awaiting_hello: usize,
+    /// Connections that were refused and are kept until QUIC has drained them, to tell them again why; of more the oldest is forgotten.
+    /// Default 1,024: at some 20 KiB each 20 MiB.
+    pub refused: usize,
     /// From the handshake's end to Hello. Default 3 s.
     pub hello_timeout: Duration,
     /// QUIC idle timeout: silence after which a connection counts as lost. Default 10 s, three missed pings.
@@ -126,6 +139,30 @@ pub struct Limits {
     pub message_backlog: usize,
 }
 
+impl Limits {
+    /// What one of so many workers may let its peers take, so that all together let them take no more than this, but for rounding up.
+    ///
+    /// Rooms are each worker's own: handshakes, connections that have yet to say Hello, those refused, and the bytes of an inbox. So their
+    /// sizes are divided, and with them the eighth that one prefix may hold. All else is one for all workers (a prefix's rate, the tokens
+    /// presented) or counted per connection, and stays as it is.
+    #[must_use]
+    pub(super) fn among(self, workers: NonZeroU8) -> Self {
+        let workers = usize::from(workers.get());
+        let seat = SeatBudget {
+            total_bytes: self.seat.total_bytes.div_ceil(workers),
+            ..self.seat
+        };
+        Self {
+            handshakes: self.handshakes.div_ceil(workers),
+            retry_above: self.retry_above.div_ceil(workers),
+            awaiting_hello: self.awaiting_hello.div_ceil(workers),
+            refused: self.refused.div_ceil(workers),
+            seat,
+            ..self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -135,6 +172,7 @@ impl Default for Limits {
             prefix_rate: 50,
             prefix_burst: 200,
             awaiting_hello: 1_024,
+            refused: 1_024,
             hello_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(10),
             single_use: 65_536,
@@ -182,5 +220,40 @@ impl Default for SeatRates {
             moves: 12,
             burst: Duration::from_secs(4),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_the_rooms_and_nothing_else() {
+        let whole = Limits::default();
+        let part = whole.clone().among(NonZeroU8::new(3).unwrap());
+        assert_eq!((part.handshakes, part.retry_above), (342, 86));
+        assert_eq!((part.awaiting_hello, part.refused), (342, 342));
+        assert_eq!(part.seat.total_bytes, whole.seat.total_bytes.div_ceil(3));
+        assert_eq!(part.seat.datagrams, whole.seat.datagrams);
+        let Limits {
+            handshakes,
+            retry_above,
+            awaiting_hello,
+            refused,
+            seat,
+            ..
+        } = whole.clone();
+        let restored = Limits {
+            handshakes,
+            retry_above,
+            awaiting_hello,
+            refused,
+            seat,
+            ..part
+        };
+        assert_eq!(restored, whole);
+        assert_eq!(whole.clone().among(NonZeroU8::MIN), whole);
+        // Everybody has at least a place, were there ever so many workers.
+        assert_eq!(whole.among(NonZeroU8::MAX).handshakes, 5);
     }
 }

@@ -25,14 +25,14 @@ use crate::{
 pub struct GatewayMetrics {
     shared: Arc<Shared>,
     workers: Arc<[Arc<WorkerExchange>]>,
-    kernel_drops: KernelDrops,
+    kernel_drops: Arc<[KernelDrops]>,
 }
 
 impl GatewayMetrics {
     pub(super) fn new(
         shared: Arc<Shared>,
         workers: Arc<[Arc<WorkerExchange>]>,
-        kernel_drops: KernelDrops,
+        kernel_drops: Arc<[KernelDrops]>,
     ) -> Self {
         Self {
             shared,
@@ -133,9 +133,19 @@ impl GatewayMetrics {
             load(&counters.rate_limited),
         )?;
         scrape.counter(
+            "tickgate_gateway_misrouted_packets",
+            "Packets that the kernel gave to another worker than theirs, and which that one passed on",
+            load(&counters.misrouted),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_misrouted_packets_dropped",
+            "Those of them that were dropped, because too many waited for their worker",
+            load(&counters.misrouted_dropped),
+        )?;
+        scrape.counter(
             "tickgate_gateway_socket_drops",
             "Packets that the kernel dropped because the socket's buffer was full",
-            self.kernel_drops.read().unwrap_or_default(),
+            all_drops(&self.kernel_drops).unwrap_or_default(),
         )
     }
 
@@ -207,6 +217,11 @@ impl GatewayMetrics {
     }
 }
 
+/// Packets that the kernel dropped at all of these sockets; none if it does not tell.
+pub(super) fn all_drops(sockets: &[KernelDrops]) -> Option<u64> {
+    sockets.iter().map(KernelDrops::read).sum()
+}
+
 /// Counts since the process's start.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -221,6 +236,9 @@ pub(super) struct Counters {
     /// Connections ignored because their prefix began too many.
     pub(super) rate_limited: AtomicU64,
     pub(super) inputs_dropped: AtomicU64,
+    /// Packets that came to another worker than theirs and were passed on, and those of them that were dropped.
+    pub(super) misrouted: AtomicU64,
+    pub(super) misrouted_dropped: AtomicU64,
     /// What connections sent beyond their budgets.
     pub(super) over_budget: OverBudget,
     /// Seats looked at by [`Seats::verify`](super::Seats::verify).
@@ -365,7 +383,7 @@ mod tests {
         let socket = GameSocket::bind("127.0.0.1:0".parse().unwrap(), 4_096).unwrap();
         let drops = socket.kernel_drops();
         (
-            GatewayMetrics::new(Arc::new(shared), Arc::new([]), drops),
+            GatewayMetrics::new(Arc::new(shared), Arc::new([]), Arc::new([drops])),
             time,
         )
     }
@@ -397,6 +415,8 @@ mod tests {
             "inputs_dropped_total 0",
             "over_budget_total{what=\"packets\"} 0",
             "outputs_dropped_total 0",
+            "misrouted_packets_total 0",
+            "misrouted_packets_dropped_total 0",
             "socket_drops_total 0",
             "handshakes_dropped_total 0",
             "retries_total 0",

@@ -15,6 +15,7 @@ mod entrance;
 mod gate;
 mod link;
 mod parking;
+mod passing;
 mod session;
 
 use std::{
@@ -44,6 +45,7 @@ use super::{
     farewell::Farewell,
     shared::Shared,
 };
+pub(super) use self::gate::Prefixes;
 use crate::seat::{Connection as SeatConnection, EndReason, Handle};
 
 /// A packet of the network, as the socket gave it.
@@ -87,6 +89,10 @@ pub(super) struct Core {
     /// The link that serves the seat in each slot.
     served: Vec<Option<(Handle, LinkId)>>,
     next_serial: u32,
+    /// All workers' exchanges, by worker: to pass on what is another's. Empty if there is but one.
+    neighbours: Arc<[Arc<WorkerExchange>]>,
+    /// Packets that others have passed on, while they are taken.
+    passed: Vec<Packet>,
     gate: Gate,
     budgets: Budgets,
     handshaking: WaitingRoom,
@@ -132,6 +138,8 @@ impl Core {
         Self {
             worker,
             endpoint: Endpoint::new(Arc::new(endpoint), Some(server), false, None),
+            neighbours: Arc::new([]),
+            passed: Vec::new(),
             gate: Gate::new(&shared.limits),
             budgets: Budgets::new(&shared.limits.rates),
             shared,
@@ -161,8 +169,14 @@ impl Core {
         }
     }
 
-    /// Takes a packet.
+    /// Takes a packet, or passes it on to the worker that it is for.
     pub(super) fn receive(&mut self, now: Instant, packet: Packet) {
+        if let Some(packet) = self.keep_or_pass(packet) {
+            self.take_packet(now, packet);
+        }
+    }
+
+    fn take_packet(&mut self, now: Instant, packet: Packet) {
         let Packet {
             remote,
             local_ip,
@@ -249,6 +263,7 @@ impl Core {
 
     /// Takes what the simulation has handed over, and closes the connections of seats that others have ended.
     pub(super) fn exchange(&mut self, now: Instant) {
+        self.take_passed(now);
         let taken = self.exchange.times_taken();
         if taken != self.seen_taken {
             self.seen_taken = taken;

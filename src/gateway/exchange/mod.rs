@@ -6,6 +6,7 @@
 
 mod inbox;
 mod outgoing;
+mod passage;
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -16,7 +17,10 @@ pub use self::inbox::{Input, SeatBudget};
 pub(super) use self::{
     inbox::Inbox,
     outgoing::{Buffers, Outgoing},
+    passage::Passed,
 };
+use self::passage::Passage;
+use super::core::Packet;
 use crate::seat::Handle;
 
 /// How a payload travels.
@@ -41,6 +45,7 @@ pub(super) struct WorkerExchange {
     owes_wake: AtomicBool,
     /// Payloads that were not handed over because the worker was too far behind.
     overflowed: AtomicU64,
+    passage: Passage,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -55,6 +60,7 @@ impl WorkerExchange {
             waiting_for_room: AtomicBool::new(false),
             owes_wake: AtomicBool::new(false),
             overflowed: AtomicU64::new(0),
+            passage: Passage::default(),
             wake,
         }
     }
@@ -123,6 +129,20 @@ impl WorkerExchange {
             &mut *self.outgoing.lock().unwrap_or_else(PoisonError::into_inner),
             mine,
         );
+    }
+
+    /// Another worker hands over a packet that is for this one, which is woken for the first.
+    pub(super) fn pass(&self, packet: Packet) -> Passed {
+        let passed = self.passage.pass(packet);
+        if passed == Passed::First {
+            self.wake();
+        }
+        passed
+    }
+
+    /// The worker takes the packets that others have got for it, into `mine`, which must be empty.
+    pub(super) fn take_passed(&self, mine: &mut Vec<Packet>) {
+        self.passage.take(mine);
     }
 
     /// Payloads lost because the worker was too far behind.
