@@ -175,17 +175,16 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_kernel_steers_by_it() {
-        use crate::gateway::crew::bind_group;
+        use crate::{gateway::crew, udp::Buffers};
 
-        const WORKERS: u16 = 3;
+        const WORKERS: u8 = 3;
         let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let sockets = bind_group(loopback, WORKERS, 64 * 1_024).unwrap();
+        let sockets = crew::bind(loopback, WORKERS.try_into().unwrap(), 64 * 1_024).unwrap();
         let to = sockets[0].address();
-        let mut sockets: Vec<_> = sockets.into_iter().collect();
+        let mut buffers = Buffers::new();
         let mut receiver = |packet: &[u8]| {
             let mut receivers = Vec::new();
-            for (index, socket) in (0_u16..).zip(&mut sockets) {
-                let mut buffers = crate::udp::Buffers::new();
+            for (index, socket) in (0_u16..).zip(&sockets) {
                 let _ = socket.receive(&mut buffers, |received| {
                     assert_eq!(received.data, packet);
                     receivers.push(index);
@@ -197,7 +196,7 @@ mod tests {
         for _ in 0..100 {
             // Each from an address of its own, as of a client that moves.
             let client = UdpSocket::bind(loopback).unwrap();
-            for worker in 0..WORKERS as u8 {
+            for worker in 0..WORKERS {
                 for packet in [short(worker), long(&[worker; 8])] {
                     client.send_to(&packet, to).unwrap();
                     assert_eq!(receiver(&packet), u16::from(worker));
@@ -207,6 +206,11 @@ mod tests {
             let by_hash = receiver(&long(&[1; 20]));
             client.send_to(&short(77), to).unwrap();
             assert_eq!(receiver(&short(77)), by_hash);
+        }
+        // The address is nobody else's, though its sockets share it: not another gateway's, be it of one worker or of more.
+        for workers in [1, 2] {
+            let other = crew::bind(to, workers.try_into().unwrap(), 64 * 1_024);
+            assert!(other.is_err_and(|error| error.label() == "bind"));
         }
     }
 }

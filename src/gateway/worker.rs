@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,9 +18,12 @@ use super::{
     core::Core,
     drain::{self, Progress},
     shared::Shared,
-    socket::GameSocket,
 };
-use crate::{clock::Clock, seat::EndReason};
+use crate::{
+    clock::Clock,
+    seat::EndReason,
+    udp::{Buffers, Socket},
+};
 
 /// The socket's readiness.
 pub(super) const SOCKET: Token = Token(0);
@@ -43,7 +46,9 @@ const SIDECAR_LOOK: Duration = Duration::from_secs(1);
 /// One worker's parts.
 pub(super) struct Worker {
     pub(super) core: Core,
-    pub(super) socket: GameSocket,
+    pub(super) socket: Arc<Socket>,
+    /// Where it is received.
+    pub(super) buffers: Buffers,
     pub(super) poll: Poll,
     /// Time for QUIC's own timers. Not the clock of tokens and seats, so that a test may hold that one.
     pub(super) clock: Clock,
@@ -55,18 +60,26 @@ pub(super) struct Worker {
     pub(super) draining: Option<Progress>,
     /// Whether the gateway drains and nobody is in any more.
     pub(super) drained: Arc<watch::Sender<bool>>,
+    /// How many workers have not ended.
+    pub(super) at_work: Arc<AtomicUsize>,
 }
 
-/// Sees to it that a worker which panics leaves no gateway behind that looks alive.
-struct Mourner(Arc<Shared>, Arc<watch::Sender<bool>>);
+/// Sees to it that a worker which panics leaves no gateway behind that looks alive, and that the last one to end says so.
+struct Mourner {
+    shared: Arc<Shared>,
+    drained: Arc<watch::Sender<bool>>,
+    at_work: Arc<AtomicUsize>,
+}
 
 impl Drop for Mourner {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail();
+            self.shared.fail();
         }
-        // Whether it panicked or was stopped: nobody is in any more.
-        self.1.send_replace(true);
+        if self.at_work.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Whether they panicked or were stopped: nobody is in any more.
+            self.drained.send_replace(true);
+        }
     }
 }
 
@@ -80,7 +93,11 @@ struct Unsent {
 impl Worker {
     /// Runs until told to stop; then all connections are closed as drained.
     pub(super) fn run(mut self) {
-        let _mourner = Mourner(Arc::clone(&self.shared), Arc::clone(&self.drained));
+        let _mourner = Mourner {
+            shared: Arc::clone(&self.shared),
+            drained: Arc::clone(&self.drained),
+            at_work: Arc::clone(&self.at_work),
+        };
         let mut events = Events::with_capacity(8);
         let mut unsent = Unsent::default();
         let mut more_to_receive = false;
@@ -159,7 +176,10 @@ impl Worker {
     fn receive(&mut self, now: Instant) -> bool {
         for _ in 0..BATCHES_PER_TURN {
             let core = &mut self.core;
-            match self.socket.receive(|packet| core.receive(now, packet)) {
+            match self
+                .socket
+                .receive(&mut self.buffers, |packet| core.receive(now, packet))
+            {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP answer to something sent earlier, for example: the next receive goes on.

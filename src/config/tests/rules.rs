@@ -209,7 +209,11 @@ fn a_development_stack_keeps_to_loopback_and_its_own_directory() {
 
 #[test]
 fn the_defaults_are_those_of_gateway_and_sidecar() {
-    use crate::{gateway::Limits, seat::SeatConfig, sidecar::SessionLives};
+    use crate::{
+        gateway::{Limits, SeatRates},
+        seat::SeatConfig,
+        sidecar::SessionLives,
+    };
     let Config {
         sidecar,
         gateway,

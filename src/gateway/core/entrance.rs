@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{gateway::certificates::Served, wire::CloseCode};
 
-
 impl Core {
     /// What happens to a new connection before any cryptography of its handshake.
     ///

@@ -5,10 +5,13 @@ use std::{
     time::Instant,
 };
 
-use super::{Core, Packet};
-use crate::gateway::{
-    exchange::{Passed, WorkerExchange},
-    steering::worker_of,
+use super::Core;
+use crate::{
+    gateway::{
+        exchange::{Passed, WorkerExchange},
+        steering::worker_of,
+    },
+    udp::Packet,
 };
 
 impl Core {

@@ -14,14 +14,13 @@ use std::sync::{
 };
 
 pub use self::inbox::{Input, SeatBudget};
+use self::passage::Passage;
 pub(super) use self::{
     inbox::Inbox,
     outgoing::{Buffers, Outgoing},
     passage::Passed,
 };
-use self::passage::Passage;
-use super::core::Packet;
-use crate::seat::Handle;
+use crate::{seat::Handle, udp::Packet};
 
 /// How a payload travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

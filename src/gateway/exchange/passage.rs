@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use super::Packet;
+use crate::udp::Packet;
 
 /// Packets that may wait: at 1.5 KiB each 1.5 MiB. When more come, the new one is dropped, as the network would.
 const MAX_WAITING: usize = 1_024;
