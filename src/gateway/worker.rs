@@ -180,7 +180,8 @@ impl Worker {
                 .socket
                 .receive(&mut self.buffers, |packet| core.receive(now, packet))
             {
-                Ok(()) => {}
+                Ok(true) => {}
+                Ok(false) => return false,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP answer to something sent earlier, for example: the next receive goes on.
                 Err(error) => debug!(%error, "receiving failed"),
