@@ -42,6 +42,13 @@ mod rig;
 mod sidecar;
 #[path = "bars/verify/mod.rs"]
 mod verify;
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that finds its subject broken ends there"
+)]
+#[path = "bars/workers/mod.rs"]
+mod workers;
 
 use std::process::ExitCode;
 
@@ -49,7 +56,7 @@ use command::{Command, Run};
 use report::{Group, Report, progress};
 
 /// All groups, in the order in which they run.
-const GROUPS: &[Group] = &[verify::GROUP, sidecar::GROUP, fleet::GROUP];
+const GROUPS: &[Group] = &[verify::GROUP, sidecar::GROUP, fleet::GROUP, workers::GROUP];
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(fleet::AS_SERVER) {
