@@ -144,7 +144,7 @@ async fn five_hundred_play_move_and_learn_why_they_may_not_stay() {
         .iter()
         .map(|(session, ..)| session.clone())
         .collect();
-    let used = tickets[0].1.clone();
+    let (_, used, options) = tickets[0].clone();
     let address = used.addresses[0];
 
     let (mut players, members) = play(move || {
@@ -217,7 +217,7 @@ async fn five_hundred_play_move_and_learn_why_they_may_not_stay() {
             );
             left.is_empty()
         });
-        let again = players.join(used, HelloOptions::default()).unwrap();
+        let again = players.join(used, options).unwrap();
         until("the used token is refused", &mut players, |_, event| {
             assert_eq!(event.member, again);
             let News::Refused(ConnectError::Refused(closed)) = event.news else {
