@@ -77,7 +77,7 @@ fn measure(run: Run) -> ExitCode {
         short.extend(report.short(group).map(str::to_owned));
     }
     if let Some(file) = &run.render
-        && let Err(error) = command::render(file, &report.lines)
+        && let Err(error) = command::render(file, "bars", &report.lines)
     {
         eprintln!("scripts/bars: {file}: {error}");
         return ExitCode::from(2);

@@ -102,8 +102,8 @@ pub(crate) fn parse(
     Ok(Command::Run(run))
 }
 
-/// Writes the table of the bars into a Markdown file, between its markers.
-pub(crate) fn render(file: &str, lines: &[Line]) -> io::Result<()> {
+/// Writes the table of the bars into a Markdown file, between the markers of this name.
+pub(crate) fn render(file: &str, section: &str, lines: &[Line]) -> io::Result<()> {
     let mut table = format!(
         "On {}.\n\n| | value | bound | | spread | |\n|---|---:|---:|---|---|---|\n",
         machine::describe()
@@ -113,5 +113,5 @@ pub(crate) fn render(file: &str, lines: &[Line]) -> io::Result<()> {
         table.push('\n');
     }
     let text = fs::read_to_string(file)?;
-    fs::write(file, markers::replace(&text, "bars", &table)?)
+    fs::write(file, markers::replace(&text, section, &table)?)
 }

@@ -1,0 +1,3 @@
+//! Generators of datagrams.
+
+pub(crate) mod netcode;

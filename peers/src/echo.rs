@@ -1,0 +1,128 @@
+//! What an echo run asks for, and what comes of it: every client sends at a steady rate, and each datagram comes back or does not.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    load::Load,
+    rig::stopwatch::{self, percentile},
+};
+
+/// Bytes of a payload.
+pub(crate) const PAYLOAD: usize = 64;
+
+/// What to send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) clients: usize,
+    pub(crate) hz: f64,
+    /// Played, and not measured.
+    pub(crate) warmup: Duration,
+    pub(crate) span: Duration,
+}
+
+impl Plan {
+    /// Sends of one client before the measured part, and in it.
+    fn rounds(&self) -> (u64, u64) {
+        let rounds = |span: Duration| (span.as_secs_f64() * self.hz).round() as u64;
+        (rounds(self.warmup), rounds(self.span))
+    }
+
+    /// All sends, and how many of them are before the measured part. Send `n` is of client `n % clients`.
+    pub(crate) fn sends(&self) -> (u64, u64) {
+        let (warmup, span) = self.rounds();
+        let clients = self.clients as u64;
+        ((warmup + span) * clients, warmup * clients)
+    }
+
+    /// When a send is due: the clients' phases are evenly spread.
+    pub(crate) fn due(&self, began: Instant, send: u64) -> Instant {
+        began + Duration::from_secs_f64(send as f64 / (self.hz * self.clients as f64))
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Echo {
+    pub(crate) load: Load,
+    /// The server's processor time in the measured part.
+    pub(crate) cpu: Duration,
+    /// From when a datagram was due to be sent until it was back, in milliseconds.
+    pub(crate) rtt_p50: f64,
+    pub(crate) rtt_p99: f64,
+    /// Packets that the kernel dropped before the server took them.
+    pub(crate) drops: u64,
+}
+
+impl Echo {
+    /// Microseconds of the server's processor time for each datagram in and out.
+    pub(crate) fn cost(&self) -> f64 {
+        1e6 * self.cpu.as_secs_f64() / self.load.done.max(1) as f64
+    }
+
+    pub(crate) fn loss(&self) -> f64 {
+        let lost = self.load.asked.saturating_sub(self.load.done);
+        lost as f64 / self.load.asked.max(1) as f64
+    }
+}
+
+/// Which sends have come back, and how long it took them.
+pub(crate) struct Returns {
+    plan: Plan,
+    began: Instant,
+    /// By send, of the measured part.
+    back: Vec<bool>,
+    /// In milliseconds.
+    rtts: Vec<f64>,
+}
+
+impl Returns {
+    pub(crate) fn new(plan: Plan, began: Instant) -> Self {
+        let (all, before) = plan.sends();
+        let measured = (all - before) as usize;
+        Self {
+            plan,
+            began,
+            back: vec![false; measured],
+            rtts: Vec::with_capacity(measured),
+        }
+    }
+
+    /// What to send: the send's number, and padding.
+    pub(crate) fn payload(send: u64) -> [u8; PAYLOAD] {
+        let mut payload = [0; PAYLOAD];
+        for (byte, of_number) in payload.iter_mut().zip(send.to_be_bytes()) {
+            *byte = of_number;
+        }
+        payload
+    }
+
+    /// A payload came back. What is not one of ours, or came twice, does not count.
+    pub(crate) fn take(&mut self, payload: &[u8]) {
+        let Some(number) = payload.first_chunk() else {
+            return;
+        };
+        let send = u64::from_be_bytes(*number);
+        let (_, before) = self.plan.sends();
+        let place = send.checked_sub(before).map(|place| place as usize);
+        let Some(back) = place.and_then(|place| self.back.get_mut(place)) else {
+            return;
+        };
+        if payload.len() == PAYLOAD && !std::mem::replace(back, true) {
+            let due = self.plan.due(self.began, send);
+            let took = stopwatch::start().saturating_duration_since(due);
+            self.rtts.push(1e3 * took.as_secs_f64());
+        }
+    }
+
+    pub(crate) const fn asked(&self) -> usize {
+        self.back.len()
+    }
+
+    pub(crate) const fn done(&self) -> usize {
+        self.rtts.len()
+    }
+
+    pub(crate) fn rtt(&self, part: f64) -> f64 {
+        percentile(&self.rtts, part)
+    }
+}
