@@ -34,6 +34,11 @@ impl Plan {
         ((warmup + span) * clients, warmup * clients)
     }
 
+    /// A send that is later than this, at p99, is another load than the one that was asked for: a quarter of the time between two.
+    pub(crate) fn latest(&self) -> Duration {
+        Duration::from_secs_f64(0.25 / self.hz)
+    }
+
     /// When a send is due: the clients' phases are evenly spread.
     pub(crate) fn due(&self, began: Instant, send: u64) -> Instant {
         began + Duration::from_secs_f64(send as f64 / (self.hz * self.clients as f64))
@@ -60,8 +65,7 @@ impl Echo {
     }
 
     pub(crate) fn loss(&self) -> f64 {
-        let lost = self.load.asked.saturating_sub(self.load.done);
-        lost as f64 / self.load.asked.max(1) as f64
+        self.load.lost() as f64 / self.load.asked.max(1) as f64
     }
 }
 

@@ -27,8 +27,8 @@ impl Load {
         self.cpu.as_secs_f64() / self.wall.as_secs_f64()
     }
 
-    /// Why the run says nothing about the server, if so.
-    pub(crate) fn void(&self) -> Option<String> {
+    /// Why the run says nothing about the server, if so: the generator was the limit.
+    pub(crate) fn limited(&self) -> Option<String> {
         if self.busy() > BUSIEST {
             return Some(format!(
                 "the generator was {:.0} % busy",
@@ -43,9 +43,20 @@ impl Load {
                 1e3 * latest
             ));
         }
-        let lost = self.asked.saturating_sub(self.done);
-        (lost as f64 > LOST * self.asked as f64)
-            .then(|| format!("{lost} of {} were not done", self.asked))
+        None
+    }
+
+    /// Why the run does not count, if so: the generator was the limit, or not all was done that was asked.
+    pub(crate) fn void(&self) -> Option<String> {
+        let lost = self.lost();
+        self.limited().or_else(|| {
+            (lost as f64 > LOST * self.asked as f64)
+                .then(|| format!("{lost} of {} were not done", self.asked))
+        })
+    }
+
+    pub(crate) const fn lost(&self) -> usize {
+        self.asked.saturating_sub(self.done)
     }
 }
 
@@ -56,7 +67,7 @@ impl fmt::Display for Load {
             "asked {}, done {}, lost {}; generator {:.0} % busy, {:.1} ms late at p99",
             self.asked,
             self.done,
-            self.asked.saturating_sub(self.done),
+            self.lost(),
             100.0 * self.busy(),
             1e3 * self.late.as_secs_f64(),
         )

@@ -9,6 +9,7 @@ mod clients;
 #[path = "../../benches/bars/command.rs"]
 mod command;
 mod cores;
+mod datagrams;
 mod echo;
 mod handshakes;
 mod load;
@@ -36,7 +37,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// All groups, in the order in which they run.
-const GROUPS: &[Group] = &[admission::GROUP];
+const GROUPS: &[Group] = &[admission::GROUP, datagrams::GROUP];
 /// Interleaved pairs, unless `TICKGATE_PAIRS` says otherwise.
 const PAIRS: usize = 9;
 

@@ -1,3 +1,5 @@
-//! Generators of datagrams.
+//! The generators' clients.
 
+pub(crate) mod echoes;
 pub(crate) mod netcode;
+pub(crate) mod quic;

@@ -143,7 +143,7 @@ pub(crate) fn run(server: &Server, plan: Plan) -> anyhow::Result<Echo> {
             wall,
             cpu: own,
             late: Duration::from_secs_f64(percentile(&late, 0.99)),
-            latest: Duration::from_secs_f64(0.25 / plan.hz),
+            latest: plan.latest(),
         },
         cpu,
         rtt_p50: returns.rtt(0.5),
