@@ -2,8 +2,8 @@
 
 use crate::{
     bar::{Bar, Bound::AtMost, Figure},
+    clients::handshakes,
     cores::Cores,
-    handshakes::{self, Then},
     process::Server,
     report::{Group, Report, progress},
     rig::stopwatch::median,
@@ -94,17 +94,17 @@ fn measure(report: &mut Report, cores: Cores, pairs: usize) -> anyhow::Result<()
 fn cost(cores: Cores, kind: Kind, mut mint: Option<&mut Mint>) -> anyhow::Result<f64> {
     for _ in 0..TRIES {
         let server = Server::start(kind, cores.server, None)?;
-        let then = match &mut mint {
-            None => Then::Leave,
-            Some(mint) => Then::Admission(mint.tokens(HANDSHAKES)?),
-        };
-        let (load, cpu) = handshakes::run(&server, HANDSHAKES, RATE, &then)?;
-        let each = 1e6 * cpu.as_secs_f64() / load.done.max(1) as f64;
-        let what = if matches!(then, Then::Leave) {
-            "handshakes"
-        } else {
+        let tokens = mint
+            .as_mut()
+            .map(|mint| mint.tokens(HANDSHAKES))
+            .transpose()?;
+        let what = if tokens.is_some() {
             "admissions"
+        } else {
+            "handshakes"
         };
+        let (load, cpu) = handshakes::run(&server, HANDSHAKES, RATE, tokens)?;
+        let each = 1e6 * cpu.as_secs_f64() / load.done.max(1) as f64;
         progress(&format!("{kind}: {what}: {each:.1} us each; {load}"));
         match load.void() {
             None => return Ok(each),

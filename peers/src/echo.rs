@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    load::Load,
-    rig::stopwatch::{self, percentile},
-};
+use crate::{load::Load, rig::stopwatch::percentile};
 
 /// Bytes of a payload.
 pub(crate) const PAYLOAD: usize = 64;
@@ -100,8 +97,8 @@ impl Returns {
         payload
     }
 
-    /// A payload came back. What is not one of ours, or came twice, does not count.
-    pub(crate) fn take(&mut self, payload: &[u8]) {
+    /// A payload came back at this instant. What is not one of ours, or came twice, does not count.
+    pub(crate) fn take(&mut self, payload: &[u8], at: Instant) {
         let Some(number) = payload.first_chunk() else {
             return;
         };
@@ -113,7 +110,7 @@ impl Returns {
         };
         if payload.len() == PAYLOAD && !std::mem::replace(back, true) {
             let due = self.plan.due(self.began, send);
-            let took = stopwatch::start().saturating_duration_since(due);
+            let took = at.saturating_duration_since(due);
             self.rtts.push(1e3 * took.as_secs_f64());
         }
     }

@@ -11,7 +11,6 @@ mod command;
 mod cores;
 mod datagrams;
 mod echo;
-mod handshakes;
 mod load;
 mod process;
 mod quota;

@@ -1,15 +1,10 @@
 //! QUIC clients that send datagrams at a steady rate and take what comes back.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use bytes::Bytes;
-use tokio::{
-    task::LocalSet,
-    time::{sleep, sleep_until},
-};
+use anyhow::{Context, bail};
 
-use super::quic::{Client, Clients};
+use super::crowd::{Crowd, Happening};
 use crate::{
     echo::{Echo, Plan, Returns},
     load::Load,
@@ -26,55 +21,39 @@ pub(crate) fn run(
     plan: Plan,
     tokens: Option<Vec<String>>,
 ) -> anyhow::Result<Echo> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    LocalSet::new().block_on(&runtime, async {
-        let clients = Clients::of(server)?.gather(plan.clients, tokens).await?;
-        play(server, plan, &clients).await
-    })
-}
-
-async fn play(server: &Server, plan: Plan, clients: &[Client]) -> anyhow::Result<Echo> {
+    let mut crowd = Crowd::of(server)?;
+    let members = crowd.gather(plan.clients, tokens)?;
     let (all, before) = plan.sends();
     let began = stopwatch::start();
-    let returns = Rc::new(RefCell::new(Returns::new(plan, began)));
-    for client in clients {
-        let (connection, returns) = (client.connection.clone(), Rc::clone(&returns));
-        tokio::task::spawn_local(async move {
-            while let Ok(datagram) = connection.read_datagram().await {
-                returns.borrow_mut().take(&datagram);
-            }
-        });
-    }
-    let mut late = Vec::with_capacity(returns.borrow().asked());
+    let mut returns = Returns::new(plan, began);
+    let mut late = Vec::with_capacity(returns.asked());
     let mut start = None;
-    for send in 0..all {
-        let due = plan.due(began, send);
-        if stopwatch::start() < due {
-            sleep_until(due.into()).await;
+    let mut send = 0;
+    while send < all {
+        let now = stopwatch::start();
+        while send < all && plan.due(began, send) <= now {
+            if send == before {
+                start = Some((now, server.cpu()?, own_cpu()?, server.drops()?));
+            }
+            let number = (send % plan.clients as u64) as usize;
+            let member = members.get(number).context("a client")?;
+            crowd.send(*member, &Returns::payload(send))?;
+            if send >= before {
+                let lag = now.saturating_duration_since(plan.due(began, send));
+                late.push(lag.as_secs_f64());
+            }
+            send += 1;
         }
-        if send == before {
-            start = Some((
-                stopwatch::start(),
-                server.cpu()?,
-                own_cpu()?,
-                server.drops()?,
-            ));
-        }
-        let number = (send % plan.clients as u64) as usize;
-        let client = clients.get(number).context("a client")?;
-        let payload = Bytes::copy_from_slice(&Returns::payload(send));
-        client.connection.send_datagram(payload)?;
-        if send >= before {
-            let lag = stopwatch::start().saturating_duration_since(due);
-            late.push(lag.as_secs_f64());
-        }
+        crowd.turn(plan.due(began, send))?;
+        receive(&mut crowd, &mut returns)?;
     }
     let (began, cpu, own, drops) = start.context("nothing was measured")?;
     let (cpu, own, wall) = (server.cpu()? - cpu, own_cpu()? - own, began.elapsed());
-    sleep(AFTERMATH).await;
-    let returns = returns.borrow();
+    let end = stopwatch::start() + AFTERMATH;
+    while stopwatch::start() < end {
+        crowd.turn(end)?;
+        receive(&mut crowd, &mut returns)?;
+    }
     Ok(Echo {
         load: Load {
             asked: returns.asked(),
@@ -89,4 +68,15 @@ async fn play(server: &Server, plan: Plan, clients: &[Client]) -> anyhow::Result
         rtt_p99: returns.rtt(0.99),
         drops: server.drops()? - drops,
     })
+}
+
+fn receive(crowd: &mut Crowd, returns: &mut Returns) -> anyhow::Result<()> {
+    while let Some(happening) = crowd.poll()? {
+        match happening {
+            Happening::Datagram(payload, at) => returns.take(&payload, at),
+            Happening::In(_) => {}
+            Happening::Lost => bail!("a client was lost while it played"),
+        }
+    }
+    Ok(())
 }

@@ -81,9 +81,9 @@ impl Client {
     }
 
     /// Hands over what was taken.
-    fn hear(&mut self, returns: &mut Returns) {
+    fn hear(&mut self, now: Instant, returns: &mut Returns) {
         while let Some(heard) = self.connection.receive_message(DefaultChannel::Unreliable) {
-            returns.take(&heard);
+            returns.take(&heard, now);
         }
     }
 
@@ -119,7 +119,7 @@ pub(crate) fn run(server: &Server, plan: Plan) -> anyhow::Result<Echo> {
             let number = (send % plan.clients as u64) as usize;
             let client = clients.get_mut(number).context("a client")?;
             client.update(now)?;
-            client.hear(&mut returns);
+            client.hear(now, &mut returns);
             client.send(&Returns::payload(send))?;
             if send >= before {
                 let lag = stopwatch::start().saturating_duration_since(plan.due(began, send));
@@ -186,7 +186,7 @@ fn receive(
     for event in &*events {
         let client = clients.get_mut(event.token().0).context("a client")?;
         client.update(now)?;
-        client.hear(returns);
+        client.hear(now, returns);
     }
     Ok(())
 }
