@@ -43,6 +43,8 @@ pub mod sidecar;
 pub mod store;
 pub mod tls;
 pub mod token;
+#[cfg(any(feature = "gateway", feature = "client"))]
+mod udp;
 pub mod wire;
 
 /// The README's example compiles.

@@ -24,6 +24,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("id", &[]),
     ("clock", &[]),
     ("proto", &[]),
+    // The sockets of the gateway and of the client fleet.
+    ("udp", &[]),
     // What tests of many random histories share.
     ("seeds", &[]),
     // Tells over HTTP what gateway and sidecar make known to it.
@@ -37,8 +39,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("control", &["clock", "id", "proto", "rpc", "seat", "token", "wire"]),
     // Of `control` it speaks the revocation log's words.
     ("store", &["clock", "control", "id", "proto", "seat", "token", "wire"]),
-    ("client", &["clock", "id", "proto", "rpc", "tls", "token", "wire"]),
-    ("gateway", &["admin", "clock", "control", "id", "rpc", "seat", "tls", "token", "wire"]),
+    ("client", &["clock", "id", "proto", "rpc", "tls", "token", "udp", "wire"]),
+    ("gateway", &["admin", "clock", "control", "id", "rpc", "seat", "tls", "token", "udp", "wire"]),
     ("sidecar", &["admin", "clock", "control", "id", "proto", "rpc", "seat", "store", "tls", "token", "wire"]),
     ("demo", &["client", "clock", "gateway", "id", "seat", "wire"]),
     ("config", &["certs", "clock", "control", "gateway", "id", "rpc", "seat", "sidecar", "store", "tls", "token"]),
@@ -70,12 +72,12 @@ const PROGRAM: &[&str] = &["cli", "main"];
 /// Crates that are kept to some places. A place is a module at the top, or a deeper one with '/'.
 #[rustfmt::skip]
 const CRATES: &[(&str, Where)] = &[
-    ("quinn_proto", Only(&["gateway"])),
-    ("quinn_udp", Only(&["gateway"])),
-    ("mio", Only(&["gateway"])),
+    ("quinn_proto", Only(&["client/fleet", "gateway", "udp"])),
+    ("quinn_udp", Only(&["udp"])),
+    ("mio", Only(&["client/fleet", "gateway", "udp"])),
     ("quinn", Only(&["client"])),
-    ("socket2", Only(&["client", "gateway"])),
-    ("std::net::UdpSocket", Only(&["client", "config", "gateway", "role"])),
+    ("socket2", Only(&["client", "udp"])),
+    ("std::net::UdpSocket", Only(&["client", "config", "gateway", "role", "udp"])),
     ("tonic", Only(&["client", "control", "proto", "rpc", "sidecar"])),
     ("tonic_health", Only(&["sidecar"])),
     ("tonic_reflection", Only(&["sidecar"])),
@@ -368,7 +370,7 @@ fn a_planted_use_is_found() {
         (
             "sidecar/login.rs",
             "use quinn_proto::Endpoint;",
-            "only gateway may name quinn_proto",
+            "only client/fleet, gateway, udp may name quinn_proto",
         ),
         (
             "gateway/mod.rs",

@@ -11,9 +11,10 @@ use std::{
 
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{admit::Refusal, exchange::WorkerExchange, shared::Shared, socket::KernelDrops};
+use super::{admit::Refusal, exchange::WorkerExchange, shared::Shared};
 use crate::{
     admin::{Readings, Scrape, Source},
+    udp::KernelDrops,
     wire::CloseCode,
 };
 
@@ -305,8 +306,9 @@ mod tests {
     use super::*;
     use crate::{
         clock::{ManualTime, Timestamp},
-        gateway::{Limits, socket::GameSocket},
+        gateway::Limits,
         seat::{SeatConfig, SeatTable},
+        udp::Socket,
     };
 
     #[test]
@@ -337,7 +339,7 @@ mod tests {
         let seats = SeatTable::new(SeatConfig::default());
         let id = "one".parse().unwrap();
         let shared = Shared::new(id, Limits::default(), time.clock(), seats, None);
-        let socket = GameSocket::bind("127.0.0.1:0".parse().unwrap(), 4_096).unwrap();
+        let socket = Socket::bind("127.0.0.1:0".parse().unwrap(), 4_096).unwrap();
         let drops = socket.kernel_drops();
         (
             GatewayMetrics::new(Arc::new(shared), Arc::new([]), drops),

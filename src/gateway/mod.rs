@@ -18,7 +18,6 @@ mod journal;
 mod metrics;
 mod shared;
 mod simulation;
-mod socket;
 mod state;
 mod ticker;
 mod transport;
@@ -63,7 +62,6 @@ use self::{
     exchange::WorkerExchange,
     host::Host,
     shared::Shared,
-    socket::{GameSocket, KernelDrops},
     state::PersistedKeys,
     transport::{Entropy, TransportKeys},
     worker::{WAKE, Worker},
@@ -74,6 +72,7 @@ use crate::{
     id::{GatewayId, Incarnation},
     seat::SeatTable,
     tls::{self, Identity, TlsError},
+    udp::{Buffers, KernelDrops, Socket},
     wire::CloseCode,
 };
 
@@ -161,7 +160,8 @@ impl Gateway {
             address: listen,
             source,
         };
-        let mut socket = GameSocket::bind(listen, socket_buffer).map_err(bind)?;
+        let mut socket = Socket::bind(listen, socket_buffer).map_err(bind)?;
+        socket.warn_of_small_buffer(socket_buffer);
         let address = socket.address();
         let kernel_drops = socket.kernel_drops();
         let poll = Poll::new().map_err(StartError::Worker)?;
@@ -212,6 +212,7 @@ impl Gateway {
         let worker = Worker {
             core,
             socket,
+            buffers: Buffers::new(),
             poll,
             sidecar_look_at: time.now(),
             clock: time,

@@ -16,7 +16,7 @@ use quinn_proto::{
 use super::{
     Limits,
     certificates::{Certificates, Served},
-    core::{Core, Packet},
+    core::Core,
     exchange::WorkerExchange,
     shared::Shared,
     system_entropy,
@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     seat::{SeatConfig, SeatTable},
     tls::{self, Identity, pinned_quic_client_config},
+    udp::Packet,
 };
 
 const GATEWAY: SocketAddr =

@@ -18,9 +18,12 @@ use super::{
     core::Core,
     drain::{self, Progress},
     shared::Shared,
-    socket::GameSocket,
 };
-use crate::{clock::Clock, seat::EndReason};
+use crate::{
+    clock::Clock,
+    seat::EndReason,
+    udp::{Buffers, Socket},
+};
 
 /// The socket's readiness.
 pub(super) const SOCKET: Token = Token(0);
@@ -43,7 +46,9 @@ const SIDECAR_LOOK: Duration = Duration::from_secs(1);
 /// One worker's parts.
 pub(super) struct Worker {
     pub(super) core: Core,
-    pub(super) socket: GameSocket,
+    pub(super) socket: Socket,
+    /// Where it is received.
+    pub(super) buffers: Buffers,
     pub(super) poll: Poll,
     /// Time for QUIC's own timers. Not the clock of tokens and seats, so that a test may hold that one.
     pub(super) clock: Clock,
@@ -159,8 +164,12 @@ impl Worker {
     fn receive(&mut self, now: Instant) -> bool {
         for _ in 0..BATCHES_PER_TURN {
             let core = &mut self.core;
-            match self.socket.receive(|packet| core.receive(now, packet)) {
-                Ok(()) => {}
+            match self
+                .socket
+                .receive(&mut self.buffers, |packet| core.receive(now, packet))
+            {
+                Ok(true) => {}
+                Ok(false) => return false,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP answer to something sent earlier, for example: the next receive goes on.
                 Err(error) => debug!(%error, "receiving failed"),

@@ -15,17 +15,9 @@ mod link;
 mod parking;
 mod session;
 
-use std::{
-    collections::VecDeque,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use bytes::BytesMut;
-use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, Transmit, VarInt,
-};
+use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Transmit, VarInt};
 
 use self::{
     buckets::Refill,
@@ -40,15 +32,10 @@ use super::{
     farewell::Farewell,
     shared::Shared,
 };
-use crate::seat::{Connection as SeatConnection, EndReason, Handle};
-
-/// A packet of the network, as the socket gave it.
-pub(super) struct Packet {
-    pub(super) remote: SocketAddr,
-    pub(super) local_ip: Option<IpAddr>,
-    pub(super) ecn: Option<EcnCodepoint>,
-    pub(super) data: BytesMut,
-}
+use crate::{
+    seat::{Connection as SeatConnection, EndReason, Handle},
+    udp::Packet,
+};
 
 /// Answers without a connection that may wait for the socket. Each packet in makes one at most; beyond this they are dropped, as
 /// the network would.

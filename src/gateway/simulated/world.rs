@@ -23,7 +23,7 @@ use crate::{
     gateway::{
         Limits, SeatBudget, Simulation,
         certificates::{Certificates, Served},
-        core::{Core, Packet},
+        core::Core,
         exchange::WorkerExchange,
         host::Host,
         shared::Shared,
@@ -33,6 +33,7 @@ use crate::{
     seat::{EndReason, SamePlayer, SeatConfig, SeatTable},
     tls::{self, Identity},
     token::TransportKey,
+    udp::Packet,
 };
 
 pub(super) const START: Timestamp = Timestamp(1_700_000_000_000);

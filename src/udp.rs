@@ -1,18 +1,17 @@
-//! The worker's UDP socket: all of the gateway's system calls for packets.
+//! A UDP socket that is driven by a loop, not awaited: all our system calls for packets, the gateway's and the client fleet's.
 
 use std::{
+    array,
     io::{self, IoSliceMut},
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
 };
 
 use bytes::BytesMut;
 use mio::{Interest, Registry, Token};
 use quinn_proto::{EcnCodepoint, Transmit};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 use tracing::warn;
-
-use super::core::Packet;
 
 /// The largest UDP payload, so that a coalesced batch (GRO) of any size fits.
 const RECEIVE_BUFFER: usize = 64 * 1024;
@@ -21,24 +20,47 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 /// kernel refuses them all.
 const MAX_SEGMENTS: usize = 10;
 
-/// A non-blocking UDP socket that receives and sends in batches.
-pub(super) struct GameSocket {
-    socket: mio::net::UdpSocket,
-    state: UdpSocketState,
-    buffers: Vec<Vec<u8>>,
-    address: SocketAddr,
+/// A packet of the network, as the socket gave it.
+pub(crate) struct Packet {
+    /// Where it came from.
+    pub(crate) remote: SocketAddr,
+    /// Which of our addresses it was sent to, where the system tells.
+    pub(crate) local_ip: Option<IpAddr>,
+    /// What routers said about congestion.
+    pub(crate) ecn: Option<EcnCodepoint>,
+    /// The UDP payload.
+    pub(crate) data: BytesMut,
 }
 
-impl GameSocket {
+/// Where a batch of packets is received. One does for any number of sockets that a thread reads in turn; the system backs as much of its
+/// 2 MiB as packets have filled.
+pub(crate) struct Buffers(Box<[Vec<u8>; BATCH_SIZE]>);
+
+impl Buffers {
+    pub(crate) fn new() -> Self {
+        Self(Box::new(array::from_fn(|_| vec![0; RECEIVE_BUFFER])))
+    }
+}
+
+/// A non-blocking UDP socket that receives and sends in batches.
+pub(crate) struct Socket {
+    socket: mio::net::UdpSocket,
+    state: UdpSocketState,
+    address: SocketAddr,
+    /// Bytes of receive buffer that the kernel gave.
+    given: io::Result<usize>,
+}
+
+impl Socket {
     /// Binds to `address` with `buffer` bytes of kernel buffer each way, or as much as the kernel gives.
-    pub(super) fn bind(address: SocketAddr, buffer: usize) -> io::Result<Self> {
-        let socket = Socket::new(
+    pub(crate) fn bind(address: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = socket2::Socket::new(
             Domain::for_address(address),
             Type::DGRAM,
             Some(Protocol::UDP),
         )?;
         socket.bind(&address.into())?;
-        ask_for_buffers(&socket, buffer);
+        let given = ask_for_buffers(&socket, buffer);
         let socket: UdpSocket = socket.into();
         // Sets the socket to non-blocking, and asks for ECN and destination addresses.
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
@@ -46,27 +68,40 @@ impl GameSocket {
             address: socket.local_addr()?,
             socket: mio::net::UdpSocket::from_std(socket),
             state,
-            buffers: vec![vec![0; RECEIVE_BUFFER]; BATCH_SIZE],
+            given,
         })
     }
 
     /// The address bound.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// Says so in the log if the kernel gave less receive buffer than the `asked` bytes.
+    pub(crate) fn warn_of_small_buffer(&self, asked: usize) {
+        match &self.given {
+            Ok(given) if *given >= asked => {}
+            Ok(given) => warn!(
+                asked,
+                given,
+                "the kernel gave a smaller receive buffer: bursts may be lost; raise net.core.rmem_max"
+            ),
+            Err(error) => warn!(%error, "the kernel refused a larger receive buffer"),
+        }
+    }
+
     /// Where the kernel tells what it drops.
-    pub(super) fn kernel_drops(&self) -> KernelDrops {
+    pub(crate) fn kernel_drops(&self) -> KernelDrops {
         KernelDrops::of(&self.socket)
     }
 
     /// How many packets of one size may go in one call.
-    pub(super) fn max_segments(&self) -> usize {
+    pub(crate) fn max_segments(&self) -> usize {
         self.state.max_gso_segments().min(MAX_SEGMENTS)
     }
 
     /// Asks to be told when the socket is ready.
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(
             &mut self.socket,
             token,
@@ -74,18 +109,19 @@ impl GameSocket {
         )
     }
 
-    /// Receives what is there, a batch at the most, and hands each packet to `each`. `WouldBlock` when nothing was there.
-    pub(super) fn receive(&mut self, mut each: impl FnMut(Packet)) -> io::Result<()> {
+    /// Receives what is there, a batch at the most, and hands each packet to `each`. Whether there may be more: a batch that is not full has
+    /// emptied the socket. `WouldBlock` when nothing was there.
+    pub(crate) fn receive(
+        &self,
+        buffers: &mut Buffers,
+        mut each: impl FnMut(Packet),
+    ) -> io::Result<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut slices: Vec<IoSliceMut<'_>> = self
-            .buffers
-            .iter_mut()
-            .map(|buffer| IoSliceMut::new(buffer))
-            .collect();
+        let mut slices = buffers.0.each_mut().map(|buffer| IoSliceMut::new(buffer));
         let count = self
             .state
             .recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas)?;
-        for (meta, buffer) in metas.iter().zip(&self.buffers).take(count) {
+        for (meta, buffer) in metas.iter().zip(buffers.0.iter()).take(count) {
             let received = buffer.get(..meta.len).unwrap_or_default();
             for packet in received.chunks(meta.stride.max(1)) {
                 each(Packet {
@@ -96,11 +132,11 @@ impl GameSocket {
                 });
             }
         }
-        Ok(())
+        Ok(count == BATCH_SIZE)
     }
 
     /// Sends a packet, or several of one size. `WouldBlock` when the socket takes no more for now.
-    pub(super) fn send(&self, transmit: &Transmit, contents: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&self, transmit: &Transmit, contents: &[u8]) -> io::Result<()> {
         self.state.send(
             UdpSockRef::from(&self.socket),
             &quinn_udp::Transmit {
@@ -119,7 +155,7 @@ impl GameSocket {
 /// Where the kernel tells how many packets it dropped because a socket's buffer was full: `/proc/net/udp` and `udp6`, by the socket's
 /// inode. (SO_RXQ_OVFL tells it too, but only as a control message of a packet that did come.)
 #[derive(Debug, Clone, Default)]
-pub(super) struct KernelDrops {
+pub(crate) struct KernelDrops {
     inode: Option<String>,
 }
 
@@ -142,7 +178,7 @@ impl KernelDrops {
     }
 
     /// Packets dropped since the socket was made; none if the system does not tell.
-    pub(super) fn read(&self) -> Option<u64> {
+    pub(crate) fn read(&self) -> Option<u64> {
         let inode = self.inode.as_deref()?;
         ["/proc/net/udp", "/proc/net/udp6"]
             .iter()
@@ -160,20 +196,10 @@ fn drops_of(table: &str, inode: &str) -> Option<u64> {
 }
 
 /// The kernel caps what it gives (Linux: `net.core.rmem_max`), so what was given is read back.
-fn ask_for_buffers(socket: &Socket, buffer: usize) {
-    let asked = socket
-        .set_recv_buffer_size(buffer)
-        .and_then(|()| socket.set_send_buffer_size(buffer))
-        .and_then(|()| socket.recv_buffer_size());
-    match asked {
-        Ok(given) if given >= buffer => {}
-        Ok(given) => warn!(
-            asked = buffer,
-            given,
-            "the kernel gave a smaller receive buffer: bursts may be lost; raise net.core.rmem_max"
-        ),
-        Err(error) => warn!(%error, "the kernel refused a larger receive buffer"),
-    }
+fn ask_for_buffers(socket: &socket2::Socket, buffer: usize) -> io::Result<usize> {
+    socket.set_recv_buffer_size(buffer)?;
+    socket.set_send_buffer_size(buffer)?;
+    socket.recv_buffer_size()
 }
 
 #[cfg(test)]
@@ -198,7 +224,7 @@ mod tests {
     fn what_the_kernel_drops_is_told() {
         let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
         // The smallest buffer that there is: some packets of a kilobyte, and no more.
-        let socket = GameSocket::bind(loopback, 1).unwrap();
+        let socket = Socket::bind(loopback, 1).unwrap();
         let drops = socket.kernel_drops();
         assert_eq!(drops.read(), Some(0));
         let sender = UdpSocket::bind(loopback).unwrap();
