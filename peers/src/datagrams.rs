@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::{
     bar::{Bar, Bound::AtMost, Figure},
-    clients::{echoes, netcode},
+    capacity,
+    clients::{crowd::GATHERING, echoes, netcode},
     cores::Cores,
     echo::{Echo, Plan},
     process::Server,
@@ -18,6 +19,7 @@ use crate::{
 const PLAN: Plan = Plan {
     clients: 1_000,
     hz: 30.0,
+    gathering: GATHERING,
     warmup: Duration::from_secs(1),
     span: Duration::from_secs(3),
 };
@@ -39,8 +41,8 @@ static RTT: Bar = Bar {
 
 pub(crate) const GROUP: Group = Group {
     name: "datagrams",
-    about: "inputs in and out of a gateway beside those of a plain loop over quinn (about three minutes)",
-    bars: &[&VS_STOCK, &RTT],
+    about: "inputs in and out of a gateway beside those of a plain loop over quinn (about eleven minutes)",
+    bars: &[&VS_STOCK, &RTT, &capacity::CLIENTS],
     run: |report| crate::run(report, "datagrams", measure),
 };
 
@@ -120,7 +122,7 @@ fn measure(report: &mut Report, cores: Cores, pairs: usize) -> anyhow::Result<()
             ),
         );
     }
-    Ok(())
+    capacity::measure(report, cores, pairs)
 }
 
 /// One run that counts. What a peer loses is its own figure; what the gateway or quinn loses makes the run void.

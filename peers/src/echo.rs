@@ -12,6 +12,8 @@ pub(crate) const PAYLOAD: usize = 64;
 pub(crate) struct Plan {
     pub(crate) clients: usize,
     pub(crate) hz: f64,
+    /// How many come in a second beforehand.
+    pub(crate) gathering: f64,
     /// Played, and not measured.
     pub(crate) warmup: Duration,
     pub(crate) span: Duration,

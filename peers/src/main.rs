@@ -5,6 +5,7 @@
 mod admission;
 #[path = "../../benches/bars/bar.rs"]
 mod bar;
+mod capacity;
 mod clients;
 #[path = "../../benches/bars/command.rs"]
 mod command;
@@ -12,6 +13,7 @@ mod cores;
 mod datagrams;
 mod echo;
 mod load;
+mod memory;
 mod process;
 mod quota;
 #[path = "../../benches/bars/report.rs"]
@@ -36,7 +38,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// All groups, in the order in which they run.
-const GROUPS: &[Group] = &[admission::GROUP, datagrams::GROUP];
+const GROUPS: &[Group] = &[admission::GROUP, datagrams::GROUP, memory::GROUP];
 /// Interleaved pairs, unless `TICKGATE_PAIRS` says otherwise.
 const PAIRS: usize = 9;
 
@@ -85,7 +87,7 @@ fn measure(run: &Run) -> ExitCode {
         short.extend(report.short(group).map(str::to_owned));
     }
     if let Some(file) = &run.render
-        && let Err(error) = command::render(file, "peers", &report.lines)
+        && let Err(error) = command::render(file, "peers", report.lines.iter())
     {
         eprintln!("scripts/bars: {file}: {error}");
         return ExitCode::from(2);

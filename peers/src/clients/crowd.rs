@@ -11,8 +11,8 @@ use tickgate::{
 
 use crate::{process::Server, rig::stopwatch, server::SERVER_NAME, tls};
 
-/// Clients that come in a second while a crowd gathers.
-const GATHERING: f64 = 1_000.0;
+/// Clients that come in a second while a crowd gathers, where nothing else is said.
+pub(crate) const GATHERING: f64 = 1_000.0;
 /// All have to be in so long after the last one came.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -141,16 +141,17 @@ impl Crowd {
         }
     }
 
-    /// So many clients come and stay.
+    /// So many clients come, at `rate` a second, and stay.
     pub(crate) fn gather(
         &mut self,
         count: usize,
+        rate: f64,
         tokens: Option<Vec<String>>,
     ) -> anyhow::Result<Vec<Member>> {
         let mut tokens = tokens.map(Vec::into_iter);
         let mut members = Vec::with_capacity(count);
         let began = stopwatch::start();
-        let due = |number: usize| began + Duration::from_secs_f64(number as f64 / GATHERING);
+        let due = |number: usize| began + Duration::from_secs_f64(number as f64 / rate);
         let end = due(count) + PATIENCE;
         let mut begun = 0;
         while members.len() < count {
@@ -179,5 +180,19 @@ impl Crowd {
             }
         }
         Ok(members)
+    }
+
+    /// Everybody is silent for so long, and nobody may be lost.
+    pub(crate) fn idle(&mut self, span: Duration) -> anyhow::Result<()> {
+        let end = stopwatch::start() + span;
+        while stopwatch::start() < end {
+            self.turn(end)?;
+            while let Some(happening) = self.poll()? {
+                if let Happening::Lost = happening {
+                    bail!("a client was lost");
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! QUIC clients that send datagrams at a steady rate and take what comes back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -22,7 +22,7 @@ pub(crate) fn run(
     tokens: Option<Vec<String>>,
 ) -> anyhow::Result<Echo> {
     let mut crowd = Crowd::of(server)?;
-    let members = crowd.gather(plan.clients, tokens)?;
+    let members = crowd.gather(plan.clients, plan.gathering, tokens)?;
     let (all, before) = plan.sends();
     let began = stopwatch::start();
     let mut returns = Returns::new(plan, began);

@@ -1,6 +1,6 @@
 //! Handshakes at a steady rate, and admissions: clients that come, and go again as soon as they are in.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -66,15 +66,6 @@ pub(crate) fn run(
         late: Duration::from_secs_f64(percentile(&late, 0.99)),
         latest: LATEST,
     };
-    quiet_until(&mut crowd, stopwatch::start() + AFTERMATH)?;
+    crowd.idle(AFTERMATH)?;
     Ok((load, server.cpu()? - cpu))
-}
-
-/// Lets connections end.
-fn quiet_until(crowd: &mut Crowd, end: Instant) -> anyhow::Result<()> {
-    while stopwatch::start() < end {
-        crowd.turn(end)?;
-        while crowd.poll()?.is_some() {}
-    }
-    Ok(())
 }
