@@ -25,12 +25,15 @@ const LOSS: f64 = 0.001;
 const RTT_P99_MS: f64 = 100.0;
 /// Clients that come in a second: half of what the share has time for.
 const GATHERING: f64 = 400.0;
-/// The first search begins here and goes up by quarters; what follows goes by steps of this.
-const LEAST: usize = 160;
-const COARSE: f64 = 1.25;
+/// The first search begins here.
+const FIRST: usize = 400;
+/// How near to each other the most that is held and the least that is not have to be in the end.
 const FINE: f64 = 1.04;
-/// Nobody gets here under this share.
+/// Nobody holds fewer or gets here under this share.
+const LEAST: usize = 20;
 const MOST: usize = 4_000;
+/// Runs that may be void before the search is given up.
+const TRIES: usize = 3;
 
 pub(crate) static CLIENTS: Bar = Bar {
     name: "clients-per-core",
@@ -43,8 +46,8 @@ pub(crate) fn measure(report: &mut Report, cores: Cores, pairs: usize) -> anyhow
         return Ok(());
     }
     let mut mint = Mint::new(4);
-    let mut stock = Search::begin(cores, Kind::Stock, &mut mint)?;
-    let mut ours = Search::begin(cores, Kind::Gateway, &mut mint)?;
+    let mut stock = Search::of(cores, Kind::Stock);
+    let mut ours = Search::of(cores, Kind::Gateway);
     for _ in 0..pairs {
         stock.again(&mut mint)?;
         ours.again(&mut mint)?;
@@ -70,51 +73,57 @@ struct Search {
 }
 
 impl Search {
-    /// Finds out where about it is.
-    fn begin(cores: Cores, kind: Kind, mint: &mut Mint) -> anyhow::Result<Self> {
-        let mut search = Self {
+    const fn of(cores: Cores, kind: Kind) -> Self {
+        Self {
             cores,
             kind,
-            near: LEAST,
+            near: FIRST,
             found: Vec::new(),
-        };
-        loop {
-            let next = step(search.near, COARSE);
-            if next > MOST || !search.holds(next, mint)? {
-                return Ok(search);
-            }
-            search.near = next;
         }
     }
 
-    /// Finds the most clients, from where they were last time.
+    /// Finds the most clients, from where they were last time: in growing steps until they are between two numbers, then by halves.
     fn again(&mut self, mint: &mut Mint) -> anyhow::Result<()> {
-        let mut most = self.near;
-        if self.holds(most, mint)? {
-            loop {
-                let next = step(most, FINE);
-                if next > MOST || !self.holds(next, mint)? {
-                    break;
-                }
-                most = next;
+        let up = self.holds(self.near, mint)?;
+        let (mut most, mut factor) = (self.near, FINE);
+        let other = loop {
+            let next = step(most, if up { factor } else { 1.0 / factor });
+            if !(LEAST..=MOST).contains(&next) {
+                anyhow::bail!("{} holds {most} clients or so, which cannot be", self.kind);
             }
-        } else {
-            loop {
-                most = step(most, 1.0 / FINE);
-                if most < LEAST / 2 {
-                    anyhow::bail!("{} holds hardly anybody", self.kind);
-                }
-                if self.holds(most, mint)? {
-                    break;
-                }
+            if self.holds(next, mint)? != up {
+                break next;
+            }
+            most = next;
+            factor *= factor;
+        };
+        let (mut held, mut not) = if up { (most, other) } else { (other, most) };
+        while not as f64 > held as f64 * FINE + 1.0 {
+            let middle = (held as f64 * not as f64).sqrt().round() as usize;
+            if self.holds(middle, mint)? {
+                held = middle;
+            } else {
+                not = middle;
             }
         }
-        self.near = most;
-        self.found.push(most as f64);
+        self.near = held;
+        self.found.push(held as f64);
         Ok(())
     }
 
+    /// Whether so many are held. A run in which the generator was the limit says nothing, and is made again.
     fn holds(&self, clients: usize, mint: &mut Mint) -> anyhow::Result<bool> {
+        for _ in 0..TRIES {
+            match self.play(clients, mint)? {
+                Ok(holds) => return Ok(holds),
+                Err(why) => progress(&format!("void: {why}")),
+            }
+        }
+        anyhow::bail!("{TRIES} void runs in a row")
+    }
+
+    /// One run; the error inside says why it is void.
+    fn play(&self, clients: usize, mint: &mut Mint) -> anyhow::Result<Result<bool, String>> {
         let plan = Plan {
             clients,
             hz: HZ,
@@ -128,12 +137,9 @@ impl Search {
             // Who cannot even take them in does not hold them.
             Err(error) => {
                 progress(&format!("{}: {clients} clients: no: {error:#}", self.kind));
-                return Ok(false);
+                return Ok(Ok(false));
             }
         };
-        if let Some(why) = echo.load.limited() {
-            anyhow::bail!("void: {why}");
-        }
         let holds = echo.loss() < LOSS && echo.rtt_p99 < RTT_P99_MS;
         progress(&format!(
             "{}: {clients} clients: {}: lost {:.3} %, RTT p50 {:.1}, p99 {:.1} ms; {}; kernel dropped {}",
@@ -145,7 +151,7 @@ impl Search {
             echo.load,
             echo.drops
         ));
-        Ok(holds)
+        Ok(echo.load.limited().map_or(Ok(holds), Err))
     }
 }
 
@@ -155,6 +161,6 @@ fn step(clients: usize, by: f64) -> usize {
     if by > 1.0 {
         next.max(clients + 1)
     } else {
-        next.min(clients - 1)
+        next.min(clients.saturating_sub(1))
     }
 }

@@ -3,6 +3,7 @@
 //! `scripts/bars admission | datagrams | memory` builds and runs this; README.md says what is measured and how.
 
 mod admission;
+#[allow(dead_code, reason = "the groups of the benchmarks use the rest of it")]
 #[path = "../../benches/bars/bar.rs"]
 mod bar;
 mod capacity;

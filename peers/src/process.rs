@@ -36,17 +36,20 @@ impl Server {
         let mut line = String::new();
         let stdout = child.stdout.take().context("a server without a voice")?;
         let read = BufReader::new(stdout).read_line(&mut line);
-        // It is made before anything can fail, so that the process ends in any case.
-        let server = Self {
-            announced: match read {
-                Ok(_) => Announced::read(&line),
-                Err(error) => Err(error.into()),
-            }
-            .or_else(|error| {
+        let announced = read
+            .map_err(anyhow::Error::from)
+            .and_then(|_| Announced::read(&line));
+        let announced = match announced {
+            Ok(announced) => announced,
+            Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(error.context(format!("the server {kind} did not start")))
-            })?,
+                return Err(error.context(format!("the server {kind} did not start")));
+            }
+        };
+        // From here on its end is seen to, whatever fails.
+        let server = Self {
+            announced,
             child,
             kind,
             quota,

@@ -86,23 +86,19 @@ impl Crowd {
     pub(crate) fn poll(&mut self) -> anyhow::Result<Option<Happening>> {
         while let Some(event) = self.fleet.poll() {
             let member = event.member;
+            let mut is_in = false;
             match event.what {
-                What::Connected => {
-                    if self.connected(member)? {
-                        return Ok(Some(Happening::In(member)));
-                    }
-                }
-                What::Bytes { bytes, .. } => {
-                    if self.heard(member, &bytes)? {
-                        return Ok(Some(Happening::In(member)));
-                    }
-                }
+                What::Connected => is_in = self.connected(member)?,
+                What::Bytes { bytes, .. } => is_in = self.heard(member, &bytes)?,
                 What::Datagram(payload) => {
                     return Ok(Some(Happening::Datagram(payload, event.at)));
                 }
                 // Whoever was sent away is told of, too.
                 What::Closed(end) if end.label() != "local" => return Ok(Some(Happening::Lost)),
                 _ => {}
+            }
+            if is_in {
+                return Ok(Some(Happening::In(member)));
             }
         }
         Ok(None)
