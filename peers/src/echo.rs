@@ -129,3 +129,42 @@ impl Returns {
         percentile(&self.rtts, part)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rig::stopwatch;
+
+    const PLAN: Plan = Plan {
+        clients: 10,
+        hz: 30.0,
+        gathering: 1_000.0,
+        warmup: Duration::from_secs(1),
+        span: Duration::from_secs(2),
+    };
+
+    #[test]
+    fn what_comes_back_counts_once_and_only_of_the_measured_part() {
+        let began = stopwatch::start();
+        let mut returns = Returns::new(PLAN, began);
+        let (all, before) = PLAN.sends();
+        assert_eq!((all, before, returns.asked()), (900, 300, 600));
+        let after = |send| PLAN.due(began, send) + Duration::from_millis(5);
+        for send in [before - 1, before, before, all - 1, all] {
+            returns.take(&Returns::payload(send), after(send));
+        }
+        returns.take(b"another", began);
+        returns.take(&[], began);
+        assert_eq!(returns.done(), 2);
+        assert!((returns.rtt(0.99) - 5.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn sends_are_evenly_spread_over_each_period() {
+        let began = stopwatch::start();
+        let period = PLAN.due(began, 10) - began;
+        assert!((period.as_secs_f64() - 1.0 / 30.0).abs() < 1e-6);
+        let (first, second) = (PLAN.due(began, 3), PLAN.due(began, 4));
+        assert!(((second - first).as_secs_f64() - 1.0 / 300.0).abs() < 1e-6);
+    }
+}

@@ -73,3 +73,35 @@ impl fmt::Display for Load {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generator_at_its_limit_and_work_undone_make_a_run_void() {
+        let good = Load {
+            asked: 10_000,
+            done: 9_995,
+            wall: Duration::from_secs(1),
+            cpu: Duration::from_millis(800),
+            late: Duration::from_millis(2),
+            latest: Duration::from_millis(8),
+        };
+        assert_eq!((good.limited(), good.void()), (None, None));
+        let busy = Load {
+            cpu: Duration::from_millis(870),
+            ..good
+        };
+        let late = Load {
+            late: Duration::from_millis(9),
+            ..good
+        };
+        assert!(busy.limited().is_some() && late.limited().is_some());
+        let undone = Load {
+            done: 9_980,
+            ..good
+        };
+        assert!(undone.limited().is_none() && undone.void().is_some());
+    }
+}

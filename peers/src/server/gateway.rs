@@ -51,7 +51,6 @@ pub(super) fn run() -> anyhow::Result<()> {
     attach(&*host);
     Announced {
         address: gateway.local_addr(),
-        incarnation: gateway.incarnation(),
         ..announced
     }
     .tell()?;

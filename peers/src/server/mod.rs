@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use tickgate::{id::Incarnation, tls::Identity};
+use tickgate::tls::Identity;
 
 use crate::cores;
 
@@ -72,8 +72,6 @@ pub(crate) struct Announced {
     pub(crate) address: SocketAddr,
     /// SHA-256 of its certificate; zeros where there is none.
     pub(crate) certificate: [u8; 32],
-    /// The gateway's; 0 where there is none.
-    pub(crate) incarnation: Incarnation,
 }
 
 impl Announced {
@@ -81,16 +79,20 @@ impl Announced {
         Self {
             address,
             certificate: identity.fingerprint(),
-            incarnation: Incarnation(0),
         }
     }
 
     /// As one line.
     #[expect(clippy::print_stdout, reason = "the driver reads it there")]
     fn tell(&self) -> anyhow::Result<()> {
-        let certificate = u256(&self.certificate);
-        println!("{} {certificate} {:032x}", self.address, self.incarnation.0);
+        println!("{}", self.line());
         Ok(std::io::stdout().flush()?)
+    }
+
+    fn line(&self) -> String {
+        let hash = self.certificate.iter();
+        let hash: String = hash.map(|byte| format!("{byte:02x}")).collect();
+        format!("{} {hash}", self.address)
     }
 
     pub(crate) fn read(line: &str) -> anyhow::Result<Self> {
@@ -106,13 +108,8 @@ impl Announced {
         Ok(Self {
             address,
             certificate,
-            incarnation: Incarnation(u128::from_str_radix(word()?, 16)?),
         })
     }
-}
-
-fn u256(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Runs a server on this core until standard input ends.
@@ -128,5 +125,24 @@ pub(crate) fn serve(kind: Kind, core: usize) -> anyhow::Result<()> {
         Kind::S2n => s2n::run(),
         Kind::Netcode => netcode::run(),
         Kind::Gateway => gateway::run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_of_itself_is_read_back() {
+        let said = Announced {
+            address: "127.0.0.1:4711".parse().unwrap(),
+            certificate: std::array::from_fn(|at| at as u8),
+        };
+        let read = Announced::read(&said.line()).unwrap();
+        assert_eq!(read.address, said.address);
+        assert_eq!(read.certificate, said.certificate);
+        for bad in ["", "127.0.0.1:1", "127.0.0.1:1 00", "nowhere 00"] {
+            assert!(Announced::read(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use renet::{ConnectionConfig, DefaultChannel, RenetServer};
 use renet_netcode::{NetcodeServerTransport, ServerAuthentication, ServerConfig};
-use tickgate::{gateway::Ticker, id::Incarnation};
+use tickgate::gateway::Ticker;
 
 use super::{Announced, LISTEN, SHARED_KEY};
 use crate::cores;
@@ -43,7 +43,6 @@ pub(super) fn run() -> anyhow::Result<()> {
     Announced {
         address,
         certificate: [0; 32],
-        incarnation: Incarnation(0),
     }
     .tell()?;
     let mut ticker = Ticker::new(TICKS);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime};
-use tickgate::{certs, id::Incarnation};
+use tickgate::certs;
 
 use super::{Announced, LISTEN, SERVER_NAME};
 use crate::cores;
@@ -33,7 +33,6 @@ async fn serve() -> anyhow::Result<()> {
     )?;
     Announced {
         address: endpoint.local_addr()?,
-        incarnation: Incarnation(0),
         ..announced
     }
     .tell()?;
