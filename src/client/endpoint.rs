@@ -34,7 +34,7 @@ pub(super) const DATAGRAMS_OUT: usize = 32 * 1_024;
 /// packets, which the kernel counts as some 2,300 bytes each.
 const SOCKET_BUFFER: usize = 4 * 1_024 * 1_024;
 /// TLS configurations kept, one per set of pinned certificates: gateways that one endpoint speaks to at the same time.
-const PINNED_CONFIGS: usize = 16;
+pub(super) const PINNED_CONFIGS: usize = 16;
 /// How long [`Endpoint::shutdown`] waits for connections to drain: three probe timeouts, of at most some 300 ms each on usable paths.
 const DRAIN: Duration = Duration::from_secs(1);
 

@@ -215,6 +215,15 @@ impl Server {
         }
     }
 
+    /// The same server by another name and address.
+    pub(super) fn named(&self, address: SocketAddr, name: &str) -> Self {
+        Self {
+            address,
+            name: name.into(),
+            ..self.clone()
+        }
+    }
+
     /// Where it is.
     pub const fn address(&self) -> SocketAddr {
         self.address

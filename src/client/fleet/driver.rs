@@ -200,6 +200,11 @@ impl Fleet {
         self.core.poll()
     }
 
+    /// Whether there are events to be polled for.
+    pub fn has_events(&self) -> bool {
+        self.core.has_events()
+    }
+
     /// Waits until `due`, or until a socket is ready.
     fn wait(&mut self, due: Instant, now: Instant) -> io::Result<()> {
         let left = due.saturating_duration_since(now);

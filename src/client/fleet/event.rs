@@ -178,6 +178,12 @@ pub enum NotSent {
     /// The server takes no datagrams, or has not said yet that it does: before [`What::Connected`].
     #[error("the server takes no datagrams")]
     Unsupported,
+    /// The gateway has not let the client in yet ([`Players`](super::Players) alone says so).
+    #[error("not let in yet")]
+    NotIn,
+    /// What was to be sent before is still waiting, as much as may wait ([`Players`](super::Players) alone says so).
+    #[error("too much waits to be sent already")]
+    Full,
     /// No such stream, or none that may be written to: it was finished or stopped.
     #[error("the stream takes nothing any more")]
     StreamClosed,
@@ -190,6 +196,8 @@ impl NotSent {
             Self::Gone => "gone",
             Self::TooLong { .. } => "too_long",
             Self::Unsupported => "unsupported",
+            Self::NotIn => "not_in",
+            Self::Full => "full",
             Self::StreamClosed => "stream_closed",
         }
     }

@@ -5,7 +5,7 @@
 //! runtime, no task and no allocation for a client that just plays. It has two layers:
 //!
 //! - [`Fleet`] speaks QUIC and knows nothing of Tickgate. It connects to any QUIC server.
-//! - `Players` speaks Tickgate on top of it: tickets, Welcome, messages, and what an end means.
+//! - [`Players`] speaks Tickgate on top of it: tickets, Welcome, messages, and what an end means.
 //!
 //! # The loop
 //!
@@ -64,10 +64,14 @@ mod core;
 mod driver;
 mod event;
 mod link;
+mod players;
+#[cfg(all(test, feature = "certs"))]
+mod tests;
 mod wheel;
 
 pub use self::{
     config::{DEFAULT_SOCKET_BUFFER, DEFAULT_SOCKETS, FleetConfig, FleetError, Server, Transport},
     driver::{Change, Fleet, Traffic},
     event::{End, Event, Member, NotSent, Stream, What},
+    players::{News, PlayerEvent, Players},
 };

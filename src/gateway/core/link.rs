@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Instant};
 use bytes::Bytes;
 use quinn_proto::{Connection, StreamId};
 
-use super::parking::Parked;
+use super::{budget::Spending, parking::Parked};
 use crate::{
     gateway::transport::DATAGRAM_SEND_BUFFER,
     id::SessionId,
@@ -79,6 +79,8 @@ pub(super) struct Link {
     /// What the stream did not take yet.
     backlog: VecDeque<Bytes>,
     backlog_bytes: usize,
+    /// What it has had of its budgets.
+    pub(super) spending: Spending,
     /// When quinn-proto wants to be called next, and for which time that is queued.
     pub(super) timeout: Option<Instant>,
     pub(super) queued: Option<Instant>,
@@ -104,6 +106,7 @@ impl Link {
             reader: FrameReader::new(),
             backlog: VecDeque::new(),
             backlog_bytes: 0,
+            spending: Spending::default(),
             timeout: None,
             queued: None,
             dirty: false,
