@@ -102,16 +102,20 @@ pub(crate) fn parse(
     Ok(Command::Run(run))
 }
 
-/// Writes the table of the bars into a Markdown file, between its markers.
-pub(crate) fn render(file: &str, lines: &[Line]) -> io::Result<()> {
+/// Writes a table of these lines into a Markdown file, between the markers of this name.
+pub(crate) fn render<'a>(
+    file: &str,
+    section: &str,
+    lines: impl Iterator<Item = &'a Line>,
+) -> io::Result<()> {
     let mut table = format!(
         "On {}.\n\n| | value | bound | | spread | |\n|---|---:|---:|---|---|---|\n",
         machine::describe()
     );
-    for line in lines.iter().filter(|line| line.bound.is_some()) {
+    for line in lines {
         table += &line.to_markdown();
         table.push('\n');
     }
     let text = fs::read_to_string(file)?;
-    fs::write(file, markers::replace(&text, "bars", &table)?)
+    fs::write(file, markers::replace(&text, section, &table)?)
 }
