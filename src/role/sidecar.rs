@@ -265,6 +265,7 @@ fn login_config(login: &Login) -> Result<LoginConfig, RoleError> {
         methods,
         audience,
         magic_link_life,
+        fresh_login,
         letters_per_hour,
         calls_per_hour,
         changes_per_hour,
@@ -281,6 +282,7 @@ fn login_config(login: &Login) -> Result<LoginConfig, RoleError> {
         password: has(LoginMethod::Password),
         oidc: oidc.iter().map(issuer).collect::<Result<_, _>>()?,
         magic_link_life: *magic_link_life,
+        fresh_login: *fresh_login,
         audience: audience.clone(),
         limits: LoginLimits {
             per_email: limit(*letters_per_hour),

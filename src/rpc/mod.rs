@@ -7,6 +7,7 @@
 mod connect;
 mod explained;
 mod listen;
+mod shares;
 
 use std::net::SocketAddr;
 
@@ -14,7 +15,8 @@ use rustls::pki_types::CertificateDer;
 
 pub use connect::{RpcError, connect, connect_with};
 pub use explained::explained;
-pub use listen::{RpcStream, listen};
+pub use listen::{RpcStream, listen, listen_sharing};
+pub use shares::{Exempt, network_of};
 /// What [`connect`] gives and the callers of services take.
 pub use tonic::transport::Channel;
 

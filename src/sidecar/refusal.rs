@@ -88,6 +88,14 @@ pub(super) enum Refusal {
     LinkHasOne,
     #[error("the player has as many accounts as there may be")]
     LinkTooMany,
+    #[error(
+        "this session logged in too long ago for that: log in again, and ask with the new session's token"
+    )]
+    NotFresh,
+    #[error("the player has no such way in: see ListIdentities for those that there are")]
+    NoSuchIdentity,
+    #[error("this is the player's only way in: link another one first")]
+    LastIdentity,
     #[error("{field}: {allowed}")]
     Argument {
         field: &'static str,
@@ -201,7 +209,7 @@ impl Refusal {
     ];
 
     /// All that [`of_login`](Self::of_login) may say, but for the store's labels.
-    pub(super) const OF_LOGINS: [&'static str; 36] = [
+    pub(super) const OF_LOGINS: [&'static str; 37] = [
         "argument",
         "bearer",
         "no_origin",
@@ -225,6 +233,7 @@ impl Refusal {
         "link_taken",
         "link_has_one",
         "link_too_many",
+        "login_not_fresh",
         "hashing_busy",
         "mail_busy",
         "issuer_down",
@@ -277,6 +286,9 @@ impl Refusal {
             Self::LinkTaken => "link_taken",
             Self::LinkHasOne => "link_has_one",
             Self::LinkTooMany => "link_too_many",
+            Self::NotFresh => "login_not_fresh",
+            Self::NoSuchIdentity => "no_such_identity",
+            Self::LastIdentity => "last_identity",
             Self::Argument { .. } | Self::Id { .. } | Self::Email(_) => "argument",
             Self::NoSuchPlayer => "no_such_player",
             Self::NothingKnown => "nothing_known",
@@ -367,6 +379,7 @@ fn plain_status(refusal: &Refusal) -> Status {
         }
         Refusal::LinkTaken | Refusal::LinkHasOne => Status::already_exists(message),
         Refusal::NoSuchSession
+        | Refusal::NoSuchIdentity
         | Refusal::NoSuchPlayer
         | Refusal::NothingKnown
         | Refusal::NoSuchGateway(_)
@@ -375,7 +388,9 @@ fn plain_status(refusal: &Refusal) -> Status {
         | Refusal::TooManyRefreshes { .. }
         | Refusal::TooManyLogins { .. }
         | Refusal::LinkTooMany => Status::resource_exhausted(message),
-        Refusal::SessionEnded(_) => Status::failed_precondition(message),
+        Refusal::SessionEnded(_) | Refusal::NotFresh | Refusal::LastIdentity => {
+            Status::failed_precondition(message)
+        }
         Refusal::GatewayAway
         | Refusal::GatewayDrains
         | Refusal::NoGateway

@@ -27,7 +27,7 @@ impl MagicLink {
     ) -> Result<Timestamp, Refusal> {
         let payload = to.as_str().as_bytes().to_vec();
         let purpose = OneTimePurpose::MagicLink;
-        self.0.mail(purpose, to, payload, room).await
+        self.0.mail(purpose, to, payload, None, room).await
     }
 }
 
