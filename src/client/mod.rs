@@ -52,6 +52,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod ways;
 
 pub use account::{Account, Identified, LoginNonce, OtpRequest, Session};
 pub use admin::{Admin, SessionPage, SessionQuery};
@@ -70,3 +71,4 @@ pub use listed::{AttachedGateway, KeyList, ListedKey, ListedSession};
 pub use play::{End, Event, Events, Persistence, Play, PlayOptions, Tickets};
 pub use secret::SecretToken;
 pub use ticket::{MalformedTicket, Target, Ticket};
+pub use ways::WayIn;

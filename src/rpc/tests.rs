@@ -1,6 +1,6 @@
 //! Listeners and channels against each other over loopback, with real TLS.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use futures_util::{Stream, StreamExt};
@@ -108,6 +108,20 @@ impl AuthService for Mirror {
         &self,
         _: Request<IssueConnectTokenRequest>,
     ) -> Result<Response<ConnectTicket>, Status> {
+        Err(Status::unimplemented("mirror"))
+    }
+
+    async fn list_identities(
+        &self,
+        _: Request<crate::proto::ListIdentitiesRequest>,
+    ) -> Result<Response<crate::proto::ListIdentitiesResponse>, Status> {
+        Err(Status::unimplemented("mirror"))
+    }
+
+    async fn remove_identity(
+        &self,
+        _: Request<crate::proto::RemoveIdentityRequest>,
+    ) -> Result<Response<crate::proto::RemoveIdentityResponse>, Status> {
         Err(Status::unimplemented("mirror"))
     }
 

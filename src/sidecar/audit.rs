@@ -17,7 +17,7 @@ use std::{
 use tonic::codegen::http;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     control::Drain,
     id::{GatewayId, PlayerId, Revision, SessionId},
     rpc::{Peer, Role},
@@ -281,7 +281,7 @@ impl<'a> Fields<'a> {
                 Self {
                     gateway: Some(gateway.as_str()),
                     drain: Some(drain),
-                    deadline_ms: deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+                    deadline_ms: deadline.map(millis),
                     seats: Some(seats),
                     ..none
                 }

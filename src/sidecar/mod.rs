@@ -84,6 +84,7 @@ pub use login::{
         MAX_ISSUERS, OidcError, OidcIssuer, are_client_ids,
     },
 };
+pub(crate) use mail::is_loopback;
 pub use mail::{Delivery, MailConfig, MailError, SmtpConfig, SmtpSecurity};
 pub use metrics::SidecarMetrics;
 
@@ -402,7 +403,7 @@ impl Sidecar {
     }
 
     /// Shows another certificate, and asks the certificates of gateways, backends and operators of these authorities, on every
-    /// connection that begins from now on. Those that there are go on: control streams live through it.
+    /// connection that begins from now on. Those that there are go on: control streams live through it. Whether these are others than before.
     ///
     /// # Errors
     /// As at the start; then nothing changes.
@@ -414,11 +415,13 @@ impl Sidecar {
         &self,
         identity: Identity,
         client_ca: Vec<CertificateDer<'static>>,
-    ) -> Result<(), TlsError> {
-        self.certificates.replace(&identity, &client_ca)?;
-        audit::record(audit::Event::CertificatesReplaced);
-        tracing::info!("certificates replaced: new connections are shown them");
-        Ok(())
+    ) -> Result<bool, TlsError> {
+        let replaced = self.certificates.replace(&identity, &client_ca)?;
+        if replaced {
+            audit::record(audit::Event::CertificatesReplaced);
+            tracing::info!("certificates replaced: new connections are shown them");
+        }
+        Ok(replaced)
     }
 
     /// Stops: accepts no more calls, lets those under way finish for 2 s, cuts the rest, waits 2 s more at most, and closes the store.

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use crate::{
     id::{GatewayId, InvalidId},
-    rpc,
+    rpc::{self, whole_seconds},
     store::{EndedBy, StoreError},
     token::Rejection,
 };
@@ -38,11 +38,11 @@ pub(super) enum Refusal {
     )]
     Refresh(BadRefresh),
     #[error(
-        "this session asks for connect tokens too often: the next one can be had in {} s", seconds(.wait)
+        "this session asks for connect tokens too often: the next one can be had in {} s", whole_seconds(*.wait)
     )]
     TooManyConnectTokens { wait: Duration },
     #[error(
-        "this session is refreshed too often: ask again in {} s, with the same refresh token", seconds(.wait)
+        "this session is refreshed too often: ask again in {} s, with the same refresh token", whole_seconds(*.wait)
     )]
     TooManyRefreshes { wait: Duration },
     #[error(
@@ -69,14 +69,14 @@ pub(super) enum Refusal {
     #[error("{0}")]
     IdToken(BadIdToken),
     #[error(
-        "the issuer does not tell its keys, so nobody can say whether it has signed this: try again in {} s", seconds(.wait)
+        "the issuer does not tell its keys, so nobody can say whether it has signed this: try again in {} s", whole_seconds(*.wait)
     )]
     IssuerDown { wait: Duration },
     #[error("too much mail is waiting: try again later")]
     MailBusy,
     #[error("too many passwords are being checked: try again later")]
     HashingBusy,
-    #[error("asked too often: try again in {} s", seconds(.wait))]
+    #[error("asked too often: try again in {} s", whole_seconds(*.wait))]
     TooManyLogins { wait: Duration },
     #[error(
         "where this call comes from cannot be told: the proxy in front has to say it in x-forwarded-for"
@@ -305,14 +305,6 @@ impl Refusal {
 /// How long to wait where it is the mail's or the processor's fault: as long as what waits takes.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How long to wait for what comes back by itself: a store, a gateway that attaches again within a second or two.
-const AWAY: Duration = Duration::from_secs(2);
-
-/// Whole seconds, rounded up: who waits for as long is not too early.
-const fn seconds(wait: &Duration) -> u128 {
-    wait.as_nanos().div_ceil(1_000_000_000)
-}
-
 impl Refusal {
     /// When to ask again, where that is known.
     fn wait(&self) -> Option<Duration> {
@@ -323,7 +315,7 @@ impl Refusal {
             | Self::IssuerDown { wait } => Some(*wait),
             Self::MailBusy | Self::HashingBusy => Some(BUSY),
             Self::GatewayAway | Self::GatewayDrains | Self::NoGateway | Self::Store(_) => {
-                Some(AWAY)
+                Some(rpc::AWAY)
             }
             _ => None,
         }

@@ -1,13 +1,15 @@
 //! The three listeners: what each serves, within which bounds.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, watch},
-};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::StreamExt;
 use tonic::{
     Code,
@@ -21,6 +23,7 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 use tower::util::MapResponseLayer;
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
@@ -82,7 +85,7 @@ pub(super) struct Health {
     /// The same for whoever watches from within.
     serving: Arc<watch::Sender<bool>>,
     /// Whether [`down`](Self::down) has been called; held while the status changes, so that nothing undoes it.
-    is_down: Arc<Mutex<bool>>,
+    is_down: Arc<tokio::sync::Mutex<bool>>,
 }
 
 impl Health {
@@ -154,6 +157,23 @@ pub(super) struct Certificates {
     auth: Option<Tls>,
     /// Of the two that ask for certificates.
     mutual: Tls,
+    /// What is shown, and who is trusted.
+    shown: Mutex<Fingerprint>,
+}
+
+type Fingerprint = [u8; 32];
+
+/// A hash of certificates, key and authorities: each behind its length, so that no two lists are the same.
+fn fingerprint(identity: &Identity, client_ca: &[CertificateDer<'static>]) -> Fingerprint {
+    let mut all = Zeroizing::new(Vec::new());
+    for certificates in [&identity.chain[..], client_ca] {
+        all.extend_from_slice(&certificates.len().to_be_bytes());
+        for certificate in certificates {
+            all.extend_from_slice(&tls::fingerprint(certificate));
+        }
+    }
+    all.extend_from_slice(&tls::fingerprint(identity.key.secret_der()));
+    tls::fingerprint(&all)
 }
 
 impl fmt::Debug for Certificates {
@@ -169,22 +189,29 @@ impl Certificates {
         Ok(Self {
             auth: (!config.plain_text).then(|| shared(auth)),
             mutual: shared(mutual),
+            shown: Mutex::new(fingerprint(&config.identity, &config.client_ca)),
         })
     }
 
-    /// Shows `identity` on connections that begin from now on, and asks their certificates of `client_ca`. Nothing changes if either
-    /// is not usable.
+    /// Shows `identity` on connections that begin from now on, and asks their certificates of `client_ca`; whether these are others than
+    /// before. Nothing changes if either is not usable.
     pub(super) fn replace(
         &self,
         identity: &Identity,
         client_ca: &[CertificateDer<'static>],
-    ) -> Result<(), TlsError> {
+    ) -> Result<bool, TlsError> {
+        let seen = fingerprint(identity, client_ca);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shown == seen {
+            return Ok(false);
+        }
         let Configs { auth, mutual } = Configs::new(identity, client_ca)?;
+        *shown = seen;
         if let Some(tls) = &self.auth {
             tls.store(Arc::new(auth));
         }
         self.mutual.store(Arc::new(mutual));
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use tonic::{Request, metadata::MetadataMap};
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Timestamp,
@@ -21,7 +22,7 @@ use super::{
             Methods, Proven,
             address::EmailAddress,
             password::{self, Password},
-            verification::{Verifications, address_of, secret},
+            verification::{Verifications, address_of},
         },
         mail::Room,
         refusal::{BadLogin, Refusal},
@@ -198,7 +199,7 @@ impl AuthApi {
         let origin = self.limited("consume_verification", &request);
         let origin = origin.inspect_err(|refusal| self.refused(refusal))?;
         let proto::ConsumeVerificationRequest { token, purpose } = request.into_inner();
-        let token = secret(token);
+        let token = Zeroizing::new(token);
         let used = match purpose {
             Some(Used::NewPassword(new)) => self.set_password(&token, new, origin).await,
             Some(Used::EmailChange(true)) => self.change_email(&token).await,

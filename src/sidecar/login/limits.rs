@@ -217,7 +217,7 @@ mod tests {
     use crate::{
         clock::{ManualTime, Timestamp},
         sidecar::SessionLives,
-        store::memory::MemoryStore,
+        store::{Logins, memory::MemoryStore},
     };
 
     const MINUTE: Duration = Duration::from_secs(60);

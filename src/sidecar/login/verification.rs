@@ -6,8 +6,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use zeroize::Zeroizing;
-
 use crate::{
     clock::{Clock, Timestamp},
     sidecar::{
@@ -134,13 +132,10 @@ pub(in crate::sidecar) fn address_of(bytes: &[u8]) -> Result<EmailAddress, Refus
     address.ok_or(Refusal::Store(StoreError::Record("logins")))
 }
 
-/// A token's text, wiped when it was used.
-pub(in crate::sidecar) fn secret(text: String) -> Zeroizing<String> {
-    Zeroizing::new(text)
-}
-
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
     use crate::{
         clock::ManualTime,
@@ -177,7 +172,7 @@ mod tests {
         assert_eq!(letter.expires_at, end);
         match letter.message {
             Message::Link { token, .. } => token,
-            Message::Code(_) => panic!("no link"),
+            Message::Code(_) | Message::Notice(_) => panic!("no link"),
         }
     }
 

@@ -216,9 +216,10 @@ pub(in crate::store) async fn of_two_that_are_taken_away_at_once_one_stays(sidec
         let first = account(&name).identity;
         let mut second = first.clone();
         second.provider = "other".to_owned();
-        let found = log_in(&*sidecars.at(n), &name).await;
+        let store = sidecars.at(n);
+        let found = log_in(&*store, &name).await;
         let session = found.session.id;
-        let linked = sidecars.at(n).link(second.clone(), session, Join::Beside);
+        let linked = store.link(second.clone(), session, Join::Beside);
         assert_eq!(linked.await.unwrap(), Linked::Linked);
         let now = sidecars.now;
         let outcomes = sidecars.at_once(2, |store, n| {
@@ -228,7 +229,7 @@ pub(in crate::store) async fn of_two_that_are_taken_away_at_once_one_stays(sidec
         let outcomes = outcomes.await;
         // Whichever was first has ended the session in which the other was asked for.
         assert_eq!(count(&outcomes, &Unlinked::Outdated), 1, "{outcomes:?}");
-        let left = sidecars.at(n).identities(found.player.id).await.unwrap();
+        let left = store.identities(found.player.id).await.unwrap();
         assert_eq!(left.unwrap().len(), 1);
     }
 }

@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use super::{
-    RedisStore, millis,
+    RedisStore,
     reply::{DAMAGED, Reply},
     scripts::SCRIPTS,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Timestamp, millis},
     control::Revocation,
     id::{PlayerGeneration, PlayerId, SessionId},
     store::{
