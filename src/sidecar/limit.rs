@@ -229,7 +229,7 @@ mod tests {
         // There is no other way to look into it.
         let buckets = |limit: Limit<u32>| limit.0.into_state_store().kept.into_inner().unwrap();
         for key in 0..10_000 {
-            drop(limit.take(key, None));
+            let _ = limit.take(key, None);
         }
         assert!(limit.take(0, None).is_err());
         time.advance(MINUTE);

@@ -15,13 +15,13 @@ use super::{fixture::*, links::*, login::*};
 const ADA: &str = "ada@example.com";
 
 impl Stage {
-    async fn ways(&self, bearer: &str) -> Vec<proto::IdentityInfo> {
+    pub(crate) async fn ways(&self, bearer: &str) -> Vec<proto::IdentityInfo> {
         let request = with_bearer(proto::ListIdentitiesRequest {}, bearer);
         let listed = self.auth.clone().list_identities(request).await;
         listed.unwrap().into_inner().identities
     }
 
-    async fn remove(&self, bearer: &str, id: &str) -> Result<u32, Status> {
+    pub(crate) async fn remove(&self, bearer: &str, id: &str) -> Result<u32, Status> {
         let identity_id = id.to_owned();
         let request = with_bearer(proto::RemoveIdentityRequest { identity_id }, bearer);
         let removed = self.auth.clone().remove_identity(request).await;
