@@ -6,12 +6,16 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use hyper::body::{Body as HttpBody, Frame};
-use tokio::time::Sleep;
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use tonic::{Status, body::Body, codegen::http, server::NamedService};
 use tower::Service;
 
@@ -41,57 +45,36 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let (answer, longest) = (self.inner.call(request), self.longest);
-        Box::pin(async move {
-            Ok(answer.await?.map(|body| {
-                Body::new(Ending {
-                    body,
-                    end: Box::pin(tokio::time::sleep(longest)),
-                    has_ended: false,
-                })
-            }))
-        })
+        Box::pin(async move { Ok(answer.await?.map(|body| ending(body, longest))) })
     }
 }
 
-/// An answer that ends.
-struct Ending {
-    body: Body,
-    end: Pin<Box<Sleep>>,
-    has_ended: bool,
-}
-
-impl HttpBody for Ending {
-    type Data = bytes::Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        if self.has_ended {
-            return Poll::Ready(None);
-        }
-        // First: a stream that always has something to say ends too.
-        if self.end.as_mut().poll(cx).is_ready() {
-            self.has_ended = true;
-            let mut trailers = http::HeaderMap::new();
+/// The same answer, as much of it as comes in time.
+fn ending(body: Body, longest: Duration) -> Body {
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&has_ended);
+    let end = async move {
+        tokio::time::sleep(longest).await;
+        ended.store(true, Ordering::Relaxed);
+    };
+    // The end is looked at first: a stream that always has something to say ends too.
+    let in_time = StreamBody::new(BodyStream::new(body).take_until(Box::pin(end)));
+    Body::new(in_time.with_trailers(async move {
+        let has_ended = has_ended.load(Ordering::Relaxed);
+        has_ended.then(|| {
             let status = Status::deadline_exceeded("a stream does not last for ever: ask again");
+            let mut trailers = http::HeaderMap::new();
             status.add_header(&mut trailers)?;
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.has_ended || self.body.is_end_stream()
-    }
+            Ok(trailers)
+        })
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
-    use http_body_util::{BodyExt, StreamBody};
+    use hyper::body::Frame;
     use tonic::Code;
     use tower::service_fn;
 

@@ -75,6 +75,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// needs it. So connections that nobody uses are not held for ever.
 const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
 
+/// How much longer than its calls may take it is waited for then: who does not answer is cut off.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// How long the stream of a health or reflection service may go on.
 const STREAM_AGE: Duration = Duration::from_secs(10 * 60);
 
@@ -401,7 +404,7 @@ fn serve(
         // What is under way then has the time that it has in any case.
         server = server
             .max_connection_age(age)
-            .max_connection_age_grace(longest + CALL_TIMEOUT);
+            .max_connection_age_grace(longest + GOODBYE);
     }
     let server = server
         .trace_fn(trace::call)
@@ -482,7 +485,7 @@ mod tests {
             .await
             .unwrap();
         let bounds = Bounds {
-            longest: CALL_TIMEOUT,
+            longest: Duration::from_millis(50),
             age,
             exempt: nobody(),
         };

@@ -185,7 +185,8 @@ async fn keys_are_rotated_at_two_sidecars_step_by_step() {
             published["current"].as_str().unwrap().to_owned(),
             published["next"].as_str().unwrap().to_owned(),
         );
-        let early = deployment.keys(&["rotate", kind, "--wait", "1s"]);
+        deployment.has(0, &new, Some("next")).await;
+        let early = deployment.keys(&["rotate", kind, "--wait", "0s"]);
         assert_eq!(early.code, 5, "{early:?}");
         assert!(early.stderr.contains(&b.admin), "{early:?}");
         deployment.serves(&session).await;

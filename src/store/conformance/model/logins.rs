@@ -129,12 +129,14 @@ impl Pair {
         self.reach("link", model);
     }
 
-    /// A session that links or takes away: mostly one that there is.
+    /// A session that links or takes away: mostly the newest one, which is still live as often as not.
     fn any_asking(&mut self) -> [SessionId; 2] {
-        match self.any_session() {
-            Some(session) if self.rng.random_bool(0.9) => session,
-            _ => [SessionId(7); 2],
-        }
+        let asking = match self.rng.random_range(0..10) {
+            0..7 => self.sessions.last().copied(),
+            7..9 => self.any_session(),
+            _ => None,
+        };
+        asking.unwrap_or([SessionId(7); 2])
     }
 
     async fn unlink(&mut self) {
@@ -167,7 +169,7 @@ impl Pair {
 
     async fn place(&mut self) {
         let (account, now) = (self.any_hash(), self.now);
-        let place = [self.rng.random_range(0..12); 16];
+        let place = [self.rng.random_range(0..3); 16];
         if self.rng.random_bool(0.5) {
             let end = self.any_end();
             let model = self.model.remember_place(account, place, now, end);
