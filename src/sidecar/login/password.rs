@@ -352,6 +352,35 @@ mod tests {
         );
     }
 
+    /// Addresses that are made up share what is kept of them, and nobody who has a password shares with them.
+    #[tokio::test]
+    async fn made_up_addresses_fill_nothing_and_lock_nobody_out() {
+        let (method, _time) = method();
+        set(&method, "correct horse").await;
+        let ledger = |email: &str| {
+            let own = method.attempts_of(&email.parse().unwrap());
+            method.nobodys_attempts(&own)
+        };
+        let of_ada = ledger("ada@example.com");
+        let made_up = (0..).map(|n| format!("{n}@example.com"));
+        let neighbours: Vec<_> = made_up
+            .filter(|email| ledger(email) == of_ada)
+            .take(2)
+            .collect();
+        let [one, other] = [&neighbours[0], &neighbours[1]];
+        for _ in 0..MOST_FAILURES {
+            assert_eq!(refused(&method, one, "wrong").await, "bad_password");
+        }
+        for full in [one, other] {
+            let last = refused(&method, full, "wrong").await;
+            assert_eq!(last, "too_many_failures");
+        }
+        let kept = method.store.purge_logins(START.after(2 * FAILURES_KEPT));
+        assert_eq!(kept.await.unwrap(), 1);
+        let own = refused(&method, "ada@example.com", "correct horse").await;
+        assert_eq!(own, "none");
+    }
+
     #[tokio::test]
     async fn more_than_can_wait_are_sent_away_before_anything_is_counted() {
         let (method, _time) = method();
