@@ -75,7 +75,8 @@ impl FromStr for Timestamp {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+/// Whole milliseconds, as records and messages have them.
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

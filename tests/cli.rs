@@ -15,9 +15,16 @@ mod files;
 mod operators;
 #[path = "cli/process.rs"]
 mod process;
+#[cfg(all(unix, feature = "redis"))]
+#[path = "../src/store/redis/tests/server.rs"]
+#[allow(dead_code, reason = "other tests kill it and look into it")]
+mod redis_server;
 #[cfg(unix)]
 #[path = "cli/roles.rs"]
 mod roles;
 #[cfg(unix)]
 #[path = "cli/rotation.rs"]
 mod rotation;
+#[cfg(all(unix, feature = "redis"))]
+#[path = "cli/two_sidecars.rs"]
+mod two_sidecars;

@@ -46,3 +46,5 @@ mod running;
 #[cfg(feature = "redis")]
 #[path = "sidecar/shared.rs"]
 mod shared;
+#[path = "sidecar/ways.rs"]
+mod ways;

@@ -103,7 +103,7 @@ pub struct LoginNonce {
 /// A line to the sidecar for players. Connects by itself when it is first used and whenever the connection broke. Cheap to clone;
 /// clones share the connection.
 #[derive(Debug, Clone)]
-pub struct Account(AuthServiceClient<Channel>);
+pub struct Account(pub(super) AuthServiceClient<Channel>);
 
 impl Account {
     /// A line to the sidecar at `url` (`https://host:port`; `http://` on loopback in development), whose certificate one of `ca` has
@@ -159,7 +159,8 @@ impl Account {
     /// Makes the address that the code was mailed to another way in for the session's player. The new session is that player's.
     ///
     /// # Errors
-    /// As [`login_otp`](Self::login_otp); [`CallError::Invalid`] when the address is another player, or the player has one already.
+    /// As [`login_otp`](Self::login_otp); [`CallError::Invalid`] when the address is another player, or the player has one already;
+    /// [`CallError::Ended`] when the session logged in too long ago: log in again, and link with the new one.
     pub async fn link_otp(
         &self,
         session: &Session,
@@ -225,32 +226,7 @@ impl Account {
         self.use_link(token, new).await
     }
 
-    /// Has a link mailed to a new e-mail address, which makes it the player's instead of the one before. Returns when it stops being
-    /// accepted, by the sidecar's clock.
-    ///
-    /// # Errors
-    /// As [`request_otp`](Self::request_otp); [`CallError::Unauthenticated`] when the session token is not accepted.
-    pub async fn request_email_change(
-        &self,
-        session: &Session,
-        new_email: &str,
-    ) -> Result<Timestamp, CallError> {
-        let wanted = request_verification_request::Purpose::EmailChange(new_email.into());
-        self.request_link(with_bearer(&session.token, wanted)?)
-            .await
-    }
-
-    /// Makes the address that the link was mailed to the player's, who asked for it.
-    ///
-    /// # Errors
-    /// [`CallError::Unauthenticated`] for a token that is unknown, expired, used, or for something else, or when the session that asked
-    /// for it was revoked; [`CallError::Invalid`] when the address is another player.
-    pub async fn change_email(&self, token: &SecretToken) -> Result<PlayerId, CallError> {
-        let change = consume_verification_request::Purpose::EmailChange(true);
-        self.use_link(token, change).await
-    }
-
-    async fn request_link(
+    pub(super) async fn request_link(
         &self,
         wanted: Request<request_verification_request::Purpose>,
     ) -> Result<Timestamp, CallError> {
@@ -261,7 +237,7 @@ impl Account {
         Ok(Timestamp(answer.expires_at_ms))
     }
 
-    async fn use_link(
+    pub(super) async fn use_link(
         &self,
         token: &SecretToken,
         purpose: consume_verification_request::Purpose,
@@ -291,7 +267,8 @@ impl Account {
     /// Makes the key another way in for the session's player. The new session is that player's.
     ///
     /// # Errors
-    /// As [`login_device_key`](Self::login_device_key); [`CallError::Invalid`] when the key is another player.
+    /// As [`login_device_key`](Self::login_device_key); [`CallError::Invalid`] when the key is another player;
+    /// [`CallError::Ended`] when the session logged in too long ago.
     pub async fn link_device_key(
         &self,
         session: &Session,
@@ -358,7 +335,8 @@ impl Account {
     /// Makes the issuer's account another way in for the session's player. The new session is that player's.
     ///
     /// # Errors
-    /// As [`login_oidc`](Self::login_oidc); [`CallError::Invalid`] when the account is another player.
+    /// As [`login_oidc`](Self::login_oidc); [`CallError::Invalid`] when the account is another player;
+    /// [`CallError::Ended`] when the session logged in too long ago.
     pub async fn link_oidc(
         &self,
         session: &Session,
@@ -569,7 +547,7 @@ pub(super) fn player_id(text: &str) -> Result<PlayerId, CallError> {
 }
 
 /// The request with the token as bearer, marked as sensitive so that it is neither logged nor kept in header compression tables.
-fn with_bearer<T>(token: &SecretToken, message: T) -> Result<Request<T>, CallError> {
+pub(super) fn with_bearer<T>(token: &SecretToken, message: T) -> Result<Request<T>, CallError> {
     let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", token.expose())
         .parse()
         .map_err(|_| CallError::Invalid("the session token is not text".into()))?;

@@ -106,19 +106,30 @@ pub struct KeyList {
     pub keys: Vec<ListedKey>,
     /// The sidecar's time.
     pub at: Timestamp,
+    /// Attached gateways that hold a transport key which is none of these: one that was retired, and that they have not let go of yet.
+    pub holding_others: Vec<GatewayId>,
+}
+
+fn gateway_ids(texts: &[String]) -> Result<Vec<GatewayId>, CallError> {
+    texts.iter().map(|id| gateway_id(id)).collect()
 }
 
 impl TryFrom<proto::ListKeysResponse> for KeyList {
     type Error = CallError;
 
     fn try_from(answer: proto::ListKeysResponse) -> Result<Self, CallError> {
-        let proto::ListKeysResponse { keys, time_ms } = answer;
+        let proto::ListKeysResponse {
+            keys,
+            time_ms,
+            holding_others,
+        } = answer;
         Ok(Self {
             keys: keys
                 .into_iter()
                 .map(ListedKey::try_from)
                 .collect::<Result<_, _>>()?,
             at: Timestamp(time_ms),
+            holding_others: gateway_ids(&holding_others)?,
         })
     }
 }
@@ -143,10 +154,7 @@ impl TryFrom<proto::TokenKey> for ListedKey {
             epoch,
             opens_for: Duration::from_millis(opens_for_ms),
             sealed_at: Some(Timestamp(sealed_at_ms)).filter(|at| at.0 > 0),
-            outstanding: outstanding
-                .iter()
-                .map(|id| gateway_id(id))
-                .collect::<Result<_, _>>()?,
+            outstanding: gateway_ids(&outstanding)?,
         })
     }
 }

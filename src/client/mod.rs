@@ -55,6 +55,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod ways;
 
 pub use account::{Account, Identified, LoginNonce, OtpRequest, Session};
 pub use admin::{Admin, SessionPage, SessionQuery};
@@ -73,3 +74,4 @@ pub use listed::{AttachedGateway, KeyList, ListedKey, ListedSession};
 pub use play::{End, Event, Events, Persistence, Play, PlayOptions, Tickets};
 pub use secret::SecretToken;
 pub use ticket::{MalformedTicket, Target, Ticket};
+pub use ways::WayIn;

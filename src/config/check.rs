@@ -79,6 +79,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ),
     ("sidecar.login.audience", "1 to 255 bytes of text"),
     ("sidecar.login.magic_link_life", "1s to 15m"),
+    ("sidecar.login.fresh_login", "1s to 24h"),
     ("sidecar.login.letters_per_hour", "1 to 1000000"),
     ("sidecar.login.calls_per_hour", "1 to 1000000"),
     ("sidecar.login.changes_per_hour", "1 to 1000000"),

@@ -248,12 +248,18 @@ impl<K: OperatorKey> KeyFile<K> {
     }
 
     /// The keys as a sidecar holds them.
-    pub fn into_rotating<T>(self, mut make: impl FnMut(KeyEntry<K>) -> T) -> Rotating<T> {
-        Rotating {
-            next: self.next.map(&mut make),
-            current: make(self.current),
-            previous: self.previous.into_iter().map(make).collect(),
-        }
+    pub fn into_rotating<T>(self, make: impl FnMut(KeyEntry<K>) -> T) -> Rotating<T> {
+        let Self {
+            next,
+            current,
+            previous,
+        } = self;
+        let entries = Rotating {
+            next,
+            current,
+            previous: Vec::from_iter(previous),
+        };
+        entries.map(make)
     }
 
     fn ensure_distinct(&self) -> Result<(), InvalidKeyFile> {

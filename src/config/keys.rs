@@ -14,22 +14,19 @@ use super::{
     key_file::{InvalidKeyFile, KeyEntry, KeyFile},
 };
 use crate::{
+    sidecar::{InvalidKeys, TokenKeys},
     store::RedisSettings,
     token::{
-        self, KeyRole, LoginKey, MasterKey, OperatorKey, Purpose, RefreshKey, Rotating, SessionKey,
-        SharedKey, TransportMasterKey,
+        KeyRole, LoginKey, MasterKey, OperatorKey, Purpose, RefreshKey, Rotating, SessionKey,
+        TransportMasterKey,
     },
 };
 
-/// The keys that a sidecar seals tokens with.
+/// The keys of a sidecar.
 #[derive(Debug)]
 pub struct SidecarKeys {
-    /// Session tokens'.
-    pub session: Rotating<SessionKey>,
-    /// Refresh tokens'.
-    pub refresh: Rotating<RefreshKey>,
-    /// From these every gateway process's connect-token keys are derived.
-    pub transport: Rotating<MasterKey>,
+    /// Seal tokens.
+    pub tokens: TokenKeys,
     /// Hashes what the ways to log in keep.
     pub login: LoginKey,
 }
@@ -84,9 +81,9 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
-    /// Two purposes have the same key bytes: each must have its own.
+    /// They cannot be used together: two purposes have the same key bytes, or two transport keys the same number.
     #[error(transparent)]
-    Shared(#[from] SharedKey),
+    Together(#[from] InvalidKeys),
 }
 
 impl KeyError {
@@ -98,7 +95,7 @@ impl KeyError {
             Self::Invalid { .. } => "key_invalid",
             Self::NotWritten { .. } => "key_not_written",
             Self::Password { .. } => "mail_password",
-            Self::Shared(shared) => shared.label(),
+            Self::Together(invalid) => invalid.label(),
         }
     }
 }
@@ -118,14 +115,14 @@ impl Sidecar {
                 .generate_keys
                 .then_some(|| LoginKey::generate().to_paserk()),
         };
-        let keys = SidecarKeys {
+        let tokens = TokenKeys {
             session: self.load_rotating(&self.session_key, previous_session, |entry| entry.key)?,
             refresh: self.load_rotating(&self.refresh_key, previous_refresh, |entry| entry.key)?,
             transport: self.load_rotating(&self.transport_key, None, numbered)?,
-            login: login.load(|text| Ok(LoginKey::from_paserk(text.trim())?))?,
         };
-        keys.ensure_unshared()?;
-        Ok(keys)
+        let login = login.load(|text| Ok(LoginKey::from_paserk(text.trim())?))?;
+        tokens.check(login.id())?;
+        Ok(SidecarKeys { tokens, login })
     }
 
     /// The keys of one purpose: those of a file, and, behind them, one that is configured as their predecessor.
@@ -292,31 +289,6 @@ impl Sidecar {
     }
 }
 
-impl SidecarKeys {
-    fn ensure_unshared(&self) -> Result<(), SharedKey> {
-        let Self {
-            session,
-            refresh,
-            transport,
-            login,
-        } = self;
-        let mut ids = vec![(LoginKey::PURPOSE, login.id())];
-        ids.extend(
-            session
-                .all()
-                .map(|(_, key)| (SessionKey::PURPOSE, key.id())),
-        );
-        ids.extend(
-            refresh
-                .all()
-                .map(|(_, key)| (RefreshKey::PURPOSE, key.id())),
-        );
-        let masters = transport.all().map(|(_, master)| master.key.id());
-        ids.extend(masters.map(|id| (TransportMasterKey::PURPOSE, id)));
-        token::ensure_unshared(&ids)
-    }
-}
-
 /// What a key is called in the configuration and on the command line.
 const fn name(purpose: Purpose) -> &'static str {
     match purpose {
@@ -478,9 +450,7 @@ mod tests {
         sidecar.generate_keys = true;
         let made = sidecar.load_keys().unwrap();
         let found = sidecar.load_keys().unwrap();
-        assert_eq!(made.session, found.session);
-        assert_eq!(made.refresh, found.refresh);
-        assert_eq!(made.transport, found.transport);
+        assert_eq!(made.tokens, found.tokens);
         assert_eq!(made.login.id(), found.login.id());
     }
 
@@ -496,8 +466,7 @@ mod tests {
 
         write_key_file(place.file().unwrap(), &old.to_paserk()).unwrap();
         let keys = sidecar.load_keys().unwrap();
-        assert_eq!(keys.refresh.previous.len(), 1);
-        assert_eq!(keys.refresh.previous[0], old);
+        assert_eq!(keys.tokens.refresh.previous, [old.clone()]);
 
         sidecar.previous_refresh_key = None;
         sidecar.previous_session_key = Some(place);

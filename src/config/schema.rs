@@ -208,6 +208,9 @@ pub struct Login {
     /// How long a mailed link logs in.
     #[serde(with = "values::duration")]
     pub magic_link_life: Duration,
+    /// How long after logging in ways in may be changed.
+    #[serde(with = "values::duration")]
+    pub fresh_login: Duration,
     /// Letters to one e-mail address in an hour.
     pub letters_per_hour: u32,
     /// Calls of one kind from one network address in an hour.
@@ -227,6 +230,7 @@ impl Default for Login {
             methods: Vec::new(),
             audience: "tickgate".to_owned(),
             magic_link_life: Duration::from_secs(10 * 60),
+            fresh_login: Duration::from_secs(10 * 60),
             letters_per_hour: 5,
             calls_per_hour: 30,
             changes_per_hour: 10,

@@ -1,15 +1,9 @@
 //! Which gRPC status stands for which end of a stream, both ways, in one place.
 
-use std::time::Duration;
-
 use tonic::{Code, Status};
 
 use super::{AttachRefusal, attachment::EndReason, link::DetachReason};
 use crate::rpc;
-
-/// When a sidecar that cannot answer now is asked again, by a client that does not know better.
-#[cfg_attr(not(feature = "sidecar"), allow(dead_code))]
-const AWAY: Duration = Duration::from_secs(2);
 
 /// What a gateway is told when its stream ends; nothing if it is the one who left.
 #[cfg_attr(not(feature = "sidecar"), allow(dead_code))] // The sidecar's shell is the only one to send it.
@@ -28,7 +22,7 @@ pub(super) fn status_of(reason: EndReason) -> Option<Status> {
         EndReason::LogLost => Code::OutOfRange,
         EndReason::ShuttingDown => Code::Unavailable,
     };
-    let wait = (code == Code::Unavailable).then_some(AWAY);
+    let wait = (code == Code::Unavailable).then_some(rpc::AWAY);
     let status = Status::new(code, reason.to_string());
     Some(rpc::explained(&status, reason.label(), wait))
 }

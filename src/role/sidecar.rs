@@ -135,7 +135,8 @@ impl SidecarRole {
     pub fn reload_changed(&self, group: FileGroup, config: &Config) {
         let reloaded = match group {
             FileGroup::Certificates => certificates(config).and_then(|(identity, client_ca)| {
-                Ok(self.sidecar.reload_tls(identity, client_ca)?)
+                self.sidecar.reload_tls(identity, client_ca)?;
+                Ok(())
             }),
             FileGroup::Keys => token_keys(config).and_then(|keys| self.replace_keys(keys)),
         };
@@ -190,18 +191,8 @@ fn token_keys(config: &Config) -> Result<TokenKeys, RoleError> {
         generate_keys: false,
         ..config.sidecar.clone()
     };
-    let SidecarKeys {
-        session,
-        refresh,
-        transport,
-        // It takes effect at the next start.
-        login: _,
-    } = sidecar.load_keys()?;
-    Ok(TokenKeys {
-        session,
-        refresh,
-        transport,
-    })
+    // The login key takes effect at the next start.
+    Ok(sidecar.load_keys()?.tokens)
 }
 
 fn certificates(config: &Config) -> Result<(Identity, Vec<CertificateDer<'static>>), RoleError> {
@@ -212,12 +203,7 @@ fn certificates(config: &Config) -> Result<(Identity, Vec<CertificateDer<'static
 
 fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleError> {
     let (lives, sidecar) = (&config.session, &config.sidecar);
-    let SidecarKeys {
-        session,
-        refresh,
-        transport,
-        login,
-    } = sidecar.load_keys()?;
+    let SidecarKeys { tokens, login } = sidecar.load_keys()?;
     let (identity, client_ca) = certificates(config)?;
     let store = match &sidecar.store {
         Store::Embedded(path) => {
@@ -237,11 +223,7 @@ fn sidecar_config(config: &Config, clock: Clock) -> Result<SidecarConfig, RoleEr
         identity,
         client_ca,
         plain_text: sidecar.plain_text,
-        keys: TokenKeys {
-            session,
-            refresh,
-            transport,
-        },
+        keys: tokens,
         login_key: login,
         login: login_config(&sidecar.login)?,
         mail: mail_config(&sidecar.mail)?,
@@ -265,6 +247,7 @@ fn login_config(login: &Login) -> Result<LoginConfig, RoleError> {
         methods,
         audience,
         magic_link_life,
+        fresh_login,
         letters_per_hour,
         calls_per_hour,
         changes_per_hour,
@@ -281,6 +264,7 @@ fn login_config(login: &Login) -> Result<LoginConfig, RoleError> {
         password: has(LoginMethod::Password),
         oidc: oidc.iter().map(issuer).collect::<Result<_, _>>()?,
         magic_link_life: *magic_link_life,
+        fresh_login: *fresh_login,
         audience: audience.clone(),
         limits: LoginLimits {
             per_email: limit(*letters_per_hour),

@@ -75,12 +75,19 @@ pub fn explained(status: &Status, reason: &str, wait: Option<Duration>) -> Statu
     let bytes = details.encode_to_vec().into();
     let mut status = Status::with_details(status.code(), status.message(), bytes);
     if let Some(wait) = wait {
-        let seconds = wait.as_nanos().div_ceil(1_000_000_000);
-        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+        let seconds = whole_seconds(wait);
         status.metadata_mut().insert(RETRY_AFTER, seconds.into());
     }
     status
 }
+
+/// Whole seconds, rounded up: who waits for as long is not too early.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u64::MAX)
+}
+
+/// How long to wait for what comes back by itself: a store, a sidecar or gateway that attaches again within a second or two.
+pub const AWAY: Duration = Duration::from_secs(2);
 
 fn retry_info(wait: Duration) -> Any {
     let info = RetryInfo {

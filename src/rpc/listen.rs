@@ -25,7 +25,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
-use super::{Peer, Role};
+use super::{
+    Exempt, Peer, Role,
+    shares::{Share, Shares},
+};
 
 /// What a client says first: the HTTP/2 connection preface (RFC 9113, section 3.4), 24 bytes.
 const PREFACE: usize = 24;
@@ -35,6 +38,8 @@ const PREFACE: usize = 24;
 pub(super) struct Limits {
     /// How many connections there may be, handshakes included; one more is dropped.
     pub(super) connections: usize,
+    /// How many of them one network may have (IPv4 address, IPv6 /64); one more is dropped.
+    pub(super) of_one_network: usize,
     /// How many may be unfinished; one more drops the oldest.
     pub(super) handshakes: usize,
     /// How long one may take, and after it the client's first words.
@@ -45,12 +50,15 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     /// 4,096 connections are more than the backends, gateways and players that call at one moment, and few enough that they alone
-    /// do not use up a service's file descriptors (8,192 or more is usual). 512 handshakes of some 20 KiB each are 10 MiB. A handshake takes three round trips, so 10 s serve the worst of lines. 50 ms
-    /// without file descriptors are long enough for some to be closed, and short enough not to be felt.
+    /// do not use up a service's file descriptors (8,192 or more is usual). An eighth of them for one network is what a large household, an
+    /// office or a backend needs, and leaves the others theirs. 1,024 handshakes of some 20 KiB each are 20 MiB, and twice what one
+    /// network can have. A handshake takes three round trips, so 10 s serve the worst of lines. 50 ms without file descriptors are long
+    /// enough for some to be closed, and short enough not to be felt.
     fn default() -> Self {
         Self {
             connections: 4_096,
-            handshakes: 512,
+            of_one_network: 512,
+            handshakes: 1_024,
             patience: Duration::from_secs(10),
             pause: Duration::from_millis(50),
         }
@@ -60,10 +68,11 @@ impl Default for Limits {
 /// Accepts gRPC connections for `serve_with_incoming`; it never ends, and drops its unfinished handshakes when it is dropped.
 ///
 /// With `tls` each new connection is served with the configuration that is in there at that moment. Handshakes run beside each
-/// other: a peer that stalls in its own delays nobody, and is dropped after 10 s, or sooner when it is the oldest of 512. Without
+/// other: a peer that stalls in its own delays nobody, and is dropped after 10 s, or sooner when it is the oldest of 1,024. Without
 /// `tls` the listener must be bound to a loopback address.
 ///
-/// There are at most 4,096 connections; one more is dropped at once. One that does not begin to speak HTTP/2 within 10 s breaks.
+/// There are at most 4,096 connections, and 512 from one network; one more is dropped at once. One that does not begin to speak HTTP/2
+/// within 10 s breaks.
 ///
 /// # Errors
 /// The only item that is an error is [`io::ErrorKind::PermissionDenied`], for plain text beyond loopback; it is the last item.
@@ -72,19 +81,33 @@ pub fn listen(
     listener: TcpListener,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
 ) -> impl Stream<Item = io::Result<RpcStream>> + Send {
-    listen_within(listener, tls, Limits::default())
+    listen_sharing(listener, tls, Arc::new(|_| false))
+}
+
+/// As [`listen`]; connections from addresses that are `exempt` count for no network's share.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_sharing(
+    listener: TcpListener,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    exempt: Exempt,
+) -> impl Stream<Item = io::Result<RpcStream>> + Send {
+    listen_within(listener, tls, Limits::default(), exempt)
 }
 
 pub(super) fn listen_within(
     listener: TcpListener,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
     limits: Limits,
+    exempt: Exempt,
 ) -> impl Stream<Item = io::Result<RpcStream>> + Send {
     let incoming = Incoming {
         listener,
         tls,
         limits,
         places: Arc::new(Semaphore::new(limits.connections)),
+        shares: Shares::new(limits.of_one_network, exempt),
         handshakes: JoinSet::new(),
         by_age: VecDeque::new(),
     };
@@ -104,6 +127,7 @@ struct Incoming {
     limits: Limits,
     /// One for each connection, which holds it.
     places: Arc<Semaphore>,
+    shares: Shares,
     handshakes: JoinSet<Option<RpcStream>>,
     /// The same handshakes, oldest first; some may have finished.
     by_age: VecDeque<AbortHandle>,
@@ -144,6 +168,11 @@ impl Incoming {
             tracing::debug!(%address, "too many gRPC connections: a new one is dropped");
             return None;
         };
+        let Some(share) = self.shares.take(address.ip()) else {
+            tracing::debug!(%address, "too many gRPC connections from one network: a new one is dropped");
+            return None;
+        };
+        let place = (place, share);
         // Small messages that are due now: Nagle's algorithm would hold them back for an acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%address, %error, "the connection is gone already");
@@ -222,8 +251,11 @@ pub struct RpcStream {
     /// None once the peer has said its first words.
     silence: Option<Silence>,
     /// Given back when the connection is dropped.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
+
+/// A place among all connections, and in the network's share.
+type Place = (OwnedSemaphorePermit, Share);
 
 /// A connection whose peer has not spoken yet.
 #[derive(Debug)]
@@ -235,7 +267,7 @@ struct Silence {
 
 impl RpcStream {
     /// Must be called within a tokio runtime.
-    fn new(io: Io, peer: Peer, patience: Duration, place: OwnedSemaphorePermit) -> Self {
+    fn new(io: Io, peer: Peer, patience: Duration, place: Place) -> Self {
         Self {
             io,
             peer,
@@ -251,7 +283,7 @@ impl RpcStream {
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
         patience: Duration,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         // Certificates that stand here were verified: without a client CA, none was asked for.
         let (_, session) = stream.get_ref();

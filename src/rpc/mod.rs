@@ -7,14 +7,16 @@
 mod connect;
 mod explained;
 mod listen;
+mod shares;
 
 use std::net::SocketAddr;
 
 use rustls::pki_types::CertificateDer;
 
 pub use connect::{RpcError, connect, connect_with};
-pub use explained::explained;
-pub use listen::{RpcStream, listen};
+pub use explained::{AWAY, explained, whole_seconds};
+pub use listen::{RpcStream, listen, listen_sharing};
+pub use shares::{Exempt, network_of};
 /// What [`connect`] gives and the callers of services take.
 pub use tonic::transport::Channel;
 

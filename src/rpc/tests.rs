@@ -1,6 +1,6 @@
 //! Listeners and channels against each other over loopback, with real TLS.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use futures_util::{Stream, StreamExt};
@@ -108,6 +108,20 @@ impl AuthService for Mirror {
         &self,
         _: Request<IssueConnectTokenRequest>,
     ) -> Result<Response<ConnectTicket>, Status> {
+        Err(Status::unimplemented("mirror"))
+    }
+
+    async fn list_identities(
+        &self,
+        _: Request<crate::proto::ListIdentitiesRequest>,
+    ) -> Result<Response<crate::proto::ListIdentitiesResponse>, Status> {
+        Err(Status::unimplemented("mirror"))
+    }
+
+    async fn remove_identity(
+        &self,
+        _: Request<crate::proto::RemoveIdentityRequest>,
+    ) -> Result<Response<crate::proto::RemoveIdentityResponse>, Status> {
         Err(Status::unimplemented("mirror"))
     }
 
@@ -286,6 +300,7 @@ async fn a_channel_comes_back_by_itself() {
 
 const PATIENT: Limits = Limits {
     connections: 64,
+    of_one_network: 64,
     handshakes: 4,
     patience: Duration::from_secs(3_600),
     pause: Duration::from_millis(1),
@@ -295,7 +310,7 @@ const PATIENT: Limits = Limits {
 async fn stalled_handshakes_block_nobody_and_the_oldest_gives_way() {
     let certs = certs();
     let (listener, port) = bound().await;
-    let incoming = listen_within(listener, Some(server_tls(&certs, None)), PATIENT);
+    let incoming = listen_within(listener, Some(server_tls(&certs, None)), PATIENT, nobody());
     let server = serve(incoming, port);
     let url = format!("https://127.0.0.1:{}", server.port);
 
@@ -317,7 +332,7 @@ async fn a_stalled_handshake_is_given_up() {
         patience: Duration::from_millis(20),
         ..PATIENT
     };
-    let incoming = listen_within(listener, Some(server_tls(&certs, None)), limits);
+    let incoming = listen_within(listener, Some(server_tls(&certs, None)), limits, nobody());
     let _server = serve(incoming, port);
     let mut stalled = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let closed = stalled.read(&mut [0; 1]).await;
@@ -332,7 +347,7 @@ async fn a_connection_that_is_not_used_is_given_up() {
             patience: Duration::from_millis(20),
             ..PATIENT
         };
-        let _server = serve(listen_within(listener, None, limits), port);
+        let _server = serve(listen_within(listener, None, limits, nobody()), port);
         let mut silent = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         silent.write_all(first_words).await.unwrap();
         // The server's own first words come first.
@@ -349,7 +364,7 @@ async fn a_connection_that_has_spoken_may_be_silent() {
         patience: Duration::from_millis(200),
         ..PATIENT
     };
-    let mut incoming = std::pin::pin!(listen_within(listener, None, limits));
+    let mut incoming = std::pin::pin!(listen_within(listener, None, limits, nobody()));
     let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     client.write_all(preface).await.unwrap();
@@ -366,7 +381,7 @@ async fn one_connection_too_many_is_dropped() {
         connections: 1,
         ..PATIENT
     };
-    let _server = serve(listen_within(listener, None, limits), port);
+    let _server = serve(listen_within(listener, None, limits, nobody()), port);
     let first = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut second = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let closed = second.read(&mut [0; 1]).await;
@@ -381,6 +396,41 @@ async fn one_connection_too_many_is_dropped() {
     };
     let freed = tokio::time::timeout(Duration::from_secs(10), freed).await;
     freed.unwrap();
+}
+
+/// One host cannot hold all connections.
+#[tokio::test]
+async fn one_network_has_its_share_of_connections_and_no_more() {
+    let (listener, port) = bound().await;
+    let limits = Limits {
+        of_one_network: 1,
+        ..PATIENT
+    };
+    let _server = serve(listen_within(listener, None, limits, nobody()), port);
+    let from = async |address: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket
+            .bind((address.parse::<IpAddr>().unwrap(), 0).into())
+            .unwrap();
+        let to = (IpAddr::from([127, 0, 0, 1]), port).into();
+        socket.connect(to).await.unwrap()
+    };
+    let is_dropped =
+        async |stream: &mut TcpStream| matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_));
+    let _first = from("127.0.0.2").await;
+    let mut second = from("127.0.0.2").await;
+    assert!(is_dropped(&mut second).await);
+    // Others are served; the server's first words are its settings.
+    let mut other = from("127.0.0.3").await;
+    other
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(!is_dropped(&mut other).await);
+}
+
+fn nobody() -> Exempt {
+    Arc::new(|_| false)
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use std::{
 use tonic::codegen::http;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     control::Drain,
     id::{GatewayId, PlayerId, Revision, SessionId},
     rpc::{Peer, Role},
@@ -51,6 +51,8 @@ pub(super) enum Event<'a> {
     },
     /// The player's e-mail address is another one now.
     EmailChanged { player: PlayerId },
+    /// An account is the player's no more: of which kind.
+    Unlinked { player: PlayerId, kind: &'a str },
     /// A letter with a secret was asked for: what for.
     Mailed { purpose: &'static str },
     /// The session's tokens were changed for the next generation; with `again`, for the same one once more.
@@ -120,6 +122,8 @@ pub(super) enum Revoked {
     RefreshReused,
     /// The password is another one.
     PasswordSet,
+    /// One of the player's accounts was taken away.
+    Unlinked,
     /// What it was earned by was replaced meanwhile; nobody has a token of it.
     Outdated,
 }
@@ -132,6 +136,7 @@ impl Revoked {
             Self::Ordered => "ordered",
             Self::RefreshReused => "refresh_reused",
             Self::PasswordSet => "password_set",
+            Self::Unlinked => "unlinked",
             Self::Outdated => "outdated",
         }
     }
@@ -144,6 +149,7 @@ impl Event<'_> {
             Self::LoggedIn { .. } => "login",
             Self::Linked { .. } => "link",
             Self::EmailChanged { .. } => "email_changed",
+            Self::Unlinked { .. } => "unlink",
             Self::Mailed { .. } => "mail_requested",
             Self::Refreshed { .. } => "refresh",
             Self::SessionRevoked { .. } => "session_revoked",
@@ -205,6 +211,11 @@ impl<'a> Fields<'a> {
             },
             Event::EmailChanged { player } => Self {
                 player: Some(player),
+                ..none
+            },
+            Event::Unlinked { player, kind } => Self {
+                player: Some(player),
+                method: Some(kind),
                 ..none
             },
             Event::Mailed { purpose } => Self {
@@ -270,7 +281,7 @@ impl<'a> Fields<'a> {
                 Self {
                     gateway: Some(gateway.as_str()),
                     drain: Some(drain),
-                    deadline_ms: deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+                    deadline_ms: deadline.map(millis),
                     seats: Some(seats),
                     ..none
                 }

@@ -1,8 +1,9 @@
 //! AuthService: what players and their clients call.
 
 mod entering;
+mod ways;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -33,6 +34,8 @@ pub(super) struct AuthApi {
     pub(super) registry: Arc<Registry>,
     pub(super) methods: Methods,
     pub(super) limits: Limits,
+    /// How long ago a log-in may be for its session to change how the player logs in.
+    pub(super) fresh: Duration,
 }
 
 impl AuthApi {
@@ -104,7 +107,7 @@ impl AuthService for AuthApi {
         let email = email.parse().map_err(|_| Refusal::Email("email"))?;
         // Before the limit: a letter that cannot be sent is none of those that the address may get.
         let room = otp.mailer.room()?;
-        self.limits.to_email(&email, origin)?;
+        self.limits.to_email(&email, origin).await?;
         let Requested { id, expires_at } = otp.request(email, room).await?;
         audit::record(Event::Mailed { purpose: "otp" });
         Ok(Response::new(proto::RequestOtpResponse {
@@ -178,6 +181,29 @@ impl AuthService for AuthApi {
             is_new_player,
             session_ends_at_ms: found.session.ends_at.0,
             refresh_token,
+        }))
+    }
+
+    async fn list_identities(
+        &self,
+        request: Request<proto::ListIdentitiesRequest>,
+    ) -> Result<Response<proto::ListIdentitiesResponse>, Status> {
+        self.whence(&request);
+        let caller = self.caller(request.metadata()).await?;
+        let identities = self.ways_of(&caller).await?;
+        Ok(Response::new(proto::ListIdentitiesResponse { identities }))
+    }
+
+    async fn remove_identity(
+        &self,
+        request: Request<proto::RemoveIdentityRequest>,
+    ) -> Result<Response<proto::RemoveIdentityResponse>, Status> {
+        self.whence(&request);
+        let (metadata, _, proto::RemoveIdentityRequest { identity_id }) = request.into_parts();
+        let caller = self.changing(&metadata).await?;
+        let sessions_ended = self.unlink(&caller, &identity_id).await?;
+        Ok(Response::new(proto::RemoveIdentityResponse {
+            sessions_ended,
         }))
     }
 

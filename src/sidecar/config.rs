@@ -101,6 +101,9 @@ pub struct LoginConfig {
     pub oidc: Vec<OidcIssuer>,
     /// How long a mailed link logs in. Default 10 min, 15 at most.
     pub magic_link_life: Duration,
+    /// How long after logging in a session may be used to link an account, take one away or change the e-mail address. Default 10 min, a day
+    /// at most: long enough to get through such a dialogue, and of no use to whoever steals a token later.
+    pub fresh_login: Duration,
     /// How often who may ask.
     pub limits: LoginLimits,
     /// Whom a device's signature is for: the name of this service, the same at every sidecar of it; 1 to 255 bytes.
@@ -117,6 +120,7 @@ impl Default for LoginConfig {
             password: false,
             oidc: Vec::new(),
             magic_link_life: Duration::from_secs(10 * 60),
+            fresh_login: Duration::from_secs(10 * 60),
             limits: LoginLimits::default(),
             audience: "tickgate".to_owned(),
         }
@@ -151,10 +155,13 @@ impl Default for LoginLimits {
 }
 
 /// The longest name of a service, in bytes: that of a domain.
-const LONGEST_AUDIENCE: usize = 255;
+pub(crate) const LONGEST_AUDIENCE: usize = 255;
 
 /// How long a link that logs in may be good.
-const LONGEST_MAGIC_LINK: Duration = Duration::from_secs(15 * 60);
+pub(crate) const LONGEST_MAGIC_LINK: Duration = Duration::from_secs(15 * 60);
+
+/// How long ago a log-in may be that counts as fresh.
+pub(crate) const LONGEST_FRESH_LOGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that [`Sidecar::start`](super::Sidecar::start) needs. It reads no other file, and no environment.
 pub struct SidecarConfig {
@@ -250,6 +257,10 @@ impl SidecarConfig {
         }
         if !(SHORTEST_LIFE..=LONGEST_MAGIC_LINK).contains(&self.login.magic_link_life) {
             let (name, allowed) = ("magic link life", "1 s to 15 min");
+            return Err(StartError::Life { name, allowed });
+        }
+        if !(SHORTEST_LIFE..=LONGEST_FRESH_LOGIN).contains(&self.login.fresh_login) {
+            let (name, allowed) = ("time for which a log-in is fresh", "1 s to 24 h");
             return Err(StartError::Life { name, allowed });
         }
         self.keys.check(self.login_key.id())?;

@@ -70,7 +70,7 @@ impl TokenKeys {
     }
 
     /// Checks that no key has two purposes, `login` being the one of what log-ins keep, and that gateways can tell the transport keys apart.
-    pub(super) fn check(&self, login: KeyId) -> Result<(), InvalidKeys> {
+    pub(crate) fn check(&self, login: KeyId) -> Result<(), InvalidKeys> {
         let mut keys: Vec<_> = self
             .all()
             .map(|(purpose, _, id, _)| (purpose, id))
@@ -301,6 +301,20 @@ impl Keys {
         holders.map(|holder| holder.gateway.clone()).collect()
     }
 
+    /// Who of these gateways holds what is derived for it from no transport key that there is.
+    pub(super) fn strangers(&self, holders: &[Holder]) -> Vec<GatewayId> {
+        let live = self.live.load();
+        let holders = holders.iter().filter(|holder| {
+            let masters = live.keys.transport.all();
+            let derived = masters.map(|(_, MasterKey { epoch, key })| {
+                key.derive(&holder.gateway, holder.incarnation, *epoch).id()
+            });
+            let known: Vec<_> = derived.collect();
+            holder.keys.iter().any(|key| !known.contains(key))
+        });
+        holders.map(|holder| holder.gateway.clone()).collect()
+    }
+
     /// The id of the transport key that seals.
     pub(super) fn current_transport(&self) -> KeyId {
         self.live.load().keys.transport.current.key.id()
@@ -433,8 +447,20 @@ mod tests {
         };
         let both = holder(&[derived(&one), derived(&two)]);
         let late = holder(&[derived(&one)]);
-        assert!(live.outstanding(two.key.id(), &[both]).is_empty());
-        assert_eq!(live.outstanding(two.key.id(), &[late]), [gateway]);
+        assert!(
+            live.outstanding(two.key.id(), std::slice::from_ref(&both))
+                .is_empty()
+        );
+        assert_eq!(
+            live.outstanding(two.key.id(), std::slice::from_ref(&late)),
+            [gateway.clone()]
+        );
+        assert!(live.strangers(&[both.clone(), late.clone()]).is_empty());
+        // Once it is retired, who holds it still is told.
+        live.replace(keys(Rotating::only(two.clone()))).unwrap();
+        let new = holder(&[derived(&two)]);
+        assert!(live.strangers(&[new]).is_empty());
+        assert_eq!(live.strangers(&[both]), [gateway]);
     }
 
     #[test]

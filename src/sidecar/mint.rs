@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     clock::Clock,
-    id::ClientId,
+    id::{ClientId, SessionId},
     proto::{self, gateway_target},
     store::{Found, Store, StoreError},
     token::seal_connect,
@@ -29,7 +29,7 @@ pub(super) struct Mint {
     pub(super) registry: Arc<Registry>,
     pub(super) store: Arc<dyn Store>,
     pub(super) keys: Arc<Keys>,
-    pub(super) limit: Limit,
+    pub(super) limit: Limit<SessionId>,
     pub(super) clock: Clock,
     pub(super) explain: Arc<Explain>,
     pub(super) counters: Arc<Counters>,
@@ -87,7 +87,7 @@ impl Mint {
         let client_key = client_key::parse(&client_key)?;
         let session = found.session.id;
         self.limit
-            .take(session, self.clock.now())
+            .take(session, None)
             .map_err(|wait| Refusal::TooManyConnectTokens { wait })?;
         let Chosen {
             description: gateway,

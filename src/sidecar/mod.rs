@@ -18,6 +18,7 @@ mod explain;
 mod history;
 mod host;
 mod keys;
+mod lasting;
 mod limit;
 mod login;
 mod mail;
@@ -73,6 +74,7 @@ pub use config::{
     DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment, LoginConfig,
     LoginLimits, MIN_REFRESHES_PER_MINUTE, SessionLives, SidecarConfig, StoreChoice,
 };
+pub(crate) use config::{LONGEST_AUDIENCE, LONGEST_FRESH_LOGIN, LONGEST_MAGIC_LINK};
 pub use keys::{InvalidKeys, TokenKeys};
 pub use login::{
     address::{EmailAddress, InvalidEmail},
@@ -82,6 +84,7 @@ pub use login::{
         MAX_ISSUERS, OidcError, OidcIssuer, are_client_ids,
     },
 };
+pub(crate) use mail::is_loopback;
 pub use mail::{Delivery, MailConfig, MailError, SmtpConfig, SmtpSecurity};
 pub use metrics::SidecarMetrics;
 
@@ -216,7 +219,6 @@ struct Running {
     store: Arc<dyn Store>,
     health: Health,
     counters: Arc<Counters>,
-    gate: Arc<audit::Gate>,
     tasks: TaskTracker,
     /// Accept nothing more, and finish what is under way.
     stop: CancellationToken,
@@ -270,7 +272,7 @@ impl Sidecar {
         let sessions = Arc::new(Sessions {
             store: Arc::clone(&store),
             keys: Arc::clone(&keys),
-            refresh_limit: Limit::per_minute(refreshes_per_minute),
+            refresh_limit: Limit::per_minute(refreshes_per_minute, &clock),
             lives,
             clock: clock.clone(),
             explain: Arc::clone(&explain),
@@ -280,7 +282,7 @@ impl Sidecar {
             registry: Arc::clone(&registry),
             store: Arc::clone(&store),
             keys: Arc::clone(&keys),
-            limit: Limit::per_minute(connect_tokens_per_minute),
+            limit: Limit::per_minute(connect_tokens_per_minute, &clock),
             clock: clock.clone(),
             explain: Arc::clone(&explain),
             counters: Arc::clone(&counters),
@@ -291,7 +293,14 @@ impl Sidecar {
             running.tasks.spawn(post.run(outbox, stop));
             mailer
         });
-        let limits = Limits::new(login.limits.clone(), login_key.clone(), clock.clone());
+        let limits = Limits::new(
+            login.limits.clone(),
+            login_key.clone(),
+            clock.clone(),
+            Arc::clone(&store),
+        );
+        let fresh = login.fresh_login;
+        let trusted = login.limits.trusted_proxies.clone();
         let nonces = Nonces {
             store: Arc::clone(&store),
             key: Arc::new(login_key),
@@ -307,6 +316,7 @@ impl Sidecar {
             ..Methods::new(login, mailer, &nonces)?
         };
         let auth = AuthApi {
+            fresh,
             sessions: Arc::clone(&sessions),
             mint: Arc::clone(&mint),
             registry: Arc::clone(&registry),
@@ -359,7 +369,8 @@ impl Sidecar {
             attaching: Mutex::default(),
         };
         running.health.serving(true).await;
-        let certificates = listeners.serve(auth, host, admin, &running);
+        let exempt = move |address| trusted.iter().any(|network| network.contains(address));
+        let certificates = listeners.serve(auth, host, admin, Arc::new(exempt), &running);
         running.tasks.spawn(purge(
             Arc::clone(&running.store),
             running.health.clone(),
@@ -392,7 +403,7 @@ impl Sidecar {
     }
 
     /// Shows another certificate, and asks the certificates of gateways, backends and operators of these authorities, on every
-    /// connection that begins from now on. Those that there are go on: control streams live through it.
+    /// connection that begins from now on. Those that there are go on: control streams live through it. Whether these are others than before.
     ///
     /// # Errors
     /// As at the start; then nothing changes.
@@ -404,11 +415,13 @@ impl Sidecar {
         &self,
         identity: Identity,
         client_ca: Vec<CertificateDer<'static>>,
-    ) -> Result<(), TlsError> {
-        self.certificates.replace(&identity, &client_ca)?;
-        audit::record(audit::Event::CertificatesReplaced);
-        tracing::info!("certificates replaced: new connections are shown them");
-        Ok(())
+    ) -> Result<bool, TlsError> {
+        let replaced = self.certificates.replace(&identity, &client_ca)?;
+        if replaced {
+            audit::record(audit::Event::CertificatesReplaced);
+            tracing::info!("certificates replaced: new connections are shown them");
+        }
+        Ok(replaced)
     }
 
     /// Stops: accepts no more calls, lets those under way finish for 2 s, cuts the rest, waits 2 s more at most, and closes the store.
@@ -445,8 +458,6 @@ impl Running {
             store,
             health: Health::new(),
             counters,
-            // As refusals come, however a test moves the sidecar's time.
-            gate: Arc::new(audit::Gate::new(Clock::system())),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             sever: CancellationToken::new(),

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use crate::{
     id::{GatewayId, InvalidId},
-    rpc,
+    rpc::{self, whole_seconds},
     store::{EndedBy, StoreError},
     token::Rejection,
 };
@@ -38,11 +38,11 @@ pub(super) enum Refusal {
     )]
     Refresh(BadRefresh),
     #[error(
-        "this session asks for connect tokens too often: the next one can be had in {} s", seconds(.wait)
+        "this session asks for connect tokens too often: the next one can be had in {} s", whole_seconds(*.wait)
     )]
     TooManyConnectTokens { wait: Duration },
     #[error(
-        "this session is refreshed too often: ask again in {} s, with the same refresh token", seconds(.wait)
+        "this session is refreshed too often: ask again in {} s, with the same refresh token", whole_seconds(*.wait)
     )]
     TooManyRefreshes { wait: Duration },
     #[error(
@@ -69,14 +69,14 @@ pub(super) enum Refusal {
     #[error("{0}")]
     IdToken(BadIdToken),
     #[error(
-        "the issuer does not tell its keys, so nobody can say whether it has signed this: try again in {} s", seconds(.wait)
+        "the issuer does not tell its keys, so nobody can say whether it has signed this: try again in {} s", whole_seconds(*.wait)
     )]
     IssuerDown { wait: Duration },
     #[error("too much mail is waiting: try again later")]
     MailBusy,
     #[error("too many passwords are being checked: try again later")]
     HashingBusy,
-    #[error("asked too often: try again in {} s", seconds(.wait))]
+    #[error("asked too often: try again in {} s", whole_seconds(*.wait))]
     TooManyLogins { wait: Duration },
     #[error(
         "where this call comes from cannot be told: the proxy in front has to say it in x-forwarded-for"
@@ -88,6 +88,14 @@ pub(super) enum Refusal {
     LinkHasOne,
     #[error("the player has as many accounts as there may be")]
     LinkTooMany,
+    #[error(
+        "this session logged in too long ago for that: log in again, and ask with the new session's token"
+    )]
+    NotFresh,
+    #[error("the player has no such way in: see ListIdentities for those that there are")]
+    NoSuchIdentity,
+    #[error("this is the player's only way in: link another one first")]
+    LastIdentity,
     #[error("{field}: {allowed}")]
     Argument {
         field: &'static str,
@@ -201,7 +209,7 @@ impl Refusal {
     ];
 
     /// All that [`of_login`](Self::of_login) may say, but for the store's labels.
-    pub(super) const OF_LOGINS: [&'static str; 36] = [
+    pub(super) const OF_LOGINS: [&'static str; 37] = [
         "argument",
         "bearer",
         "no_origin",
@@ -225,6 +233,7 @@ impl Refusal {
         "link_taken",
         "link_has_one",
         "link_too_many",
+        "login_not_fresh",
         "hashing_busy",
         "mail_busy",
         "issuer_down",
@@ -277,6 +286,9 @@ impl Refusal {
             Self::LinkTaken => "link_taken",
             Self::LinkHasOne => "link_has_one",
             Self::LinkTooMany => "link_too_many",
+            Self::NotFresh => "login_not_fresh",
+            Self::NoSuchIdentity => "no_such_identity",
+            Self::LastIdentity => "last_identity",
             Self::Argument { .. } | Self::Id { .. } | Self::Email(_) => "argument",
             Self::NoSuchPlayer => "no_such_player",
             Self::NothingKnown => "nothing_known",
@@ -293,14 +305,6 @@ impl Refusal {
 /// How long to wait where it is the mail's or the processor's fault: as long as what waits takes.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How long to wait for what comes back by itself: a store, a gateway that attaches again within a second or two.
-const AWAY: Duration = Duration::from_secs(2);
-
-/// Whole seconds, rounded up: who waits for as long is not too early.
-const fn seconds(wait: &Duration) -> u128 {
-    wait.as_nanos().div_ceil(1_000_000_000)
-}
-
 impl Refusal {
     /// When to ask again, where that is known.
     fn wait(&self) -> Option<Duration> {
@@ -311,7 +315,7 @@ impl Refusal {
             | Self::IssuerDown { wait } => Some(*wait),
             Self::MailBusy | Self::HashingBusy => Some(BUSY),
             Self::GatewayAway | Self::GatewayDrains | Self::NoGateway | Self::Store(_) => {
-                Some(AWAY)
+                Some(rpc::AWAY)
             }
             _ => None,
         }
@@ -367,6 +371,7 @@ fn plain_status(refusal: &Refusal) -> Status {
         }
         Refusal::LinkTaken | Refusal::LinkHasOne => Status::already_exists(message),
         Refusal::NoSuchSession
+        | Refusal::NoSuchIdentity
         | Refusal::NoSuchPlayer
         | Refusal::NothingKnown
         | Refusal::NoSuchGateway(_)
@@ -375,7 +380,9 @@ fn plain_status(refusal: &Refusal) -> Status {
         | Refusal::TooManyRefreshes { .. }
         | Refusal::TooManyLogins { .. }
         | Refusal::LinkTooMany => Status::resource_exhausted(message),
-        Refusal::SessionEnded(_) => Status::failed_precondition(message),
+        Refusal::SessionEnded(_) | Refusal::NotFresh | Refusal::LastIdentity => {
+            Status::failed_precondition(message)
+        }
         Refusal::GatewayAway
         | Refusal::GatewayDrains
         | Refusal::NoGateway

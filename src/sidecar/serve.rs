@@ -1,13 +1,15 @@
 //! The three listeners: what each serves, within which bounds.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, watch},
-};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::StreamExt;
 use tonic::{
     Code,
@@ -21,6 +23,7 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 use tower::util::MapResponseLayer;
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
@@ -31,16 +34,18 @@ use crate::{
         auth_service_server::{self, AuthServiceServer},
         control_service_server,
     },
-    rpc,
+    rpc::{self, Exempt},
     tls::{self, Identity, TlsError},
 };
 
 use super::{
     Addresses, Running, SidecarConfig, StartError,
     admin::{AdminApi, LONGEST_WAIT},
+    audit::Gate,
     auth::AuthApi,
     call::CallLayer,
     host::Host,
+    lasting::Lasting,
     severed::Severable,
     trace,
 };
@@ -66,6 +71,16 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A silent connection is asked for a sign of life this often, and given up if none comes for as long.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// How long a player's or a backend's connection goes on: then it is told to go when its calls are answered, and is soon made anew by whoever
+/// needs it. So connections that nobody uses are not held for ever.
+const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
+
+/// How much longer than its calls may take it is waited for then: who does not answer is cut off.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long the stream of a health or reflection service may go on.
+const STREAM_AGE: Duration = Duration::from_secs(10 * 60);
+
 /// Whether the services are fit to be called, as the health service tells it.
 #[derive(Clone)]
 pub(super) struct Health {
@@ -73,7 +88,7 @@ pub(super) struct Health {
     /// The same for whoever watches from within.
     serving: Arc<watch::Sender<bool>>,
     /// Whether [`down`](Self::down) has been called; held while the status changes, so that nothing undoes it.
-    is_down: Arc<Mutex<bool>>,
+    is_down: Arc<tokio::sync::Mutex<bool>>,
 }
 
 impl Health {
@@ -121,10 +136,19 @@ impl Health {
         }
     }
 
-    fn service(&self) -> HealthServer<HealthService> {
-        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
-            .max_decoding_message_size(MAX_REQUEST)
-            .max_encoding_message_size(MAX_ANSWER)
+    fn service(&self) -> Lasting<HealthServer<HealthService>> {
+        lasting(
+            HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+                .max_decoding_message_size(MAX_REQUEST)
+                .max_encoding_message_size(MAX_ANSWER),
+        )
+    }
+}
+
+fn lasting<S>(inner: S) -> Lasting<S> {
+    Lasting {
+        inner,
+        longest: STREAM_AGE,
     }
 }
 
@@ -136,6 +160,23 @@ pub(super) struct Certificates {
     auth: Option<Tls>,
     /// Of the two that ask for certificates.
     mutual: Tls,
+    /// What is shown, and who is trusted.
+    shown: Mutex<Fingerprint>,
+}
+
+type Fingerprint = [u8; 32];
+
+/// A hash of certificates, key and authorities: each behind its length, so that no two lists are the same.
+fn fingerprint(identity: &Identity, client_ca: &[CertificateDer<'static>]) -> Fingerprint {
+    let mut all = Zeroizing::new(Vec::new());
+    for certificates in [&identity.chain[..], client_ca] {
+        all.extend_from_slice(&certificates.len().to_be_bytes());
+        for certificate in certificates {
+            all.extend_from_slice(&tls::fingerprint(certificate));
+        }
+    }
+    all.extend_from_slice(&tls::fingerprint(identity.key.secret_der()));
+    tls::fingerprint(&all)
 }
 
 impl fmt::Debug for Certificates {
@@ -151,22 +192,29 @@ impl Certificates {
         Ok(Self {
             auth: (!config.plain_text).then(|| shared(auth)),
             mutual: shared(mutual),
+            shown: Mutex::new(fingerprint(&config.identity, &config.client_ca)),
         })
     }
 
-    /// Shows `identity` on connections that begin from now on, and asks their certificates of `client_ca`. Nothing changes if either
-    /// is not usable.
+    /// Shows `identity` on connections that begin from now on, and asks their certificates of `client_ca`; whether these are others than
+    /// before. Nothing changes if either is not usable.
     pub(super) fn replace(
         &self,
         identity: &Identity,
         client_ca: &[CertificateDer<'static>],
-    ) -> Result<(), TlsError> {
+    ) -> Result<bool, TlsError> {
+        let seen = fingerprint(identity, client_ca);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shown == seen {
+            return Ok(false);
+        }
         let Configs { auth, mutual } = Configs::new(identity, client_ca)?;
+        *shown = seen;
         if let Some(tls) = &self.auth {
             tls.store(Arc::new(auth));
         }
         self.mutual.store(Arc::new(mutual));
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -218,6 +266,7 @@ impl Listeners {
         auth: AuthApi,
         host: Host,
         admin: AdminApi,
+        exempt: Exempt,
         running: &Running,
     ) -> Certificates {
         let certificates = self.certificates;
@@ -230,7 +279,12 @@ impl Listeners {
                 .max_encoding_message_size(MAX_ANSWER),
         );
         let tls = certificates.auth.clone();
-        serve(self.auth, tls, routes.routes(), CALL_TIMEOUT, running);
+        let bounds = Bounds {
+            longest: CALL_TIMEOUT,
+            age: Some(CONNECTION_AGE),
+            exempt,
+        };
+        serve(self.auth, tls, routes.routes(), bounds, running);
 
         let mut routes = common(&running.health);
         // Heartbeats go by the system's clock, as tokio's timers do, even when a test moves the sidecar's time by hand.
@@ -240,8 +294,19 @@ impl Listeners {
             running.stop.clone(),
         ));
         // An attach has a deadline of its own, and says so when it passes.
-        let (tls, timeout) = (mutual.clone(), control::ATTACH_TIMEOUT + CALL_TIMEOUT);
-        serve(self.control, tls, routes.routes(), timeout, running);
+        let bounds = Bounds {
+            longest: control::ATTACH_TIMEOUT + CALL_TIMEOUT,
+            // A gateway's stream is there for as long as the gateway.
+            age: None,
+            exempt: nobody(),
+        };
+        serve(
+            self.control,
+            mutual.clone(),
+            routes.routes(),
+            bounds,
+            running,
+        );
 
         let mut routes = common(&running.health);
         routes.add_service(
@@ -249,8 +314,12 @@ impl Listeners {
                 .max_decoding_message_size(MAX_REQUEST)
                 .max_encoding_message_size(MAX_ANSWER),
         );
-        let timeout = LONGEST_WAIT + CALL_TIMEOUT;
-        serve(self.admin, mutual, routes.routes(), timeout, running);
+        let bounds = Bounds {
+            longest: LONGEST_WAIT + CALL_TIMEOUT,
+            age: Some(CONNECTION_AGE),
+            exempt: nobody(),
+        };
+        serve(self.admin, mutual, routes.routes(), bounds, running);
         certificates
     }
 }
@@ -280,16 +349,16 @@ fn common(health: &Health) -> RoutesBuilder {
     };
     match (described().build_v1(), described().build_v1alpha()) {
         (Ok(reflection), Ok(older)) => {
-            routes.add_service(
+            routes.add_service(lasting(
                 reflection
                     .max_decoding_message_size(MAX_REQUEST)
                     .max_encoding_message_size(MAX_ANSWER),
-            );
-            routes.add_service(
+            ));
+            routes.add_service(lasting(
                 older
                     .max_decoding_message_size(MAX_REQUEST)
                     .max_encoding_message_size(MAX_ANSWER),
-            );
+            ));
         }
         // The descriptors are compiled in, so a test would have seen it; and the services work without it.
         (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "no reflection service"),
@@ -297,19 +366,47 @@ fn common(health: &Health) -> RoutesBuilder {
     routes
 }
 
+/// What one listener's connections are held to.
+struct Bounds {
+    /// How long a call may take.
+    longest: Duration,
+    /// How long a connection goes on.
+    age: Option<Duration>,
+    /// Whose connections count for no network's share.
+    exempt: Exempt,
+}
+
+fn nobody() -> Exempt {
+    Arc::new(|_| false)
+}
+
 fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     routes: Routes,
-    longest: Duration,
+    bounds: Bounds,
     running: &Running,
 ) {
-    let gate = Arc::clone(&running.gate);
+    let Bounds {
+        longest,
+        age,
+        exempt,
+    } = bounds;
+    // Each listener has its own: strangers in vain at one keep nothing of another out of the trail. As refusals come, however a test moves
+    // the sidecar's time.
+    let gate = Arc::new(Gate::new(Clock::system()));
     let sever = running.sever.clone();
     let counters = Arc::clone(&running.counters);
-    let incoming = rpc::listen(listener, tls)
+    let incoming = rpc::listen_sharing(listener, tls, exempt)
         .map(move |stream| stream.map(|stream| Severable::new(stream, sever.clone())));
-    let server = Server::builder()
+    let mut server = Server::builder();
+    if let Some(age) = age {
+        // What is under way then has the time that it has in any case.
+        server = server
+            .max_connection_age(age)
+            .max_connection_age_grace(longest + GOODBYE);
+    }
+    let server = server
         .trace_fn(trace::call)
         .layer(MapResponseLayer::new(move |response| {
             counters.calls.count(code_of(&response));
@@ -376,6 +473,38 @@ mod tests {
         let request = tonic::Request::new(HealthCheckRequest::default());
         let answer = service.check(request).await.unwrap().into_inner();
         answer.status == ServingStatus::Serving as i32
+    }
+
+    /// A listener in plain text for health alone, within these bounds.
+    async fn listening(age: Option<Duration>) -> (SocketAddr, Running) {
+        let store = MemoryStore::new(SessionLives::default().for_store());
+        let counters = Arc::new(super::super::metrics::Counters::new());
+        let running = Running::new(Arc::new(store), counters);
+        running.health.serving(true).await;
+        let (listener, address) = bind("AuthService", "127.0.0.1:0".parse().unwrap())
+            .await
+            .unwrap();
+        let bounds = Bounds {
+            longest: Duration::from_millis(50),
+            age,
+            exempt: nobody(),
+        };
+        let routes = common(&running.health).routes();
+        serve(listener, None, routes, bounds, &running);
+        (address, running)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_uses_does_not_last() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (address, _running) = listening(Some(Duration::from_millis(50))).await;
+        let mut idle = tokio::net::TcpStream::connect(address).await.unwrap();
+        // The preface, and settings that say nothing (RFC 9113, sections 3.4 and 6.5).
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        idle.write_all(preface).await.unwrap();
+        let mut said = Vec::new();
+        let closed = tokio::time::timeout(CALL_TIMEOUT, idle.read_to_end(&mut said)).await;
+        closed.expect("it is still open").unwrap();
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ use super::{
 pub(super) struct Sessions {
     pub(super) store: Arc<dyn Store>,
     pub(super) keys: Arc<Keys>,
-    pub(super) refresh_limit: Limit,
+    pub(super) refresh_limit: Limit<SessionId>,
     pub(super) lives: SessionLives,
     pub(super) clock: Clock,
     pub(super) explain: Arc<Explain>,

@@ -53,7 +53,7 @@ pub(super) fn world(lives: SessionLives) -> World {
     let sessions = Sessions {
         store: Arc::clone(&store) as Arc<dyn Store>,
         keys: in_force(keys()),
-        refresh_limit: Limit::per_minute(DEFAULT_REFRESHES_PER_MINUTE),
+        refresh_limit: Limit::per_minute(DEFAULT_REFRESHES_PER_MINUTE, &time.clock()),
         lives,
         clock: time.clock(),
         explain: Arc::new(Explain::new(START)),
@@ -187,7 +187,7 @@ async fn a_connect_token_opens_at_the_very_process_and_covers_the_log() {
     let mint = Mint {
         registry,
         store: Arc::clone(&world.sessions.store),
-        limit: Limit::per_minute(60),
+        limit: Limit::per_minute(60, &world.time.clock()),
         explain: Arc::clone(&world.sessions.explain),
         counters: Arc::clone(&world.sessions.counters),
         keys: in_force(TokenKeys {

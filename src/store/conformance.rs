@@ -382,6 +382,9 @@ macro_rules! conformance {
             a_code_has_as_many_guesses_as_it_has_tries
             attempts_in_a_row_are_counted_before_they_are_made
             an_account_is_linked_once_and_players_never_merge
+            whoever_was_put_out_links_nothing
+            an_account_is_taken_away_with_whoever_came_in_by_it
+            places_are_remembered_of_each_account
             a_password_ends_every_session_and_makes_the_player_if_need_be
             a_role_is_set_and_told_with_the_next_refresh
             purging_logins_takes_what_expired_used_or_not
@@ -400,6 +403,8 @@ macro_rules! races {
             a_thousand_guesses_are_three
             a_thousand_attempts_are_a_hundred
             a_thousand_link_one_account_and_it_is_one_players
+            nothing_is_linked_after_its_session_was_revoked
+            of_two_that_are_taken_away_at_once_one_stays
             logins_and_passwords_of_one_account_make_one_player
             a_thousand_refreshes_of_one_generation_make_one_successor
             no_refresh_outlives_a_revocation

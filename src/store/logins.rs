@@ -5,7 +5,7 @@
 
 use crate::{
     clock::Timestamp,
-    id::{PlayerGeneration, PlayerId, Revision},
+    id::{PlayerGeneration, PlayerId, Revision, SessionId},
 };
 
 use super::{Answer, Identity};
@@ -216,11 +216,34 @@ pub enum Linked {
     HasOne,
     /// The player has [as many](MAX_IDENTITIES) as there may be.
     TooMany,
-    /// There is no such player.
-    UnknownPlayer,
-    /// All the player's sessions were revoked since: whoever asks is not the player any more.
+    /// The session in which it was asked for was revoked since, alone or with all of its player's, or is not known any more: whoever asks
+    /// is not the player any more.
     Outdated,
 }
+
+/// What became of taking an account away from a player.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlinked {
+    /// It is nobody's from now on, and all the player's sessions up to now have ended: whoever came in by it is out with it.
+    Unlinked {
+        /// The event of the revocation log that says so.
+        revision: Revision,
+        /// How many were live until now.
+        sessions: u32,
+    },
+    /// It is not the player's.
+    NotTheirs,
+    /// It is the player's last one, without which nobody would be the player.
+    LastOne,
+    /// The session in which it was asked for was revoked since, or is not known any more.
+    Outdated,
+}
+
+/// The keyed hash of a place that the owner of an account has logged in from.
+pub type Place = [u8; 16];
+
+/// Places that are remembered of one account: at home, at school, on the phone, and as many more.
+pub const MAX_PLACES: usize = 8;
 
 /// A password that was set by whoever proved the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,15 +293,42 @@ pub trait Logins: Send + Sync + 'static {
     /// The player that an account is; none if it is nobody yet.
     fn account(&self, identity: Identity) -> Answer<'_, Option<Account>>;
 
-    /// Makes an account the player's, which its caller has proved, if the player's generation is still `generation`: so that nobody who
-    /// was put out adds a way in. One that is another player stays that.
-    fn link(
+    /// The accounts that are known to be the player, the first one first; none if there is no such player.
+    fn identities(&self, player: PlayerId) -> Answer<'_, Option<Vec<Identity>>>;
+
+    /// Makes an account, which its caller has proved, the player's whose session `by` is, if that was not revoked until this very step:
+    /// so that nobody who was put out adds a way in. One that is another player stays that.
+    fn link(&self, identity: Identity, by: SessionId, join: Join) -> Answer<'_, Linked>;
+
+    /// Takes an account away from the player whose session `by` is, if that was not revoked until this very step, and ends all the
+    /// player's sessions in the same one; `with_password` takes the player's password too, where it is the account that it was for. The
+    /// last account stays.
+    fn unlink(
         &self,
         identity: Identity,
-        player: PlayerId,
-        generation: PlayerGeneration,
-        join: Join,
-    ) -> Answer<'_, Linked>;
+        by: SessionId,
+        with_password: bool,
+        at: Timestamp,
+    ) -> Answer<'_, Unlinked>;
+
+    /// Until when it is remembered that the owner of an account, which is known by a keyed hash, has been at this place; none if it is
+    /// not. As much is done for an account that is not known as for one that is.
+    fn known_place(
+        &self,
+        account: KeyedHash,
+        place: Place,
+        at: Timestamp,
+    ) -> Answer<'_, Option<Timestamp>>;
+
+    /// Remembers that the owner of an account has been at this place, which becomes the newest; of more than [`MAX_PLACES`] the oldest is
+    /// forgotten. All of the account are forgotten at `forget_at`, unless another call follows.
+    fn remember_place(
+        &self,
+        account: KeyedHash,
+        place: Place,
+        at: Timestamp,
+        forget_at: Timestamp,
+    ) -> Answer<'_, ()>;
 
     /// Sets the password of the player that this account is (made if it is nobody yet) and ends all the player's sessions, in one
     /// step: whoever knew the old password is out with it.
@@ -292,6 +342,6 @@ pub trait Logins: Send + Sync + 'static {
     /// Gives a player a role, and returns the one before; none if there is no such player. Tokens carry it from their next refresh on.
     fn set_role(&self, player: PlayerId, role: String) -> Answer<'_, Option<String>>;
 
-    /// Takes away what expired before `before`: entries, used or not, codes and attempts. How many.
+    /// Takes away what expired before `before`: entries, used or not, codes, attempts and places. How many.
     fn purge_logins(&self, before: Timestamp) -> Answer<'_, usize>;
 }

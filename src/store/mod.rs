@@ -47,7 +47,7 @@ pub(crate) use embedded::{disk::Disk, fault::Fault};
 pub use error::{OpenError, StoreError};
 pub use logins::{
     Account, Attempt, Code, Guess, Issued, Join, KeyedHash, Linked, Logins, MAX_IDENTITIES,
-    MAX_PAYLOAD, OneTime, OneTimePurpose, PasswordSet, Payload, Spent,
+    MAX_PAYLOAD, MAX_PLACES, OneTime, OneTimePurpose, PasswordSet, Payload, Place, Spent, Unlinked,
 };
 pub use session::{EndedBy, Found, Player, Session, Standing};
 

@@ -33,7 +33,7 @@ fn prepare(directory: &Path) {
 }
 
 /// A field of a line that a role logs as JSON.
-fn field(line: &str, name: &str) -> String {
+pub(super) fn field(line: &str, name: &str) -> String {
     let event: serde_json::Value = serde_json::from_str(line).unwrap();
     event["fields"][name].as_str().unwrap().to_owned()
 }

@@ -305,10 +305,58 @@ async fn what_backends_and_operators_do_is_told_with_their_names() {
             line! {event: "player_revoked", reason: "ordered", player: ada.player_id.clone(), sessions: 0},
         ],
     );
-    let roots = vec![stage.world.certs.ca.clone()];
-    stage.sidecar.reload_tls(backend, roots).unwrap();
+    let roots = || vec![stage.world.certs.ca.clone()];
+    // What is in force already is no event.
+    let same = stage.world.certs.sidecar.clone();
+    assert!(!stage.sidecar.reload_tls(same, roots()).unwrap());
+    assert!(trail.news().is_empty());
+    assert!(stage.sidecar.reload_tls(backend, roots()).unwrap());
     let [replaced] = <[Value; 1]>::try_from(trail.news()).unwrap();
     assert_eq!(replaced["event"], "certificates_replaced");
     assert_eq!(replaced["by"], "sidecar");
+    stage.down().await;
+}
+
+#[tokio::test]
+async fn a_way_in_that_is_taken_away_is_told() {
+    let trail = Trail::follow();
+    let stage = Stage::up().await;
+    let ada = stage.login("ada").await;
+    let device = stage.signed(&ClientKey::generate().unwrap()).await;
+    let linked = stage.log_in_by(device, Some(&ada.session_token)).await;
+    linked.unwrap();
+    trail.news();
+    let ways = stage.ways(&ada.session_token).await;
+    let device = ways.iter().find(|way| way.kind == "device_key").unwrap();
+    stage.remove(&ada.session_token, &device.id).await.unwrap();
+    trail.tells(
+        &mut String::new(),
+        &[
+            line! {
+                event: "unlink", call: "AuthService/RemoveIdentity", method: "device_key",
+                player: ada.player_id.clone(), session: ada.session_id.clone(),
+            },
+            line! {event: "player_revoked", reason: "unlinked", player: ada.player_id.clone(), sessions: 2},
+        ],
+    );
+    stage.down().await;
+}
+
+/// Whoever is refused at one listener without end keeps nothing that happens at another out of the trail.
+#[tokio::test]
+async fn noise_at_one_listener_silences_no_other() {
+    let trail = Trail::follow();
+    let stage = Stage::up().await;
+    for _ in 0..150 {
+        assert!(stage.who_am_i("v4.local.nonsense").await.is_err());
+    }
+    let role = proto::SetRoleRequest::default();
+    let refused = stage.admin.clone().set_role(role).await;
+    assert_eq!(code(refused), Code::PermissionDenied);
+    let news = trail.news();
+    let of_admin = news
+        .iter()
+        .filter(|line| line["call"] == "AdminService/SetRole");
+    assert_eq!(of_admin.count(), 1, "{} lines", news.len());
     stage.down().await;
 }

@@ -20,25 +20,45 @@ impl Mailbox {
         }
     }
 
+    /// The next letter that somebody has asked for.
     pub(crate) async fn next(&mut self) -> String {
+        self.next_where(|letter| !is_notice(letter)).await
+    }
+
+    /// The next letter that tells an owner of a change.
+    pub(crate) async fn notice(&mut self) -> String {
+        self.next_where(is_notice).await
+    }
+
+    /// The one of these letters that has this in it.
+    pub(crate) async fn notice_with(&mut self, part: &str) -> String {
+        self.next_where(|letter| is_notice(letter) && letter.contains(part))
+            .await
+    }
+
+    async fn next_where(&mut self, is_wanted: impl Fn(&str) -> bool) -> String {
         let arrived = async {
             loop {
                 let files = std::fs::read_dir(&self.folder).unwrap();
-                let letter = files
+                let letters = files
                     .map(|file| file.unwrap().path())
                     .filter(|path| path.extension().is_some_and(|end| end == "eml"))
-                    .find(|path| {
+                    .filter(|path| {
                         !path.file_name().unwrap().to_str().unwrap().starts_with('.')
                             && !self.read.contains(path)
                     });
-                if let Some(letter) = letter {
-                    return letter;
+                for letter in letters {
+                    // Quoted-printable: lines are broken.
+                    let text = std::fs::read_to_string(&letter).unwrap();
+                    if is_wanted(&text.replace("=\r\n", "")) {
+                        return (letter, text);
+                    }
                 }
                 tokio::task::yield_now().await;
             }
         };
-        let letter = tokio::time::timeout(10 * SECOND, arrived).await.unwrap();
-        let text = std::fs::read_to_string(&letter).unwrap();
+        let arrived = tokio::time::timeout(10 * SECOND, arrived).await;
+        let (letter, text) = arrived.expect("no such letter");
         self.read.push(letter);
         text
     }
@@ -47,6 +67,10 @@ impl Mailbox {
     pub(crate) async fn code(&mut self) -> String {
         code_in(&self.next().await)
     }
+}
+
+fn is_notice(letter: &str) -> bool {
+    letter.contains("Subject: How you log in to ")
 }
 
 /// The code in a letter.

@@ -59,7 +59,7 @@ async fn a_stalled_call_does_not_hold_up_shutdown() {
     let stage = Stage::up().await;
     let _gateway = stage.attach().await;
     let channel = stage.world.channel(stage.sidecar.addresses().auth, None);
-    // A health watch has no end of its own.
+    // A health watch goes on for minutes.
     let watch = HealthClient::new(channel)
         .watch(HealthCheckRequest::default())
         .await;
@@ -77,7 +77,7 @@ async fn certificates_are_replaced_under_streams_that_live_on() {
     let next = DevCerts::generate(&["eu".parse().unwrap()]).unwrap();
     let Stage { world, sidecar, .. } = &stage;
     let reloaded = sidecar.reload_tls(next.sidecar.clone(), vec![next.ca.clone()]);
-    reloaded.unwrap();
+    assert!(reloaded.unwrap());
     // What was connected goes on.
     assert!(stage.who_am_i(&first.session_token).await.is_ok());
     assert!(*gateway.host.attached.borrow());

@@ -30,8 +30,9 @@ use super::{
     after_long_help = "Examples:\n  \
         tickgate keys list\n  \
         tickgate keys list --json | jq '.keys[] | select(.role != .in_force)'\n\n\
-        With --json: {\"keys\": [{\"purpose\", \"id\", \"epoch\", \"role\", \"since\", \"in_force\", \"sealed_at\", \"outstanding\"}]}; `role` is what \
-        the file says, `in_force` what the sidecar does\n\n\
+        With --json: {\"keys\": [{\"purpose\", \"id\", \"epoch\", \"role\", \"since\", \"in_force\", \"sealed_at\", \"outstanding\"}], \
+        \"holding_others\": [\"GATEWAY\"]}; `role` is what the file says, `in_force` what the sidecar does, and who holds others has not let go of \
+        a retired transport key yet\n\n\
         What to do next: `tickgate keys rotate KEY` changes one for a new one."
 )]
 pub(in crate::cli) struct List {
@@ -89,7 +90,13 @@ impl List {
         let mut out = io::stdout().lock();
         if self.json {
             let keys: Vec<_> = rows.iter().map(as_json).collect();
-            writeln!(out, "{:#}", json!({ "keys": keys }))?;
+            let holding_others: Vec<_> = told
+                .holding_others
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            let told = json!({ "keys": keys, "holding_others": holding_others });
+            writeln!(out, "{told:#}")?;
             return Ok(());
         }
         let mut table = Table::new([
@@ -121,6 +128,10 @@ impl List {
             ]);
         }
         table.print(&mut out)?;
+        if !told.holding_others.is_empty() {
+            let gateways = list(&told.holding_others);
+            writeln!(out, "a retired transport key is still held by {gateways}")?;
+        }
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use tickgate::{
     client::{KeyList, ListedKey},
+    clock::Clock,
     config::{KeyEntry, KeyFile, KeySource, WrongStep, load_key_file, replace_key_file},
     token::{KeyId, LEEWAY, OperatorKey},
 };
@@ -25,6 +26,9 @@ use super::{
     failure::Failure,
     line::{Line, Operator, Place},
 };
+
+/// How often the sidecars are asked while they are waited for.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// A kind of key that rotates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,6 +148,25 @@ impl Where {
 fn find(told: &KeyList, kind: Kind, id: KeyId) -> Option<&ListedKey> {
     let mut keys = told.keys.iter();
     keys.find(|key| key.purpose == kind.label() && key.id == id)
+}
+
+/// Asks a sidecar until nothing is missing any more, or it has been as long as `wait`; what is missing still.
+fn waited(
+    sidecar: &Operator,
+    wait: Duration,
+    clock: &Clock,
+    missing: impl Fn(&KeyList) -> Option<String>,
+) -> Result<Option<String>, Failure> {
+    // As good as for ever, if it is longer than time goes.
+    let give_up_at = clock.now().checked_add(wait);
+    loop {
+        let told = sidecar.call(|admin| admin.list_keys())?;
+        let missing = missing(&told);
+        if missing.is_none() || give_up_at.is_some_and(|give_up_at| clock.now() >= give_up_at) {
+            return Ok(missing);
+        }
+        sidecar.pause(PAUSE);
+    }
 }
 
 fn load<K: OperatorKey>(path: &Path) -> Result<KeyFile<K>, Failure> {

@@ -1,6 +1,9 @@
 //! `tickgate keys retire`: the key before the current one goes, when the last token under it has expired.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use clap::Args;
 use tickgate::{
@@ -17,7 +20,7 @@ use super::{
         table::list,
         when::when,
     },
-    Kind, Where, find, load, store, tell, wrong,
+    Kind, Where, find, load, store, tell, waited, wrong,
 };
 
 /// Drop the key before the current one
@@ -26,13 +29,15 @@ use super::{
     long_about = "Drops the key before the current one: nothing that it sealed opens any more, at the sidecars and at the gateways. Refused \
         before the last token under it has expired. That is the longest life of such tokens and the clocks' leeway of 5s after the last of \
         them was made: 5m 5s for the transport key, 15m 5s for the session key and 24h 5s for the refresh key, unless configured \
-        otherwise. The sidecar is asked when that was, and whether a gateway is left that still gets tokens under the old key.",
+        otherwise. The sidecar is asked when that was, and whether a gateway is left that still gets tokens under the old key; and afterwards, \
+        until it has let go of the key, and its gateways have.",
     after_long_help = "Examples:\n  \
         tickgate keys retire transport\n  \
         tickgate keys retire session --now             the old key has leaked\n\n\
         With --json: {\"purpose\", \"file\", \"current\", \"previous\", \"next\"}, key ids or null\n\n\
-        Exit codes: 0 done, 1 the sidecar cannot be asked, 2 there is no previous key, 6 too early: the message says until when.\n\n\
-        What to do next: copy the file to every other sidecar."
+        Exit codes: 0 done, 1 the sidecar cannot be asked, 2 there is no previous key, 5 the file is without it, and somebody has not let go of \
+        it yet, 6 too early: the message says until when.\n\n\
+        What to do next: copy the file to every other sidecar; `tickgate keys list` tells which gateways still hold the key."
 )]
 pub(in crate::cli) struct Retire {
     /// Which key
@@ -42,6 +47,10 @@ pub(in crate::cli) struct Retire {
     /// Do not wait for the tokens under it to expire: they are refused from now on
     #[arg(long)]
     now: bool,
+
+    /// How long to wait afterwards for the sidecar, and with one sidecar the gateways, to let go of it
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    wait: Duration,
 
     /// Print one JSON object
     #[arg(long)]
@@ -64,15 +73,20 @@ impl Retire {
         let Self {
             kind,
             now,
+            wait,
             json,
             at,
         } = self;
+        let clock = Clock::system();
         let place = at.line.place(global)?;
         let path = at.path(kind, &place)?;
         let file = load::<K>(&path)?;
         let Some(previous) = &file.previous else {
             return Err(wrong(kind, WrongStep::NothingToRetire));
         };
+        let retired = previous.key.id();
+        // Known before anything is changed, though it is asked at the end alone.
+        let sidecars = at.sidecars(global)?;
         if now {
             writeln!(
                 io::stderr(),
@@ -88,15 +102,56 @@ impl Retire {
                 since: previous.since,
             };
             let mut until = old.since.map(|since| since.after(kind.opens_for(&place)));
-            for (name, sidecar) in at.sidecars(global)? {
-                until = until.max(old.needed_until(&name, &sidecar)?);
+            for (name, sidecar) in &sidecars {
+                until = until.max(old.needed_until(name, sidecar)?);
             }
-            old.ensure_over(until, Clock::system().wall())?;
+            old.ensure_over(until, clock.wall())?;
         }
         let file = file.retire().map_err(|step| wrong(kind, step))?;
         store(&path, &file)?;
-        tell(kind, &path, &file, json)
+        tell(kind, &path, &file, json)?;
+        match &sidecars[..] {
+            [] => Ok(()),
+            [(_, only)] => until_gone(kind, retired, only, true, wait, &clock),
+            // The others have no copy of the file yet, and neither have their gateways.
+            [(_, own), ..] => until_gone(kind, retired, own, false, wait, &clock),
+        }
     }
+}
+
+/// Waits until a sidecar does not open tokens under the key any more, and its gateways do not.
+fn until_gone(
+    kind: Kind,
+    key: KeyId,
+    sidecar: &Operator,
+    and_gateways: bool,
+    wait: Duration,
+    clock: &Clock,
+) -> Result<(), Failure> {
+    let left = waited(sidecar, wait, clock, |told| {
+        if find(told, kind, key).is_some() {
+            return Some("the sidecar has not read the file yet".to_owned());
+        }
+        let holders = Some(&told.holding_others).filter(|holders| {
+            and_gateways && matches!(kind, Kind::Transport) && !holders.is_empty()
+        });
+        holders.map(|holders| {
+            format!(
+                "these gateways have not let go of it yet: {}",
+                list(holders)
+            )
+        })
+    })?;
+    left.map_or(Ok(()), |left| {
+        Err(Failure::runtime(anyhow::anyhow!(
+            "the {kind} key {key} is retired in the file, and {left}"
+        ))
+        .with_code(Exit::NotAcknowledged)
+        .advise(
+            "see that the sidecar can read the file (its log and /ready say so) and that the gateways hear of it; `tickgate keys list` tells \
+            how it stands",
+        ))
+    })
 }
 
 /// A key that is to be retired.

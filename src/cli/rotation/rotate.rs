@@ -17,11 +17,8 @@ use super::{
         line::Operator,
         table::list,
     },
-    Kind, Where, advise, find, load, store, tell, wrong,
+    Kind, Where, advise, find, load, store, tell, waited, wrong,
 };
-
-/// How often the sidecars are asked while they are waited for.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Change a key for a new one while everything runs
 #[derive(Debug, Args)]
@@ -147,27 +144,22 @@ fn until_held(
     wait: Duration,
     clock: &Clock,
 ) -> Result<(), Failure> {
-    // As good as for ever, if it is longer than time goes.
-    let give_up_at = clock.now().checked_add(wait);
-    loop {
-        let told = sidecar.call(|admin| admin.list_keys())?;
-        let missing = match find(&told, kind, key) {
-            Some(ListedKey { outstanding, .. }) if outstanding.is_empty() => return Ok(()),
-            Some(ListedKey { outstanding, .. }) => {
-                format!("these gateways do not hold it yet: {}", list(outstanding))
-            }
-            None => format!("{name} has not read it yet"),
-        };
-        if give_up_at.is_some_and(|give_up_at| clock.now() >= give_up_at) {
-            return Err(
-                Failure::runtime(anyhow::anyhow!("the next {kind} key {key} is published, and {missing}"))
-                    .with_code(Exit::NotAcknowledged)
-                    .advise(
-                        "see that every sidecar has this very file and can read it (its log and /ready say so), and that the gateways are \
-                        attached; then run the same command again. Nothing seals with the new key yet",
-                    ),
-            );
-        }
-        sidecar.pause(PAUSE);
-    }
+    let missing = waited(sidecar, wait, clock, |told| match find(told, kind, key) {
+        Some(ListedKey { outstanding, .. }) if outstanding.is_empty() => None,
+        Some(ListedKey { outstanding, .. }) => Some(format!(
+            "these gateways do not hold it yet: {}",
+            list(outstanding)
+        )),
+        None => Some(format!("{name} has not read it yet")),
+    })?;
+    missing.map_or(Ok(()), |missing| {
+        Err(
+            Failure::runtime(anyhow::anyhow!("the next {kind} key {key} is published, and {missing}"))
+                .with_code(Exit::NotAcknowledged)
+                .advise(
+                    "see that every sidecar has this very file and can read it (its log and /ready say so), and that the gateways are \
+                    attached; then run the same command again. Nothing seals with the new key yet",
+                ),
+        )
+    })
 }

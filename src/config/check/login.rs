@@ -2,9 +2,11 @@
 
 use super::{
     super::{LoginMethod, schema},
-    Check, MINUTE, SECOND,
+    Check, SECOND,
 };
-use crate::sidecar::{self, MAX_CLIENT_IDS, MAX_ISSUERS};
+use crate::sidecar::{
+    self, LONGEST_AUDIENCE, LONGEST_FRESH_LOGIN, LONGEST_MAGIC_LINK, MAX_CLIENT_IDS, MAX_ISSUERS,
+};
 
 impl Check {
     pub(super) fn login(&mut self, login: &schema::Login, mail: &schema::Mail) {
@@ -12,6 +14,7 @@ impl Check {
             methods,
             audience,
             magic_link_life,
+            fresh_login,
             letters_per_hour,
             calls_per_hour,
             changes_per_hour,
@@ -21,7 +24,12 @@ impl Check {
         self.duration(
             "sidecar.login.magic_link_life",
             *magic_link_life,
-            SECOND..=15 * MINUTE,
+            SECOND..=LONGEST_MAGIC_LINK,
+        );
+        self.duration(
+            "sidecar.login.fresh_login",
+            *fresh_login,
+            SECOND..=LONGEST_FRESH_LOGIN,
         );
         for (key, most) in [
             ("sidecar.login.letters_per_hour", *letters_per_hour),
@@ -61,7 +69,7 @@ impl Check {
             );
         }
         self.must(
-            (1..=255).contains(&audience.len()),
+            (1..=LONGEST_AUDIENCE).contains(&audience.len()),
             "sidecar.login.audience",
             format_args!("{} bytes", audience.len()),
         );

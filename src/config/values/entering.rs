@@ -141,8 +141,7 @@ impl MailRelay {
 
     /// Whether it is on this very machine.
     pub fn is_loopback(&self) -> bool {
-        let ip = self.host.parse::<std::net::IpAddr>();
-        self.host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+        crate::sidecar::is_loopback(&self.host)
     }
 }
 

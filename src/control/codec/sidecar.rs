@@ -9,7 +9,7 @@ use super::{
     lists::{concatenate, id_bytes, session_ids},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Timestamp, millis},
     control::{
         CarriedKey, Drain, Revocation, RevocationRange,
         message::{Attached, FromSidecar, Snapshot},
@@ -79,7 +79,7 @@ fn encode_attached(attached: Attached) -> proto::Attached {
     proto::Attached {
         keys: Some(encode_keys(keys)),
         time_ms: time.0,
-        idle_timeout_ms: u64::try_from(idle_timeout.as_millis()).unwrap_or(u64::MAX),
+        idle_timeout_ms: millis(idle_timeout),
         lineage: Bytes::copy_from_slice(&lineage.to_bytes()),
         snapshot: snapshot.map(encode_snapshot),
     }
@@ -221,7 +221,7 @@ fn decode_moved(moved: &proto::IdleMoved) -> Result<Vec<(SessionId, Timestamp)>,
 fn encode_drain(drain: Drain) -> proto::Drain {
     match drain {
         Drain::Within(deadline) => proto::Drain {
-            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            deadline_ms: millis(deadline),
             cancel: false,
         },
         Drain::Cancel => proto::Drain {

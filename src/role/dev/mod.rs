@@ -98,6 +98,9 @@ pub async fn run_asked(
         DevCerts::generate(&gateways)?.replace_in(&state_dir.join("certs"))?;
     }
 
+    // Keys that are not there yet are made before the watch begins, and the watch before they are loaded: a change in between counts.
+    drop(config.sidecar.load_keys()?);
+    let files = Files::watch(sidecar::watched(&config));
     let sidecar = SidecarRole::start(&config, Clock::system()).await?;
     let control = sidecar.sidecar().addresses().control;
     config.gateway.control.sidecar = SidecarUrl::loopback(control.port());
@@ -107,6 +110,7 @@ pub async fn run_asked(
         ephemeral_ports,
         certs: &certs,
         sidecar: &sidecar,
+        files,
         config,
     };
     let outcome = stack.with_gateways(&idle, asked, reread).await;
@@ -128,6 +132,8 @@ struct Stack<'a> {
     ephemeral_ports: bool,
     certs: &'a Layout,
     sidecar: &'a SidecarRole,
+    /// The sidecar's, since before it has loaded them.
+    files: Files,
     /// In force, with the stack's own addresses and files.
     config: Config,
 }
@@ -168,7 +174,6 @@ impl Stack<'_> {
                 attached = attached(gateway) => attached?,
             }
         }
-        let mut files = Files::watch(sidecar::watched(&self.config));
         let told = DevJson::of(self.sidecar, self.certs, played, idle);
         let written = told.write(self.state_dir)?;
         tracing::info!(dev_json = %written.display(), "the development stack is up");
@@ -177,7 +182,9 @@ impl Stack<'_> {
                 biased;
                 () = asked.stop.cancelled() => break,
                 () = asked.reload.notified() => self.reload(played, reread),
-                changed = files.changed() => self.sidecar.reload_changed(changed, &self.config),
+                changed = self.files.changed() => {
+                    self.sidecar.reload_changed(changed, &self.config);
+                }
             }
         }
         json::remove(self.state_dir)

@@ -1,8 +1,8 @@
 //! The keys of tokens, as operators see them: who opens with which, and until when.
 
-use std::time::Duration;
-
 use crate::{
+    clock::millis,
+    id::GatewayId,
     proto,
     sidecar::{
         SessionLives,
@@ -28,6 +28,7 @@ impl AdminApi {
                 .map(|known| token_key(known, &self.keys, &holders, lives))
                 .collect(),
             time_ms: now.0,
+            holding_others: texts(&self.keys.strangers(&holders)),
         }
     }
 }
@@ -53,12 +54,12 @@ fn token_key(
         role: known.role.label().to_owned(),
         id: known.id.to_string(),
         epoch: known.epoch.unwrap_or_default(),
-        opens_for_ms: milliseconds(longest.saturating_add(LEEWAY)),
+        opens_for_ms: millis(longest.saturating_add(LEEWAY)),
         sealed_at_ms: known.sealed_at().0,
-        outstanding: outstanding.iter().map(ToString::to_string).collect(),
+        outstanding: texts(&outstanding),
     }
 }
 
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn texts(gateways: &[GatewayId]) -> Vec<String> {
+    gateways.iter().map(ToString::to_string).collect()
 }

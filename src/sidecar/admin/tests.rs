@@ -22,7 +22,7 @@ fn api(world: World) -> AdminApi {
         registry: Arc::clone(&registry),
         store: Arc::clone(&sessions.store),
         keys: Arc::clone(&sessions.keys),
-        limit: Limit::per_minute(60),
+        limit: Limit::per_minute(60, &time.clock()),
         clock: time.clock(),
         explain: Arc::clone(&sessions.explain),
         counters: Arc::clone(&sessions.counters),

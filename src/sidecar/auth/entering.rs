@@ -1,18 +1,18 @@
-//! How players come in: logging in, linking accounts, and what mailed links do.
+//! How players come in: logging in, and what mailed links do.
 
 use std::net::IpAddr;
 
 use tonic::{Request, metadata::MetadataMap};
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Timestamp,
-    id::{PlayerGeneration, PlayerId, SessionId},
     proto::{
         self, consume_verification_request::Purpose as Used, login_request::Method,
         request_verification_request::Purpose as Wanted,
     },
     rpc,
-    store::{Found, Join, Linked, OneTimePurpose, PasswordSet, SessionRevocation, StoreError},
+    store::{Found, OneTimePurpose, PasswordSet, SessionRevocation},
 };
 
 use super::{
@@ -22,13 +22,14 @@ use super::{
             Methods, Proven,
             address::EmailAddress,
             password::{self, Password},
-            verification::{Verifications, address_of, secret},
+            verification::{Verifications, address_of},
         },
         mail::Room,
         refusal::{BadLogin, Refusal},
         sessions::LoggedIn,
     },
     AuthApi,
+    ways::EmailChange,
 };
 
 impl AuthApi {
@@ -85,30 +86,26 @@ impl AuthApi {
         let (metadata, _, proto::LoginRequest { method, link }) = request.into_parts();
         // Before anything is used up: whoever is nobody can link nothing.
         let caller = match link {
-            true => Some(self.linking(&metadata).await?),
+            true => {
+                let caller = self.changing(&metadata).await?;
+                let owner = self.owner(caller.player.id).await?;
+                Some((caller, owner))
+            }
             false => None,
         };
         let proven = self.methods.prove(method).await?;
-        if let Some(caller) = caller {
-            let (player, generation) = (caller.player.id, caller.session.player_generation);
-            self.link(player, generation, &proven, proven.join())
-                .await?;
+        if let Some((caller, owner)) = caller {
+            self.link(&caller, owner, &proven).await?;
         }
         if let Some(email) = proven.email() {
             if let Some(origin) = origin {
-                self.limits.familiar(&email, origin);
+                self.limits.familiar(&email, origin).await;
             }
             if let Some(password) = self.by_mail(&proven) {
                 password.forget_failures(&email).await?;
             }
         }
         self.start(proven, link).await
-    }
-
-    async fn linking(&self, metadata: &MetadataMap) -> Result<Found, Refusal> {
-        let caller = self.caller(metadata).await?;
-        self.limits.by_player(caller.player.id)?;
-        Ok(caller)
     }
 
     /// The password's ledger of failures, where the address was proved otherwise than by the password, which sees to it itself.
@@ -140,33 +137,6 @@ impl AuthApi {
         Ok(logged_in)
     }
 
-    /// Makes an account the player's. Who asks has proved both.
-    async fn link(
-        &self,
-        player: PlayerId,
-        generation: PlayerGeneration,
-        proven: &Proven,
-        join: Join,
-    ) -> Result<(), Refusal> {
-        let identity = proven.identity.clone();
-        let linked = self.sessions.store.link(identity, player, generation, join);
-        match linked.await? {
-            Linked::Linked => {
-                let method = proven.method;
-                audit::record(match join {
-                    Join::Instead => Event::EmailChanged { player },
-                    Join::Only | Join::Beside => Event::Linked { player, method },
-                });
-                Ok(())
-            }
-            Linked::Already => Ok(()),
-            Linked::Taken => Err(Refusal::LinkTaken),
-            Linked::HasOne => Err(Refusal::LinkHasOne),
-            Linked::TooMany => Err(Refusal::LinkTooMany),
-            Linked::UnknownPlayer | Linked::Outdated => Err(Refusal::Login(BadLogin::Outdated)),
-        }
-    }
-
     /// Mails the link that is asked for; until when it is good.
     pub(super) async fn mail_link(
         &self,
@@ -194,24 +164,28 @@ impl AuthApi {
             Wanted::MagicLink(email) => {
                 let method = self.methods.magic_link.as_ref();
                 let method = method.ok_or(Refusal::MethodOff("magic_link"))?;
-                let (email, room) = self.addressed(&email, origin)?;
+                let (email, room) = self.addressed(&email, origin).await?;
                 Ok(("magic_link", method.request(email, room).await?))
             }
             Wanted::PasswordReset(email) => {
                 self.hashes()?;
-                let (email, room) = self.addressed(&email, origin)?;
+                let (email, room) = self.addressed(&email, origin).await?;
                 let payload = email.as_str().as_bytes().to_vec();
                 let purpose = OneTimePurpose::PasswordReset;
-                let mailed = self.verifications()?.mail(purpose, email, payload, room);
+                let mailed = self
+                    .verifications()?
+                    .mail(purpose, email, payload, None, room);
                 Ok(("password_reset", mailed.await?))
             }
             Wanted::EmailChange(email) => {
                 let verifications = self.verifications()?;
-                let caller = self.linking(metadata).await?;
-                let (email, room) = self.addressed(&email, origin)?;
-                let payload = EmailChange::of(&caller).to_bytes(&email);
+                let Found { session, .. } = self.changing(metadata).await?;
+                let (email, room) = self.addressed(&email, origin).await?;
+                let payload = EmailChange::payload(session.id, &email);
                 let purpose = OneTimePurpose::EmailChange;
-                let mailed = verifications.mail(purpose, email, payload, room);
+                // It needs the session, which is known until its absolute end.
+                let until = Some(session.ends_at);
+                let mailed = verifications.mail(purpose, email, payload, until, room);
                 Ok(("email_change", mailed.await?))
             }
         }
@@ -225,7 +199,7 @@ impl AuthApi {
         let origin = self.limited("consume_verification", &request);
         let origin = origin.inspect_err(|refusal| self.refused(refusal))?;
         let proto::ConsumeVerificationRequest { token, purpose } = request.into_inner();
-        let token = secret(token);
+        let token = Zeroizing::new(token);
         let used = match purpose {
             Some(Used::NewPassword(new)) => self.set_password(&token, new, origin).await,
             Some(Used::EmailChange(true)) => self.change_email(&token).await,
@@ -272,7 +246,7 @@ impl AuthApi {
             sessions,
             reason: Revoked::PasswordSet,
         });
-        self.limits.familiar(&email, origin);
+        self.limits.familiar(&email, origin).await;
         if let Err(error) = method.forget_failures(&email).await {
             // The password is set all the same; a login by mail, or the next reset, forgets them too.
             tracing::warn!(
@@ -287,39 +261,16 @@ impl AuthApi {
         })
     }
 
-    async fn change_email(
-        &self,
-        token: &str,
-    ) -> Result<proto::ConsumeVerificationResponse, Refusal> {
-        let purpose = OneTimePurpose::EmailChange;
-        let payload = self.verifications()?.spend(token, purpose).await?;
-        let (change, email) = EmailChange::from_bytes(payload.bytes())?;
-        // Whoever was thrown out of the session that asked for it has no say any more.
-        let asked = self.sessions.store.session(change.session).await?;
-        if asked.is_none_or(|asked| asked.revocation().is_some()) {
-            return Err(Refusal::Login(BadLogin::Outdated));
-        }
-        let proven = Proven {
-            identity: email.identity(),
-            method: "email_change",
-            generation: Some(change.generation),
-        };
-        let player = change.player;
-        self.link(player, change.generation, &proven, Join::Instead)
-            .await?;
-        Ok(proto::ConsumeVerificationResponse {
-            player_id: player.to_string(),
-            is_new_player: false,
-            sessions_ended: 0,
-        })
-    }
-
     /// The address, if it is one and not mailed to too often, and room for a letter to it: which comes first, so that one that cannot be
     /// sent is none of those that the address may get.
-    fn addressed(&self, email: &str, origin: IpAddr) -> Result<(EmailAddress, Room), Refusal> {
+    async fn addressed(
+        &self,
+        email: &str,
+        origin: IpAddr,
+    ) -> Result<(EmailAddress, Room), Refusal> {
         let email = email.parse().map_err(|_| Refusal::Email("purpose"))?;
         let room = self.verifications()?.mailer.room()?;
-        self.limits.to_email(&email, origin)?;
+        self.limits.to_email(&email, origin).await?;
         Ok((email, room))
     }
 
@@ -328,47 +279,8 @@ impl AuthApi {
         password.ok_or(Refusal::MethodOff(Password::NAME))
     }
 
-    fn verifications(&self) -> Result<&Verifications, Refusal> {
+    pub(super) fn verifications(&self) -> Result<&Verifications, Refusal> {
         let verifications = self.methods.verifications.as_deref();
         verifications.ok_or(Refusal::MethodOff("e-mail change"))
-    }
-}
-
-/// Who asked for a new e-mail address, as it stood then.
-struct EmailChange {
-    player: PlayerId,
-    generation: PlayerGeneration,
-    session: SessionId,
-}
-
-impl EmailChange {
-    fn of(caller: &Found) -> Self {
-        Self {
-            player: caller.player.id,
-            generation: caller.session.player_generation,
-            session: caller.session.id,
-        }
-    }
-
-    /// As a token brings it: 16 bytes of player, 4 of generation, 16 of session, and the address to the end.
-    fn to_bytes(&self, email: &EmailAddress) -> Vec<u8> {
-        let mut bytes = self.player.to_bytes().to_vec();
-        bytes.extend_from_slice(&self.generation.0.to_be_bytes());
-        bytes.extend_from_slice(&self.session.to_bytes());
-        bytes.extend_from_slice(email.as_str().as_bytes());
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Result<(Self, EmailAddress), Refusal> {
-        let damaged = || Refusal::Store(StoreError::Record("logins"));
-        let (player, rest) = bytes.split_first_chunk().ok_or_else(damaged)?;
-        let (generation, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
-        let (session, email) = rest.split_first_chunk().ok_or_else(damaged)?;
-        let change = Self {
-            player: PlayerId::from_bytes(*player),
-            generation: PlayerGeneration(u32::from_be_bytes(*generation)),
-            session: SessionId::from_bytes(*session),
-        };
-        Ok((change, address_of(email)?))
     }
 }

@@ -98,7 +98,7 @@ impl Server {
                 TransportMasterKey::from_bytes(&[3; 32]),
             )),
             // Another test's concern.
-            refresh_limit: Limit::per_minute(60_000),
+            refresh_limit: Limit::per_minute(60_000, &clock),
             lives,
             clock,
             explain: Arc::new(Explain::new(started)),

@@ -11,175 +11,68 @@
 //! player                                            10 an hour
 //! ```
 //!
-//! Buckets are `governor`'s (GCRA), under keyed hashes. Their memory is bounded: when there are too many, callers share larger ones until
-//! those that are full again have been forgotten. Each sidecar counts for itself.
+//! What has been asked is counted under keyed hashes, within bounded [memory](crate::sidecar::limit), by each sidecar for itself. Where
+//! owners have logged in from is in the store: every sidecar knows it, also after a restart.
 
 use std::{
-    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
-use governor::{
-    Quota, RateLimiter, clock::Clock as GovernorClock, middleware::NoOpMiddleware,
-    state::keyed::DashMapStateStore,
-};
 use tonic::metadata::MetadataMap;
 
 use crate::{
     clock::Clock,
     id::PlayerId,
-    rpc::Peer,
-    sidecar::{config::LoginLimits, refusal::Refusal},
+    rpc::{Peer, network_of},
+    sidecar::{config::LoginLimits, limit::Limit, refusal::Refusal},
+    store::{KeyedHash, Place, Store, StoreError},
     token::LoginKey,
 };
 
 use super::{address::EmailAddress, network::Network};
 
-/// Buckets of one kind that are kept: 2^17, some 12 MiB.
-const CAPACITY: usize = 1 << 17;
+/// How long the places of an address are remembered after its owner was last seen at one: half a year, over a summer without the game.
+const PLACES_KEPT: Duration = Duration::from_secs(180 * 24 * 60 * 60);
 
-/// Buckets that are shared when there are too many, and how much larger they are.
-const SHARED: u16 = 4_096;
-const SHARED_FACTOR: NonZeroU32 = NonZeroU32::MIN.saturating_add(15);
-
-/// How long after full buckets were forgotten the rest is left alone.
-const SWEEP: Duration = Duration::from_secs(1);
-
-/// Places from which an address has logged in, over all addresses.
-const FAMILIAR: usize = 1 << 16;
-
-/// Time as `governor` asks for it: since the limits were made.
-#[derive(Clone)]
-struct SinceStart {
-    clock: Clock,
-    start: Instant,
-}
-
-impl GovernorClock for SinceStart {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        self.clock.now().saturating_duration_since(self.start)
-    }
-}
+/// A place that is remembered for longer than this needs no writing down when its owner is seen there again.
+const PLACES_RENEWED: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 type Key = [u8; 16];
-type Buckets<K> = RateLimiter<K, DashMapStateStore<K>, SinceStart, NoOpMiddleware<Duration>>;
-
-/// One limit, for as many keys as come.
-struct Limit {
-    own: Buckets<Key>,
-    shared: Buckets<u16>,
-    clock: SinceStart,
-    capacity: usize,
-    swept_at: Mutex<Option<Duration>>,
-}
-
-impl Limit {
-    fn per_hour(most: NonZeroU32, clock: &SinceStart) -> Self {
-        let larger = most.saturating_mul(SHARED_FACTOR);
-        Self {
-            own: RateLimiter::new(
-                Quota::per_hour(most),
-                DashMapStateStore::default(),
-                clock.clone(),
-            ),
-            shared: RateLimiter::new(
-                Quota::per_hour(larger),
-                DashMapStateStore::default(),
-                clock.clone(),
-            ),
-            clock: clock.clone(),
-            capacity: CAPACITY,
-            swept_at: Mutex::default(),
-        }
-    }
-
-    /// Takes one out of the key's bucket.
-    ///
-    /// # Errors
-    /// It is empty, and this long it takes until there is one again.
-    fn take(&self, key: &Key) -> Result<(), Duration> {
-        let now = self.clock.now();
-        let wait = if self.has_room(now) {
-            self.own.check_key(key).err()
-        } else {
-            let [first, second, ..] = *key;
-            let place = u16::from_be_bytes([first, second]) % SHARED;
-            self.shared.check_key(&place).err()
-        };
-        wait.map_or(Ok(()), |until| Err(until.wait_time_from(now)))
-    }
-
-    fn has_room(&self, now: Duration) -> bool {
-        if self.own.len() < self.capacity {
-            return true;
-        }
-        let mut swept_at = self.swept_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if swept_at.is_none_or(|at| now.saturating_sub(at) >= SWEEP) {
-            self.own.retain_recent();
-            self.shared.retain_recent();
-            *swept_at = Some(now);
-        }
-        self.own.len() < self.capacity
-    }
-}
 
 /// All limits on asking.
 pub(in crate::sidecar) struct Limits {
     key: LoginKey,
-    emails: Limit,
-    addresses: Limit,
-    players: Limit,
-    familiar: Mutex<Familiar>,
+    emails: Limit<Key>,
+    addresses: Limit<Key>,
+    players: Limit<Key>,
     trusted: Vec<Network>,
-}
-
-/// Where addresses have logged in from, the oldest first.
-#[derive(Default)]
-struct Familiar {
-    /// When each was seen last, in numbers that count up.
-    known: HashMap<Key, u64>,
-    by_age: BTreeMap<u64, Key>,
-    next: u64,
-}
-
-impl Familiar {
-    /// Makes a place the newest; of too many, the one that was seen longest ago is forgotten.
-    fn renew(&mut self, key: Key) {
-        self.next += 1;
-        if let Some(before) = self.known.insert(key, self.next) {
-            self.by_age.remove(&before);
-        }
-        self.by_age.insert(self.next, key);
-        if self.by_age.len() > FAMILIAR
-            && let Some((_, oldest)) = self.by_age.pop_first()
-        {
-            self.known.remove(&oldest);
-        }
-    }
+    store: Arc<dyn Store>,
+    clock: Clock,
 }
 
 impl Limits {
-    pub(in crate::sidecar) fn new(limits: LoginLimits, key: LoginKey, clock: Clock) -> Self {
+    pub(in crate::sidecar) fn new(
+        limits: LoginLimits,
+        key: LoginKey,
+        clock: Clock,
+        store: Arc<dyn Store>,
+    ) -> Self {
         let LoginLimits {
             per_email,
             per_address,
             per_player,
             trusted_proxies,
         } = limits;
-        let start = clock.now();
-        let clock = SinceStart { clock, start };
         Self {
             key,
             emails: Limit::per_hour(per_email, &clock),
             addresses: Limit::per_hour(per_address, &clock),
             players: Limit::per_hour(per_player, &clock),
-            familiar: Mutex::default(),
             trusted: trusted_proxies,
+            store,
+            clock,
         }
     }
 
@@ -223,46 +116,71 @@ impl Limits {
         call: &'static str,
         origin: IpAddr,
     ) -> Result<(), Refusal> {
-        let prefix = prefix(origin);
-        let key = self.key_of("limit-address", &[call.as_bytes(), &prefix]);
-        refuse(self.addresses.take(&key))
+        let key = self.key_of("limit-address", &[call.as_bytes(), &network_of(origin)]);
+        refuse(self.addresses.take(key, self.neighbourhood(origin)))
     }
 
     /// A letter to this address, asked for from there.
-    pub(in crate::sidecar) fn to_email(
+    pub(in crate::sidecar) async fn to_email(
         &self,
         email: &EmailAddress,
         origin: IpAddr,
     ) -> Result<(), Refusal> {
-        let familiar = self.familiar_key(email, origin);
-        let is_familiar = {
-            let places = self.familiar.lock().unwrap_or_else(PoisonError::into_inner);
-            places.known.contains_key(&familiar)
+        let (account, place) = self.place_of(email, origin);
+        let now = self.clock.wall();
+        let key = match self.store.known_place(account, place, now).await? {
+            Some(_) => place,
+            None => self.key_of("limit-email", &[email.as_str().as_bytes()]),
         };
-        let key = if is_familiar {
-            familiar
-        } else {
-            self.key_of("limit-email", &[email.as_str().as_bytes()])
-        };
-        refuse(self.emails.take(&key))
+        refuse(self.emails.take(key, self.neighbourhood(origin)))
     }
 
-    /// The owner of the address has logged in from there.
-    pub(in crate::sidecar) fn familiar(&self, email: &EmailAddress, origin: IpAddr) {
-        let key = self.familiar_key(email, origin);
-        let mut places = self.familiar.lock().unwrap_or_else(PoisonError::into_inner);
-        places.renew(key);
+    /// The owner of the address has logged in from there. It is written down now and then alone, and whoever has logged in is in, also
+    /// if it cannot be.
+    pub(in crate::sidecar) async fn familiar(&self, email: &EmailAddress, origin: IpAddr) {
+        if let Err(error) = self.remember(email, origin).await {
+            tracing::warn!(
+                label = error.label(),
+                "where somebody has logged in from was not written down"
+            );
+        }
+    }
+
+    async fn remember(&self, email: &EmailAddress, origin: IpAddr) -> Result<(), StoreError> {
+        let (account, place) = self.place_of(email, origin);
+        let now = self.clock.wall();
+        let until = self.store.known_place(account, place, now).await?;
+        if until.is_some_and(|until| until > now.after(PLACES_RENEWED)) {
+            return Ok(());
+        }
+        let forget_at = now.after(PLACES_KEPT);
+        let remembered = self.store.remember_place(account, place, now, forget_at);
+        remembered.await
     }
 
     /// Something that changes how the player logs in.
     pub(in crate::sidecar) fn by_player(&self, player: PlayerId) -> Result<(), Refusal> {
         let key = self.key_of("limit-player", &[&player.to_bytes()]);
-        refuse(self.players.take(&key))
+        refuse(self.players.take(key, None))
     }
 
-    fn familiar_key(&self, email: &EmailAddress, origin: IpAddr) -> Key {
-        let prefix = prefix(origin);
-        self.key_of("limit-familiar", &[email.as_str().as_bytes(), &prefix])
+    /// What keyed hashes are made with.
+    pub(in crate::sidecar) fn key(&self) -> &LoginKey {
+        &self.key
+    }
+
+    /// What the account of an address, and a place that its owner may be at, are known by.
+    fn place_of(&self, email: &EmailAddress, origin: IpAddr) -> (KeyedHash, Place) {
+        let email = email.as_str().as_bytes();
+        let account = self.key.hash("familiar-account", &[email]);
+        let place = self.key_of("familiar-place", &[email, &network_of(origin)]);
+        (account, place)
+    }
+
+    /// With whom newcomers from there share when too many ask: whoever has as many addresses as he likes has them of one provider.
+    fn neighbourhood(&self, origin: IpAddr) -> Option<u64> {
+        let [a, b, c, d, e, f, g, h, ..] = self.key_of("limit-network", &[&wide(origin)]);
+        Some(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 
     fn key_of(&self, usage: &'static str, parts: &[&[u8]]) -> Key {
@@ -277,13 +195,18 @@ fn refuse(taken: Result<(), Duration>) -> Result<(), Refusal> {
     taken.map_err(|wait| Refusal::TooManyLogins { wait })
 }
 
-/// What one household or machine has: an IPv4 address, or the first 64 bits of an IPv6 address.
-fn prefix(address: IpAddr) -> [u8; 16] {
+/// What one provider has: the first 32 bits of an IPv6 address, or the first 16 of an IPv4 address.
+fn wide(address: IpAddr) -> [u8; 16] {
     match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V4(address) => {
+            let [a, b, ..] = address.octets();
+            std::net::Ipv4Addr::new(a, b, 0, 0)
+                .to_ipv6_mapped()
+                .octets()
+        }
         IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).octets()
+            let [a, b, ..] = address.segments();
+            Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0).octets()
         }
     }
 }
@@ -291,18 +214,39 @@ fn prefix(address: IpAddr) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{ManualTime, Timestamp};
+    use crate::{
+        clock::{ManualTime, Timestamp},
+        sidecar::SessionLives,
+        store::{Logins, memory::MemoryStore},
+    };
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn limits(trusted: &[&str]) -> (Limits, ManualTime) {
-        let time = ManualTime::starting_at(Timestamp(0));
-        let limits = LoginLimits {
-            trusted_proxies: trusted.iter().map(|text| text.parse().unwrap()).collect(),
-            ..LoginLimits::default()
-        };
-        let limits = Limits::new(limits, LoginKey::generate(), time.clock());
-        (limits, time)
+    struct Set {
+        store: Arc<MemoryStore>,
+        key: LoginKey,
+        time: ManualTime,
+    }
+
+    impl Set {
+        fn new() -> Self {
+            let store = MemoryStore::new(SessionLives::default().for_store());
+            Self {
+                store: Arc::new(store),
+                key: LoginKey::generate(),
+                time: ManualTime::starting_at(Timestamp(0)),
+            }
+        }
+
+        /// Those of a sidecar that has just been started.
+        fn limits(&self, trusted: &[&str]) -> Limits {
+            let limits = LoginLimits {
+                trusted_proxies: trusted.iter().map(|text| text.parse().unwrap()).collect(),
+                ..LoginLimits::default()
+            };
+            let store = Arc::clone(&self.store) as Arc<dyn Store>;
+            Limits::new(limits, self.key.clone(), self.time.clock(), store)
+        }
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -313,9 +257,18 @@ mod tests {
         (0..1_000).take_while(|_| take().is_ok()).count()
     }
 
+    async fn letters(limits: &Limits, to: &EmailAddress, from: IpAddr) -> usize {
+        let mut sent = 0;
+        while limits.to_email(to, from).await.is_ok() {
+            sent += 1;
+        }
+        sent
+    }
+
     #[test]
     fn each_has_its_own_and_gets_it_back_over_the_hour() {
-        let (limits, time) = limits(&[]);
+        let set = Set::new();
+        let (limits, time) = (set.limits(&[]), &set.time);
         let from = |address: &str| limits.call_from("login", ip(address));
         assert_eq!(count(|| from("192.0.2.1")), 30);
         assert_eq!(count(|| limits.call_from("otp", ip("192.0.2.1"))), 30);
@@ -335,68 +288,51 @@ mod tests {
         assert_eq!(count(|| from("192.0.2.1")), 30);
     }
 
-    /// Whoever uses an address's limit up does not keep its owner out, where the owner has been before.
-    #[test]
-    fn an_attacker_uses_up_nobodys_letters() {
-        let (limits, _time) = limits(&[]);
+    /// Whoever uses an address's limit up does not keep its owner out, where the owner has been before: also when the sidecar was started
+    /// anew since, or another one is asked.
+    #[tokio::test]
+    async fn an_attacker_uses_up_nobodys_letters() {
+        let set = Set::new();
         let ada: EmailAddress = "ada@example.com".parse().unwrap();
         let home = ip("192.0.2.1");
-        limits.familiar(&ada, home);
-        let attack = |n: u32| limits.to_email(&ada, IpAddr::V4(n.into()));
-        let sent = (1..100_u32).filter(|n| attack(*n).is_ok()).count();
-        assert_eq!(sent, 5);
-        assert_eq!(count(|| limits.to_email(&ada, home)), 5);
-    }
-
-    #[test]
-    fn a_place_that_is_seen_again_and_again_is_not_forgotten() {
-        let mut places = Familiar::default();
-        let key = |n: u32| {
-            let mut key = [0; 16];
-            key[..4].copy_from_slice(&n.to_be_bytes());
-            key
-        };
-        for n in 0..3 * FAMILIAR as u32 {
-            places.renew(key(u32::MAX));
-            places.renew(key(n));
+        set.limits(&[]).familiar(&ada, home).await;
+        for limits in [set.limits(&[]), set.limits(&[])] {
+            let mut sent = 0;
+            for n in 1..100_u32 {
+                sent += usize::from(limits.to_email(&ada, IpAddr::V4(n.into())).await.is_ok());
+            }
+            assert_eq!(sent, 5);
+            assert_eq!(letters(&limits, &ada, home).await, 5);
+            // It is ada's home, and nobody else's.
+            let bob: EmailAddress = "bob@example.com".parse().unwrap();
+            assert_eq!(letters(&limits, &bob, ip("192.0.2.9")).await, 5);
+            assert_eq!(letters(&limits, &bob, home).await, 0);
         }
-        assert_eq!(
-            (places.known.len(), places.by_age.len()),
-            (FAMILIAR, FAMILIAR)
-        );
-        assert!(places.known.contains_key(&key(u32::MAX)));
-        assert!(!places.known.contains_key(&key(0)));
     }
 
-    #[test]
-    fn memory_is_bounded_and_nobody_is_without_a_limit() {
-        let (mut limits, time) = limits(&[]);
-        limits.addresses.capacity = 100;
-        let from = |n: u32| limits.call_from("login", IpAddr::V4(n.into()));
-        for n in 0..10_000 {
-            assert!(from(n).is_ok());
-        }
-        assert!(limits.addresses.own.len() <= 100);
-        assert!(limits.addresses.shared.len() <= usize::from(SHARED));
-        assert_eq!(
-            count(|| from(1_000_000)),
-            30 * 16 - count_shared(&limits, 1_000_000)
-        );
-        time.advance(60 * MINUTE);
-        assert!(from(1).is_ok());
-        assert_eq!(limits.addresses.own.len(), 1);
-    }
-
-    /// How much others have taken of the bucket that this one shares with them: between the first 100 and it, some ten thousand.
-    fn count_shared(limits: &Limits, n: u32) -> usize {
-        let place = |n: u32| {
-            let prefix = prefix(IpAddr::V4(n.into()));
-            let key = limits.key_of("limit-address", &[b"login", &prefix]);
-            u16::from_be_bytes([key[0], key[1]]) % SHARED
+    #[tokio::test]
+    async fn a_place_is_remembered_for_as_long_as_its_owner_is_seen_there() {
+        let set = Set::new();
+        let limits = set.limits(&[]);
+        let ada: EmailAddress = "ada@example.com".parse().unwrap();
+        let home = ip("2001:db8::1");
+        let (account, place) = limits.place_of(&ada, home);
+        let until = || async {
+            let now = set.time.clock().wall();
+            set.store.known_place(account, place, now).await.unwrap()
         };
-        (100..10_000)
-            .filter(|other| place(*other) == place(n))
-            .count()
+        limits.familiar(&ada, home).await;
+        let first = Timestamp(0).after(PLACES_KEPT);
+        assert_eq!(until().await, Some(first));
+        // Written down again no sooner than needed.
+        set.time.advance(PLACES_RENEWED - MINUTE);
+        limits.familiar(&ada, home).await;
+        assert_eq!(until().await, Some(first));
+        set.time.advance(MINUTE);
+        limits.familiar(&ada, home).await;
+        assert_eq!(until().await, Some(first.after(PLACES_RENEWED)));
+        set.time.advance(PLACES_KEPT);
+        assert_eq!(until().await, None);
     }
 
     #[test]
@@ -412,7 +348,7 @@ mod tests {
             }
             metadata
         };
-        let (limits, _time) = limits(&["10.0.0.0/8", "192.0.2.7"]);
+        let limits = Set::new().limits(&["10.0.0.0/8", "192.0.2.7"]);
         for (from, header, expected) in [
             ("203.0.113.1", vec![], Some("203.0.113.1")),
             ("203.0.113.1", vec!["198.51.100.1"], Some("203.0.113.1")),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::{
     clock::Timestamp,
     proto,
@@ -12,7 +14,7 @@ use crate::{
 use super::{
     Method,
     address::EmailAddress,
-    verification::{Verifications, address_of, secret},
+    verification::{Verifications, address_of},
 };
 
 /// The login method.
@@ -27,7 +29,7 @@ impl MagicLink {
     ) -> Result<Timestamp, Refusal> {
         let payload = to.as_str().as_bytes().to_vec();
         let purpose = OneTimePurpose::MagicLink;
-        self.0.mail(purpose, to, payload, room).await
+        self.0.mail(purpose, to, payload, None, room).await
     }
 }
 
@@ -37,7 +39,7 @@ impl Method for MagicLink {
     const NAME: &'static str = "magic_link";
 
     async fn prove(&self, login: proto::MagicLinkLogin) -> Result<Identity, Refusal> {
-        let token = secret(login.token);
+        let token = Zeroizing::new(login.token);
         let payload = self.0.spend(&token, OneTimePurpose::MagicLink).await?;
         Ok(address_of(payload.bytes())?.identity())
     }

@@ -133,6 +133,7 @@ impl Methods {
             oidc: _,
             magic_link_life,
             audience,
+            fresh_login: _,
             limits: _,
         } = config;
         let Nonces { store, key, clock } = nonces;

@@ -22,7 +22,7 @@ use crate::{
     id::PlayerGeneration,
     proto,
     sidecar::refusal::{BadLogin, Refusal},
-    store::{Attempt, Store, StoreError},
+    store::{Attempt, KeyedHash, Store, StoreError},
     token::LoginKey,
 };
 
@@ -31,7 +31,7 @@ use super::address::EmailAddress;
 /// Failures in a row at one address, at most (NIST SP 800-63B, section 5.2.2).
 const MOST_FAILURES: u32 = 100;
 
-/// Failures in a row are forgotten this long after the last one, so that addresses which are nobody's are not kept for ever.
+/// Failures in a row are forgotten this long after the last one: whoever would go on guessing has a hundred tries a month.
 const FAILURES_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Lengths of passwords: 8 characters at least (NIST SP 800-63B, section 5.1.1.2), and of 64 at least none is too many there. The bound
@@ -179,15 +179,17 @@ impl Password {
         }
         let place = self.hasher.place()?;
         let at = self.clock.wall();
-        let attempts = self.attempts_of(&email);
-        let forget_at = at.after(FAILURES_KEPT);
-        let attempt = self.store.attempt(attempts, MOST_FAILURES, at, forget_at);
-        if attempt.await? == Attempt::TooMany {
-            return Err(Refusal::Login(BadLogin::TooManyFailures));
-        }
         let account = self.store.account(email.identity()).await?;
         let generation = account.as_ref().map(|account| account.generation);
         let phc = account.and_then(|account| account.password);
+        let attempts = self.attempts_of(&email);
+        let nobodys = self.nobodys_attempts(&attempts);
+        let counted = if phc.is_some() { attempts } else { nobodys };
+        let forget_at = at.after(FAILURES_KEPT);
+        let attempt = self.store.attempt(counted, MOST_FAILURES, at, forget_at);
+        if attempt.await? == Attempt::TooMany {
+            return Err(Refusal::Login(BadLogin::TooManyFailures));
+        }
         let fits = place.verify(password, phc).await?;
         let generation = generation.filter(|_| fits);
         let generation = generation.ok_or(Refusal::Login(BadLogin::Password))?;
@@ -203,7 +205,15 @@ impl Password {
         Ok(self.store.forget_attempts(self.attempts_of(email)).await?)
     }
 
-    fn attempts_of(&self, email: &EmailAddress) -> [u8; 32] {
+    /// Where the failures at an address are counted that has no password. Addresses can be made up without end, and what is kept of them must
+    /// not be: so they share 65,536 ledgers, and which of them an address has nobody knows. Whoever tries an address sees what he would
+    /// see of one with a password, unless a hundred failures at others have met in its ledger.
+    fn nobodys_attempts(&self, own: &KeyedHash) -> KeyedHash {
+        let [first, second, ..] = *own;
+        self.key.hash("nobodys-attempts", &[&[first, second]])
+    }
+
+    fn attempts_of(&self, email: &EmailAddress) -> KeyedHash {
         let parts = [email.as_str().as_bytes()];
         self.key.hash("password-attempts", &parts)
     }
@@ -340,6 +350,35 @@ mod tests {
             refused(&method, "ada@example.com", "wrong").await,
             "bad_password"
         );
+    }
+
+    /// Addresses that are made up share what is kept of them, and nobody who has a password shares with them.
+    #[tokio::test]
+    async fn made_up_addresses_fill_nothing_and_lock_nobody_out() {
+        let (method, _time) = method();
+        set(&method, "correct horse").await;
+        let ledger = |email: &str| {
+            let own = method.attempts_of(&email.parse().unwrap());
+            method.nobodys_attempts(&own)
+        };
+        let of_ada = ledger("ada@example.com");
+        let made_up = (0..).map(|n| format!("{n}@example.com"));
+        let neighbours: Vec<_> = made_up
+            .filter(|email| ledger(email) == of_ada)
+            .take(2)
+            .collect();
+        let [one, other] = [&neighbours[0], &neighbours[1]];
+        for _ in 0..MOST_FAILURES {
+            assert_eq!(refused(&method, one, "wrong").await, "bad_password");
+        }
+        for full in [one, other] {
+            let last = refused(&method, full, "wrong").await;
+            assert_eq!(last, "too_many_failures");
+        }
+        let kept = method.store.purge_logins(START.after(2 * FAILURES_KEPT));
+        assert_eq!(kept.await.unwrap(), 1);
+        let own = refused(&method, "ada@example.com", "correct horse").await;
+        assert_eq!(own, "none");
     }
 
     #[tokio::test]

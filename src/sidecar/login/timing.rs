@@ -114,7 +114,12 @@ impl Asked {
             },
             ..LoginConfig::default()
         };
-        let limits = Limits::new(login.limits.clone(), key.clone(), time.clock());
+        let limits = Limits::new(
+            login.limits.clone(),
+            key.clone(),
+            time.clock(),
+            Arc::clone(&store),
+        );
         let nonces = Nonces {
             store: Arc::clone(&store),
             key: Arc::new(key),
@@ -129,7 +134,7 @@ impl Asked {
             registry: Arc::clone(&registry),
             store: Arc::clone(&store),
             keys: Arc::clone(&sessions.keys),
-            limit: Limit::per_minute(60),
+            limit: Limit::per_minute(60, &time.clock()),
             clock: time.clock(),
             explain: Arc::clone(&sessions.explain),
             counters: Arc::clone(&sessions.counters),
@@ -143,6 +148,7 @@ impl Asked {
         }
         Self {
             api: AuthApi {
+                fresh: Duration::ZERO,
                 sessions: Arc::new(sessions),
                 mint: Arc::new(mint),
                 registry,

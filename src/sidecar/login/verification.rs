@@ -6,8 +6,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use zeroize::Zeroizing;
-
 use crate::{
     clock::{Clock, Timestamp},
     sidecar::{
@@ -27,7 +25,7 @@ const TOKEN_BYTES: usize = 32;
 const PASSWORD_RESET_LIFE: Duration = Duration::from_secs(30 * 60);
 
 /// How long a link that proves a new e-mail address is good: it is asked for from within a session, and may wait for a mail client.
-const EMAIL_CHANGE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(in crate::sidecar) const EMAIL_CHANGE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Issues tokens by mail, and takes them back.
 pub(in crate::sidecar) struct Verifications {
@@ -64,16 +62,19 @@ impl BadToken {
 }
 
 impl Verifications {
-    /// Keeps a token that brings `payload` and has it mailed; until when it is good. Nothing in it depends on whose the address is.
+    /// Keeps a token that brings `payload` and has it mailed; until when it is good, which is no later than `until`. Nothing in it depends on
+    /// whose the address is.
     pub(in crate::sidecar) async fn mail(
         &self,
         purpose: OneTimePurpose,
         to: EmailAddress,
         payload: Vec<u8>,
+        until: Option<Timestamp>,
         room: Room,
     ) -> Result<Timestamp, Refusal> {
         let payload = Payload::new(payload).ok_or(Refusal::Email("email"))?;
         let expires_at = self.clock.wall().after(self.life(purpose));
+        let expires_at = until.map_or(expires_at, |until| until.min(expires_at));
         let token = draw::text::<TOKEN_BYTES>()?;
         let entry = OneTime {
             key: self.hash(&token),
@@ -131,13 +132,10 @@ pub(in crate::sidecar) fn address_of(bytes: &[u8]) -> Result<EmailAddress, Refus
     address.ok_or(Refusal::Store(StoreError::Record("logins")))
 }
 
-/// A token's text, wiped when it was used.
-pub(in crate::sidecar) fn secret(text: String) -> Zeroizing<String> {
-    Zeroizing::new(text)
-}
-
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
     use crate::{
         clock::ManualTime,
@@ -168,13 +166,13 @@ mod tests {
     ) -> Zeroizing<String> {
         let to: EmailAddress = "ada@example.com".parse().unwrap();
         let room = all.mailer.room().unwrap();
-        let end = all.mail(purpose, to, b"payload".to_vec(), room);
+        let end = all.mail(purpose, to, b"payload".to_vec(), None, room);
         let end = end.await.unwrap();
         let letter = outbox.next_letter().await;
         assert_eq!(letter.expires_at, end);
         match letter.message {
             Message::Link { token, .. } => token,
-            Message::Code(_) => panic!("no link"),
+            Message::Code(_) | Message::Notice(_) => panic!("no link"),
         }
     }
 
@@ -195,7 +193,7 @@ mod tests {
             let mut tokens = Vec::new();
             for _ in 0..2 {
                 let room = all.mailer.room().unwrap();
-                let end = all.mail(purpose, to(), b"payload".to_vec(), room);
+                let end = all.mail(purpose, to(), b"payload".to_vec(), None, room);
                 let end = end.await.unwrap();
                 assert_eq!(end, all.clock.wall().after(life));
                 let letter = outbox.next_letter().await;

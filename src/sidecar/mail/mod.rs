@@ -32,6 +32,7 @@ use super::{login::address::EmailAddress, metrics::Counters, refusal::Refusal};
 use self::{template::Templates, transport::Failure};
 pub use settings::{Delivery, MailConfig, MailError, SmtpConfig, SmtpSecurity};
 pub(super) use transport::Transport;
+pub(crate) use transport::is_loopback;
 
 /// Letters that may wait: at half a second each and eight at once, those of a minute.
 pub(super) const QUEUE: usize = 1_024;
@@ -61,7 +62,7 @@ pub(super) struct Letter {
     pub(super) expires_at: Timestamp,
 }
 
-/// What a letter says. All of it is secret.
+/// What a letter says. Codes and tokens are secret.
 pub(super) enum Message {
     /// A code of six digits, to log in with.
     Code(Zeroizing<String>),
@@ -70,6 +71,19 @@ pub(super) enum Message {
         purpose: OneTimePurpose,
         token: Zeroizing<String>,
     },
+    /// What has become of how the account is logged in to, told to its owner: whether or not it was the owner's doing.
+    Notice(Notice),
+}
+
+/// A change to how an account is logged in to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// Another address than the one that this is sent to is the account's now.
+    EmailChanged,
+    /// This kind of account was linked.
+    Linked(String),
+    /// This kind of account was taken away.
+    Unlinked(String),
 }
 
 impl Message {
@@ -78,6 +92,7 @@ impl Message {
         match self {
             Self::Code(_) => "otp",
             Self::Link { purpose, .. } => purpose.label(),
+            Self::Notice(_) => "notice",
         }
     }
 }

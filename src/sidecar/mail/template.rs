@@ -9,7 +9,7 @@ use lettre::{
 
 use crate::{clock::Timestamp, sidecar::login::address::EmailAddress, store::OneTimePurpose};
 
-use super::{Letter, Message};
+use super::{Letter, Message, Notice};
 
 /// A letter that cannot be written: an address that the mail library does not take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,7 @@ impl Templates {
         let nobody =
             Line::Text("If you did not ask for it, nobody gets in without it: ignore it.".into());
         match &letter.message {
+            Message::Notice(notice) => told(game, notice),
             Message::Code(code) => Words {
                 // Not the code: subjects are shown on locked screens.
                 subject: format!("Your code for {game}"),
@@ -113,6 +114,42 @@ impl Templates {
                 }
             }
         }
+    }
+}
+
+/// What an owner is told of a change. No link to follow: whoever writes such letters to steal accounts has one in them.
+fn told(game: &str, notice: &Notice) -> Words {
+    let (what, otherwise) = match notice {
+        Notice::EmailChanged => (
+            format!("Your account for {game} has another e-mail address now. This one is not used any more."),
+            format!("If that was not you, somebody else has your account: write to the support of {game}."),
+        ),
+        Notice::Linked(kind) => (
+            format!("Your account for {game} has another way to log in now: {}.", named(kind)),
+            "If that was not you, log in and take it away: that also logs everybody out.".to_owned(),
+        ),
+        Notice::Unlinked(kind) => (
+            format!("A way to log in was taken away from your account for {game}: {}. Everybody was logged out.", named(kind)),
+            "If that was not you, log in and see which ways there are; if you cannot, write to the support."
+                .to_owned(),
+        ),
+    };
+    Words {
+        subject: format!("How you log in to {game} has changed"),
+        lines: vec![
+            Line::Text(what),
+            Line::Text("If that was you, there is nothing to do.".to_owned()),
+            Line::Text(otherwise),
+        ],
+    }
+}
+
+/// What a kind of account is called by people.
+fn named(kind: &str) -> String {
+    match kind {
+        "email" => "by e-mail".to_owned(),
+        "device_key" => "by a device".to_owned(),
+        other => format!("by an account of {other}"),
     }
 }
 
@@ -217,6 +254,21 @@ mod tests {
         let email = String::from_utf8(email.formatted()).unwrap();
         // Quoted-printable (RFC 2045, section 6.7): lines are broken, and "=" is "=3D".
         email.replace("=\r\n", "").replace("=3D", "=")
+    }
+
+    #[test]
+    fn an_owner_is_told_of_changes_without_a_link() {
+        for (notice, part) in [
+            (Notice::EmailChanged, "has another e-mail address now"),
+            (Notice::Linked("google".to_owned()), "account of google"),
+            (Notice::Unlinked("device_key".to_owned()), "by a device"),
+        ] {
+            let email = letter("Foo", "", |_| Message::Notice(notice.clone()));
+            // In the text and in the HTML.
+            assert_eq!(email.matches(part).count(), 2, "{email}");
+            assert!(email.contains("How you log in to Foo has changed"));
+            assert!(!email.contains("href"), "{email}");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::store::{
-    Account, Attempt, Code, Guess, Issued, Join, KeyedHash, Linked, MAX_IDENTITIES, OneTime,
-    OneTimePurpose, Payload, RefreshClaim, Refreshed, Spent,
+    Account, Attempt, Code, Guess, Issued, Join, KeyedHash, Linked, MAX_IDENTITIES, MAX_PLACES,
+    OneTime, OneTimePurpose, Payload, RefreshClaim, Refreshed, Spent, Unlinked,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -118,14 +118,11 @@ pub(in crate::store) async fn attempts_in_a_row_are_counted_before_they_are_made
 pub(in crate::store) async fn an_account_is_linked_once_and_players_never_merge(
     store: Arc<dyn Store>,
 ) {
-    let ada = log_in(&*store, "ada").await.player.id;
-    let bob = log_in(&*store, "bob").await.player.id;
-    let now = PlayerGeneration(0);
-    let link =
-        |subject: &str, player, join| store.link(identity("email", subject), player, now, join);
-    let nobody = link("a@x.org", PlayerId(7), Join::Beside).await.unwrap();
-    assert_eq!(nobody, Linked::UnknownPlayer);
-    for (subject, player, join, expected) in [
+    let found = log_in(&*store, "ada").await;
+    let (player, ada) = (found.player.id, found.session.id);
+    let bob = log_in(&*store, "bob").await.session.id;
+    let link = |subject: &str, by, join| store.link(identity("email", subject), by, join);
+    for (subject, by, join, expected) in [
         ("a@x.org", ada, Join::Only, Linked::Linked),
         ("a@x.org", ada, Join::Only, Linked::Already),
         ("a@x.org", bob, Join::Instead, Linked::Taken),
@@ -133,41 +130,141 @@ pub(in crate::store) async fn an_account_is_linked_once_and_players_never_merge(
         ("b@x.org", ada, Join::Beside, Linked::Linked),
         ("c@x.org", ada, Join::Instead, Linked::Linked),
     ] {
-        let outcome = link(subject, player, join).await.unwrap();
+        let outcome = link(subject, by, join).await.unwrap();
         assert_eq!(outcome, expected, "{subject}");
     }
     for free in ["a@x.org", "b@x.org"] {
         assert_eq!(player_of(&*store, "email", free).await, None);
     }
     let account = player_of(&*store, "email", "c@x.org").await.unwrap();
-    assert_eq!(account.player, ada);
+    assert_eq!(account.player, player);
     let expected = [identity("dev", "ada"), identity("email", "c@x.org")];
     assert_eq!(account.identities, expected);
+    let told = store.identities(player).await.unwrap();
+    assert_eq!(told, Some(account.identities.clone()));
+    assert_eq!(store.identities(PlayerId(7)).await.unwrap(), None);
     assert_eq!(player_of(&*store, "dev", "ada").await, Some(account));
     // What was linked logs the same player in.
     let mut by_email = super::account("c@x.org");
     by_email.identity.provider = "email".to_owned();
     let started = store.start_session(by_email).await.unwrap();
-    assert_eq!(started.found.player.id, ada);
+    assert_eq!(started.found.player.id, player);
     assert!(!started.is_new_player);
     for n in 2..MAX_IDENTITIES {
         let device = identity("device", &n.to_string());
-        let linked = store.link(device, ada, now, Join::Beside).await.unwrap();
+        let linked = store.link(device, ada, Join::Beside).await.unwrap();
         assert_eq!(linked, Linked::Linked);
     }
-    let last = store.link(identity("device", "x"), ada, now, Join::Beside);
+    let last = store.link(identity("device", "x"), ada, Join::Beside);
     assert_eq!(last.await.unwrap(), Linked::TooMany);
-    // Whoever was put out adds no way in.
-    store.revoke_player(bob, START).await.unwrap();
-    let outdated = link("d@x.org", bob, Join::Beside).await.unwrap();
-    assert_eq!(outdated, Linked::Outdated);
-    let next = store.link(
-        identity("email", "d@x.org"),
-        bob,
-        PlayerGeneration(1),
-        Join::Only,
+}
+
+/// Of a session that was revoked, alone or with all of its player's, nothing is linked; of another one of the player's it is.
+pub(in crate::store) async fn whoever_was_put_out_links_nothing(store: Arc<dyn Store>) {
+    let email = || identity("email", "d@x.org");
+    let unknown = store.link(email(), SessionId(7), Join::Beside).await;
+    assert_eq!(unknown.unwrap(), Linked::Outdated);
+    let first = log_in(&*store, "bob").await;
+    let second = log_in(&*store, "bob").await.session.id;
+    store.revoke_session(first.session.id, START).await.unwrap();
+    let out = store.link(email(), first.session.id, Join::Beside).await;
+    assert_eq!(out.unwrap(), Linked::Outdated);
+    store.revoke_player(first.player.id, START).await.unwrap();
+    let out = store.link(email(), second, Join::Beside).await;
+    assert_eq!(out.unwrap(), Linked::Outdated);
+    assert_eq!(player_of(&*store, "email", "d@x.org").await, None);
+    let third = log_in(&*store, "bob").await.session.id;
+    let back = store.link(email(), third, Join::Only).await;
+    assert_eq!(back.unwrap(), Linked::Linked);
+}
+
+pub(in crate::store) async fn an_account_is_taken_away_with_whoever_came_in_by_it(
+    store: Arc<dyn Store>,
+) {
+    let email = || identity("email", "ada@x.org");
+    let (dev, device) = (|| identity("dev", "ada"), || identity("device", "1"));
+    let found = log_in(&*store, "ada").await;
+    let (player, session) = (found.player.id, found.session.id);
+    let unlink = |identity, by, with_password| store.unlink(identity, by, with_password, START);
+    assert_eq!(
+        unlink(dev(), session, false).await.unwrap(),
+        Unlinked::LastOne
     );
-    assert_eq!(next.await.unwrap(), Linked::Linked);
+    store.link(email(), session, Join::Only).await.unwrap();
+    store.link(device(), session, Join::Beside).await.unwrap();
+    let bob = log_in(&*store, "bob").await.session.id;
+    let foreign = unlink(email(), bob, false).await.unwrap();
+    assert_eq!(foreign, Unlinked::NotTheirs);
+    let nobodys = unlink(identity("device", "2"), session, false).await;
+    assert_eq!(nobodys.unwrap(), Unlinked::NotTheirs);
+
+    log_in(&*store, "ada").await;
+    let taken = unlink(device(), session, false).await.unwrap();
+    let revision = Revision(1);
+    let sessions = 2;
+    assert_eq!(taken, Unlinked::Unlinked { revision, sessions });
+    assert_eq!(store.account(device()).await.unwrap(), None);
+    let left = store.identities(player).await.unwrap();
+    assert_eq!(left, Some(vec![dev(), email()]));
+    let range = store.log_after(Revision(0), 10).await.unwrap().unwrap();
+    let event = Revocation::Player(player, PlayerGeneration(1));
+    assert_eq!(range.events, [event]);
+    // That session is over, and has no say any more.
+    let ended = Standing::Ended(EndedBy::Revocation);
+    assert_eq!(standing(&*store, session, START).await, ended);
+    let late = unlink(email(), session, false).await.unwrap();
+    assert_eq!(late, Unlinked::Outdated);
+
+    // A password goes with the account that it was for, and with no other.
+    let set = store.set_password(email(), "$argon2id$1".to_owned(), START);
+    set.await.unwrap();
+    let password = || async {
+        let account = player_of(&*store, "dev", "ada").await.unwrap();
+        account.password
+    };
+    let session = log_in(&*store, "ada").await.session.id;
+    store.link(device(), session, Join::Beside).await.unwrap();
+    unlink(device(), session, false).await.unwrap();
+    assert!(password().await.is_some());
+    let session = log_in(&*store, "ada").await.session.id;
+    unlink(email(), session, true).await.unwrap();
+    assert_eq!(password().await, None);
+    // It is anybody's who proves it now.
+    let session = log_in(&*store, "bob").await.session.id;
+    let linked = store.link(email(), session, Join::Only).await.unwrap();
+    assert_eq!(linked, Linked::Linked);
+}
+
+pub(in crate::store) async fn places_are_remembered_of_each_account(store: Arc<dyn Store>) {
+    let place = |n: usize| [n as u8; 16];
+    let end = START.after(10 * MINUTE);
+    let known = |n, of, at| store.known_place(key(n), place(of), at);
+    let remember = |n, of, at, end| store.remember_place(key(n), place(of), at, end);
+    assert_eq!(known(1, 0, START).await.unwrap(), None);
+    remember(1, 0, START, end).await.unwrap();
+    assert_eq!(known(1, 0, START).await.unwrap(), Some(end));
+    assert_eq!(known(1, 1, START).await.unwrap(), None, "another place");
+    assert_eq!(known(2, 0, START).await.unwrap(), None, "another account");
+    // The oldest goes, and one that is seen again is not the oldest.
+    for of in 1..MAX_PLACES {
+        remember(1, of, START, end).await.unwrap();
+    }
+    remember(1, 0, START, end).await.unwrap();
+    remember(1, MAX_PLACES, START, end).await.unwrap();
+    assert_eq!(known(1, 1, START).await.unwrap(), None);
+    for of in (0..=MAX_PLACES).filter(|of| *of != 1) {
+        assert_eq!(known(1, of, START).await.unwrap(), Some(end), "{of}");
+    }
+    // All live on with each of them, and are forgotten together.
+    let later = end.after(MINUTE);
+    remember(1, 2, START, later).await.unwrap();
+    assert_eq!(known(1, 0, end).await.unwrap(), Some(later));
+    assert_eq!(known(1, 0, later).await.unwrap(), None);
+    remember(1, 3, later, later.after(MINUTE)).await.unwrap();
+    assert_eq!(known(1, 0, later).await.unwrap(), None);
+    let purged = later.after(MINUTE + Duration::from_millis(1));
+    assert_eq!(store.purge_logins(purged).await.unwrap(), 1);
+    assert_eq!(known(1, 3, later).await.unwrap(), None);
 }
 
 pub(in crate::store) async fn a_password_ends_every_session_and_makes_the_player_if_need_be(

@@ -346,5 +346,5 @@ pub(in crate::store) async fn says_what_the_model_says(
     );
 }
 
-/// Of refresh 7, issue 2, spend 5, guess 5, attempt 2, account 2, link 6 (nobody has too many), set_password 2.
-const OUTCOMES: usize = 31;
+/// Of refresh 7, issue 2, spend 5, guess 5, attempt 2, account 2, link 5 (nobody has too many), set_password 2, unlink 4, place 2.
+const OUTCOMES: usize = 36;

@@ -5,7 +5,7 @@ use tokio::{sync::Barrier, task::JoinSet};
 use super::*;
 use crate::store::{
     Attempt, Code, Guess, Issued, Join, KeyedHash, Linked, OneTime, OneTimePurpose, Payload,
-    RefreshClaim, Refreshed, Spent,
+    RefreshClaim, Refreshed, Spent, Unlinked,
 };
 
 const MANY: usize = 1_000;
@@ -176,14 +176,14 @@ pub(in crate::store) async fn a_thousand_link_one_account_and_it_is_one_players(
     let mut players = Vec::new();
     for n in 0..10 {
         let found = log_in(&*sidecars.at(n), &n.to_string()).await;
-        players.push(found.player.id);
+        players.push((found.player.id, found.session.id));
     }
     let wanted = account("wanted").identity;
     let outcomes = sidecars.at_once(MANY, |store, n| {
         // Either sidecar has all of them.
-        let (wanted, player) = (wanted.clone(), players[n / 2 % players.len()]);
+        let (wanted, (player, session)) = (wanted.clone(), players[n / 2 % players.len()]);
         async move {
-            let linked = store.link(wanted, player, PlayerGeneration(0), Join::Beside);
+            let linked = store.link(wanted, session, Join::Beside);
             (linked.await.unwrap(), player)
         }
     });
@@ -207,6 +207,65 @@ pub(in crate::store) async fn a_thousand_link_one_account_and_it_is_one_players(
     assert_eq!(expected(Linked::Linked, true), 1);
     assert_eq!(expected(Linked::Already, true), MANY / 10 - 1);
     assert_eq!(expected(Linked::Taken, false), MANY / 10 * 9);
+}
+
+/// Two of a player's accounts are taken away at once: one stays.
+pub(in crate::store) async fn of_two_that_are_taken_away_at_once_one_stays(sidecars: Sidecars) {
+    for n in 0..100 {
+        let name = n.to_string();
+        let first = account(&name).identity;
+        let mut second = first.clone();
+        second.provider = "other".to_owned();
+        let store = sidecars.at(n);
+        let found = log_in(&*store, &name).await;
+        let session = found.session.id;
+        let linked = store.link(second.clone(), session, Join::Beside);
+        assert_eq!(linked.await.unwrap(), Linked::Linked);
+        let now = sidecars.now;
+        let outcomes = sidecars.at_once(2, |store, n| {
+            let identity = [&first, &second][n].clone();
+            async move { store.unlink(identity, session, false, now).await.unwrap() }
+        });
+        let outcomes = outcomes.await;
+        // Whichever was first has ended the session in which the other was asked for.
+        assert_eq!(count(&outcomes, &Unlinked::Outdated), 1, "{outcomes:?}");
+        let left = store.identities(found.player.id).await.unwrap();
+        assert_eq!(left.unwrap().len(), 1);
+    }
+}
+
+/// Whoever revokes a session is sure of it: what it links from then on is refused, wherever it is asked for.
+pub(in crate::store) async fn nothing_is_linked_after_its_session_was_revoked(sidecars: Sidecars) {
+    for n in 0..100 {
+        let name = n.to_string();
+        let session = log_in(&*sidecars.at(n), &name).await.session.id;
+        let now = sidecars.now;
+        let wanted = |which: &str| {
+            let mut identity = account(&name).identity;
+            which.clone_into(&mut identity.provider);
+            identity
+        };
+        let outcomes = sidecars.at_once(2, |store, n| {
+            let identity = wanted("meanwhile");
+            async move {
+                if n == 1 {
+                    store.revoke_session(session, now).await.unwrap();
+                    return None;
+                }
+                Some(store.link(identity, session, Join::Beside).await.unwrap())
+            }
+        });
+        let meanwhile = outcomes.await.into_iter().flatten().next().unwrap();
+        let either = [Linked::Linked, Linked::Outdated];
+        assert!(either.contains(&meanwhile), "{meanwhile:?}");
+        for at in 0..2 {
+            let store = sidecars.at(at);
+            let late = store.link(wanted("late"), session, Join::Beside).await;
+            assert_eq!(late.unwrap(), Linked::Outdated);
+            let known = store.account(wanted("meanwhile")).await.unwrap();
+            assert_eq!(known.is_some(), meanwhile == Linked::Linked);
+        }
+    }
 }
 
 pub(in crate::store) async fn logins_and_passwords_of_one_account_make_one_player(

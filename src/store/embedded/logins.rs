@@ -7,18 +7,19 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     clock::Timestamp,
-    id::{PlayerGeneration, PlayerId},
+    id::{PlayerGeneration, PlayerId, SessionId},
     proto,
     store::{
         Account, Answer, Attempt, Code, Guess, Identity, Issued, Join, KeyedHash, Linked, Logins,
-        MAX_IDENTITIES, OneTime, OneTimePurpose, PasswordSet, Payload, PlayerRevocation, Spent,
-        StoreError,
+        MAX_IDENTITIES, OneTime, OneTimePurpose, PasswordSet, Payload, Place, PlayerRevocation,
+        Spent, StoreError, Unlinked,
     },
 };
 
 use super::{
     EmbeddedStore,
     changes::{Changes, PURGE_STEP},
+    places,
     tables::{self, Owner, decode},
 };
 
@@ -28,6 +29,7 @@ pub(super) enum Kind {
     OneTime = 1,
     Code = 2,
     Attempts = 3,
+    Places = 4,
 }
 
 /// An entry's key in the tables.
@@ -68,14 +70,48 @@ impl Logins for EmbeddedStore {
         Box::pin(async move { self.shared.read(|read| read_account(read, &identity)) })
     }
 
-    fn link(
+    fn identities(&self, player: PlayerId) -> Answer<'_, Option<Vec<Identity>>> {
+        Box::pin(async move {
+            let record = |read: &_| tables::read_player(read, player);
+            let record = self.shared.read(record)?;
+            Ok(record.map(|record| identities_of(record).collect()))
+        })
+    }
+
+    fn link(&self, identity: Identity, by: SessionId, join: Join) -> Answer<'_, Linked> {
+        self.change(move |changes| changes.link(&identity, by, join))
+    }
+
+    fn unlink(
         &self,
         identity: Identity,
-        player: PlayerId,
-        generation: PlayerGeneration,
-        join: Join,
-    ) -> Answer<'_, Linked> {
-        self.change(move |changes| changes.link(&identity, player, generation, join))
+        by: SessionId,
+        with_password: bool,
+        at: Timestamp,
+    ) -> Answer<'_, Unlinked> {
+        self.change(move |changes| changes.unlink(&identity, by, with_password, at))
+    }
+
+    fn known_place(
+        &self,
+        account: KeyedHash,
+        place: Place,
+        at: Timestamp,
+    ) -> Answer<'_, Option<Timestamp>> {
+        Box::pin(async move {
+            let read = |read: &_| places::read(read, &account, &place, at);
+            self.shared.read(read)
+        })
+    }
+
+    fn remember_place(
+        &self,
+        account: KeyedHash,
+        place: Place,
+        at: Timestamp,
+        forget_at: Timestamp,
+    ) -> Answer<'_, ()> {
+        self.change(move |changes| changes.remember_place(&account, &place, at, forget_at))
     }
 
     fn set_password(
@@ -108,7 +144,7 @@ impl Logins for EmbeddedStore {
 }
 
 /// A record that expires.
-trait Expires: Message + Default {
+pub(super) trait Expires: Message + Default {
     const KIND: Kind;
     fn expires_at_ms(&self) -> u64;
 }
@@ -246,16 +282,12 @@ impl Changes<'_, '_> {
     fn link(
         &mut self,
         identity: &Identity,
-        player: PlayerId,
-        generation: PlayerGeneration,
+        by: SessionId,
         join: Join,
     ) -> Result<Linked, StoreError> {
-        let Some(mut record) = self.tables.player(player)? else {
-            return Ok(Linked::UnknownPlayer);
-        };
-        if record.generation != generation.0 {
+        let Some((player, mut record)) = self.has_a_say(by)? else {
             return Ok(Linked::Outdated);
-        }
+        };
         match self.player_of_identity(identity)? {
             Some(owner) if owner == player => return Ok(Linked::Already),
             Some(_) => return Ok(Linked::Taken),
@@ -282,6 +314,55 @@ impl Changes<'_, '_> {
         let key = (identity.provider.as_str(), identity.subject.as_str());
         self.tables.identities.insert(key, player.0)?;
         Ok(Linked::Linked)
+    }
+
+    fn unlink(
+        &mut self,
+        identity: &Identity,
+        by: SessionId,
+        with_password: bool,
+        at: Timestamp,
+    ) -> Result<Unlinked, StoreError> {
+        let Some((player, mut record)) = self.has_a_say(by)? else {
+            return Ok(Unlinked::Outdated);
+        };
+        if self.player_of_identity(identity)? != Some(player) {
+            return Ok(Unlinked::NotTheirs);
+        }
+        let removed = identity_record(identity);
+        record.identities.retain(|other| *other != removed);
+        if record.identities.is_empty() {
+            return Ok(Unlinked::LastOne);
+        }
+        self.tables.put_player(player, &record)?;
+        let key = (identity.provider.as_str(), identity.subject.as_str());
+        self.tables.identities.remove(key)?;
+        if with_password {
+            self.tables.passwords.remove(player.0)?;
+        }
+        match self.revoke_player(player, at)? {
+            PlayerRevocation::Ended {
+                generation: _,
+                revision,
+                sessions,
+            } => Ok(Unlinked::Unlinked { revision, sessions }),
+            PlayerRevocation::Unknown => Err(StoreError::Record("players")),
+        }
+    }
+
+    /// Whose session it is, if it was not revoked.
+    fn has_a_say(
+        &self,
+        session: SessionId,
+    ) -> Result<Option<(PlayerId, proto::PlayerRecord)>, StoreError> {
+        let Some(record) = self.tables.session(session)? else {
+            return Ok(None);
+        };
+        let owner = tables::player_of(&record)?;
+        let player = self.tables.player(owner)?;
+        let player = player.ok_or(StoreError::Record("players"))?;
+        let found = tables::found(session, record, owner, player.clone(), self.head());
+        Ok(found.revocation().is_none().then_some((owner, player)))
     }
 
     fn set_password(
@@ -342,7 +423,7 @@ impl Changes<'_, '_> {
         Ok(found.map(|id| PlayerId(id.value())))
     }
 
-    fn entry<M: Expires>(&self, key: &KeyedHash) -> Result<Option<M>, StoreError> {
+    pub(super) fn entry<M: Expires>(&self, key: &KeyedHash) -> Result<Option<M>, StoreError> {
         let bytes = self.tables.logins.get((M::KIND as u8, key))?;
         bytes
             .map(|bytes| decode(bytes.value(), tables::LOGINS_NAME))
@@ -350,7 +431,11 @@ impl Changes<'_, '_> {
     }
 
     /// Keeps an entry, instead of one of the same key if there is one.
-    fn put_entry<M: Expires>(&mut self, key: &KeyedHash, record: &M) -> Result<(), StoreError> {
+    pub(super) fn put_entry<M: Expires>(
+        &mut self,
+        key: &KeyedHash,
+        record: &M,
+    ) -> Result<(), StoreError> {
         let kind = M::KIND as u8;
         if let Some(old) = self.entry::<M>(key)? {
             let end = (old.expires_at_ms(), kind, key);
@@ -381,6 +466,13 @@ pub(super) fn identity_record(identity: &Identity) -> proto::IdentityRecord {
     }
 }
 
+fn identities_of(record: proto::PlayerRecord) -> impl Iterator<Item = Identity> {
+    record.identities.into_iter().map(|identity| Identity {
+        provider: identity.provider,
+        subject: identity.subject,
+    })
+}
+
 /// As much is done for an account that is nobody's as for one that is somebody's.
 fn read_account(
     transaction: &ReadTransaction,
@@ -397,15 +489,11 @@ fn read_account(
     let password = password
         .map(|phc| String::from_utf8(phc).map_err(|_| StoreError::Record("passwords")))
         .transpose()?;
-    let identities = record.identities.into_iter().map(|identity| Identity {
-        provider: identity.provider,
-        subject: identity.subject,
-    });
     let account = std::hint::black_box(Account {
         player: id,
         generation: PlayerGeneration(record.generation),
         password,
-        identities: identities.collect(),
+        identities: identities_of(record).collect(),
     });
     Ok(is_known.then_some(account))
 }

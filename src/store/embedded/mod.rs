@@ -10,6 +10,7 @@ pub(super) mod fault;
 mod gateways;
 mod logins;
 mod open;
+mod places;
 mod rotation;
 mod tables;
 #[cfg(test)]

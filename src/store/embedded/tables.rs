@@ -13,7 +13,7 @@ use crate::{
     store::{Found, Identity, Player, Session, StoreError},
 };
 
-use super::logins::EntryKey;
+use super::logins::{EntryKey, Kind};
 
 /// Key or value that is a record or other bytes.
 type Bytes = &'static [u8];
@@ -196,6 +196,24 @@ pub(super) fn read_owner(
         password: passwords.get(id)?.map(|phc| phc.value().to_vec()),
     };
     Ok(Some((owner, known.is_some())))
+}
+
+/// A player's record.
+pub(super) fn read_player(
+    transaction: &ReadTransaction,
+    id: PlayerId,
+) -> Result<Option<proto::PlayerRecord>, StoreError> {
+    player(&transaction.open_table(PLAYERS)?, id)
+}
+
+/// The bytes of a record of [`logins`](super::logins).
+pub(super) fn read_login(
+    transaction: &ReadTransaction,
+    kind: Kind,
+    key: &[u8; 32],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let bytes = transaction.open_table(LOGINS)?.get((kind as u8, key))?;
+    Ok(bytes.map(|bytes| bytes.value().to_vec()))
 }
 
 /// Up to `limit` sessions with an id below `before`, newest first, of one player or of all.

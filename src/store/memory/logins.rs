@@ -4,14 +4,15 @@ use std::collections::HashMap;
 
 use crate::{
     clock::Timestamp,
-    id::{PlayerGeneration, PlayerId},
+    id::{PlayerId, SessionId},
     store::{
         Account, Answer, Attempt, Code, Guess, Identity, Issued, Join, KeyedHash, Linked, Logins,
-        MAX_IDENTITIES, OneTime, OneTimePurpose, PasswordSet, PlayerRevocation, Spent, StoreError,
+        MAX_IDENTITIES, MAX_PLACES, OneTime, OneTimePurpose, PasswordSet, Place, PlayerRevocation,
+        Spent, StoreError, Unlinked,
     },
 };
 
-use super::MemoryStore;
+use super::{MemoryStore, Model};
 
 #[derive(Default)]
 pub(super) struct Kept {
@@ -20,8 +21,18 @@ pub(super) struct Kept {
     codes: HashMap<KeyedHash, Code>,
     /// How many, and when they are forgotten.
     attempts: HashMap<KeyedHash, (u32, Timestamp)>,
+    /// The newest last, and when they are forgotten.
+    places: HashMap<KeyedHash, (Vec<Place>, Timestamp)>,
     passwords: HashMap<PlayerId, String>,
     pub(super) identities: HashMap<PlayerId, Vec<Identity>>,
+}
+
+impl Model {
+    /// Whose session it is, if it was not revoked.
+    fn has_a_say(&self, session: SessionId) -> Option<PlayerId> {
+        let found = self.found(session)?;
+        found.revocation().is_none().then_some(found.player.id)
+    }
 }
 
 impl Logins for MemoryStore {
@@ -124,19 +135,15 @@ impl Logins for MemoryStore {
         })
     }
 
-    fn link(
-        &self,
-        identity: Identity,
-        player: PlayerId,
-        generation: PlayerGeneration,
-        join: Join,
-    ) -> Answer<'_, Linked> {
+    fn identities(&self, player: PlayerId) -> Answer<'_, Option<Vec<Identity>>> {
+        self.with(|model| Ok(model.logins.identities.get(&player).cloned()))
+    }
+
+    fn link(&self, identity: Identity, by: SessionId, join: Join) -> Answer<'_, Linked> {
         self.with(|model| {
-            match model.players.get(&player) {
-                None => return Ok(Linked::UnknownPlayer),
-                Some(known) if known.generation != generation => return Ok(Linked::Outdated),
-                Some(_) => {}
-            }
+            let Some(player) = model.has_a_say(by) else {
+                return Ok(Linked::Outdated);
+            };
             match model.identities.get(&identity) {
                 Some(owner) if *owner == player => return Ok(Linked::Already),
                 Some(_) => return Ok(Linked::Taken),
@@ -159,6 +166,74 @@ impl Logins for MemoryStore {
             own.push(identity.clone());
             model.identities.insert(identity, player);
             Ok(Linked::Linked)
+        })
+    }
+
+    fn unlink(
+        &self,
+        identity: Identity,
+        by: SessionId,
+        with_password: bool,
+        at: Timestamp,
+    ) -> Answer<'_, Unlinked> {
+        let idle = self.lives.idle;
+        self.with(|model| {
+            let Some(player) = model.has_a_say(by) else {
+                return Ok(Unlinked::Outdated);
+            };
+            let own = model.logins.identities.get_mut(&player).unwrap();
+            if !own.contains(&identity) {
+                return Ok(Unlinked::NotTheirs);
+            }
+            if own.len() == 1 {
+                return Ok(Unlinked::LastOne);
+            }
+            own.retain(|other| *other != identity);
+            model.identities.remove(&identity);
+            if with_password {
+                model.logins.passwords.remove(&player);
+            }
+            match model.revoke_player(player, at, idle) {
+                PlayerRevocation::Ended {
+                    revision, sessions, ..
+                } => Ok(Unlinked::Unlinked { revision, sessions }),
+                PlayerRevocation::Unknown => Err(StoreError::Record("players")),
+            }
+        })
+    }
+
+    fn known_place(
+        &self,
+        account: KeyedHash,
+        place: Place,
+        at: Timestamp,
+    ) -> Answer<'_, Option<Timestamp>> {
+        self.with(|model| {
+            let known = model.logins.places.get(&account);
+            let known = known.filter(|(places, until)| at < *until && places.contains(&place));
+            Ok(known.map(|(_, until)| *until))
+        })
+    }
+
+    fn remember_place(
+        &self,
+        account: KeyedHash,
+        place: Place,
+        at: Timestamp,
+        forget_at: Timestamp,
+    ) -> Answer<'_, ()> {
+        self.with(|model| {
+            let (places, until) = model.logins.places.entry(account).or_default();
+            if at >= *until {
+                places.clear();
+            }
+            places.retain(|known| *known != place);
+            places.push(place);
+            if places.len() > MAX_PLACES {
+                places.remove(0);
+            }
+            *until = forget_at;
+            Ok(())
         })
     }
 
@@ -200,12 +275,15 @@ impl Logins for MemoryStore {
     fn purge_logins(&self, before: Timestamp) -> Answer<'_, usize> {
         self.with(|model| {
             let kept = &mut model.logins;
-            let count = |kept: &Kept| kept.one_time.len() + kept.codes.len() + kept.attempts.len();
+            let count = |kept: &Kept| {
+                kept.one_time.len() + kept.codes.len() + kept.attempts.len() + kept.places.len()
+            };
             let had = count(kept);
             kept.one_time
                 .retain(|_, (entry, _)| entry.expires_at >= before);
             kept.codes.retain(|_, code| code.expires_at >= before);
             kept.attempts.retain(|_, (_, until)| *until >= before);
+            kept.places.retain(|_, (_, until)| *until >= before);
             Ok(had - count(kept))
         })
     }

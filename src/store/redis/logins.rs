@@ -6,18 +6,18 @@
 use std::time::Duration;
 
 use super::{
-    RedisStore, millis,
+    RedisStore,
     reply::{DAMAGED, Reply},
     scripts::SCRIPTS,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Timestamp, millis},
     control::Revocation,
-    id::{PlayerGeneration, PlayerId},
+    id::{PlayerGeneration, PlayerId, SessionId},
     store::{
         Account, Answer, Attempt, Code, DEFAULT_ROLE, Guess, Identity, Issued, Join, KeyedHash,
-        Linked, Logins, MAX_IDENTITIES, OneTime, OneTimePurpose, PasswordSet, Payload, Spent,
-        StoreError, draw,
+        Linked, Logins, MAX_IDENTITIES, MAX_PLACES, OneTime, OneTimePurpose, PasswordSet, Payload,
+        Place, Spent, StoreError, Unlinked, draw,
     },
 };
 
@@ -47,6 +47,14 @@ fn account_of(text: &str) -> Result<Identity, StoreError> {
         })
     };
     parsed().ok_or(DAMAGED)
+}
+
+fn identities_of(mut accounts: Reply) -> Result<Vec<Identity>, StoreError> {
+    let mut identities = Vec::new();
+    while !accounts.is_empty() {
+        identities.push(account_of(&accounts.text()?)?);
+    }
+    Ok(identities)
 }
 
 impl RedisStore {
@@ -131,11 +139,7 @@ impl RedisStore {
         let player = answer.parsed()?;
         let generation = answer.parsed().map(PlayerGeneration)?;
         let password = answer.text()?;
-        let mut accounts: Reply = answer.list()?;
-        let mut identities = Vec::new();
-        while !accounts.is_empty() {
-            identities.push(account_of(&accounts.text()?)?);
-        }
+        let identities = identities_of(answer.list()?)?;
         // Nobody's is made, too, and thrown away: how long an answer takes tells nobody whose address it is.
         let account = Account {
             player,
@@ -149,15 +153,13 @@ impl RedisStore {
     async fn linked(
         &self,
         identity: Identity,
-        player: PlayerId,
-        generation: PlayerGeneration,
+        by: SessionId,
         join: Join,
     ) -> Result<Linked, StoreError> {
         let mut call = self.call(&SCRIPTS.link, Timestamp(0));
         call.arg(account_text(&identity))
             .arg(start_of(&identity.provider))
-            .arg(player.to_string())
-            .arg(generation.0)
+            .arg(by.to_string())
             .arg(match join {
                 Join::Beside => "beside",
                 Join::Only => "only",
@@ -171,8 +173,38 @@ impl RedisStore {
             "taken" => Ok(Linked::Taken),
             "has_one" => Ok(Linked::HasOne),
             "too_many" => Ok(Linked::TooMany),
-            "unknown_player" => Ok(Linked::UnknownPlayer),
             "outdated" => Ok(Linked::Outdated),
+            _ => Err(DAMAGED),
+        }
+    }
+
+    async fn unlinked(
+        &self,
+        identity: Identity,
+        by: SessionId,
+        with_password: bool,
+        at: Timestamp,
+    ) -> Result<Unlinked, StoreError> {
+        let mut call = self.call(&SCRIPTS.unlink, at);
+        call.arg(account_text(&identity))
+            .arg(by.to_string())
+            .arg(u8::from(with_password))
+            .arg(millis(self.shared.lives.idle));
+        let mut answer = self.invoke(&call).await?;
+        match &*answer.text()? {
+            "unlinked" => {
+                let player = answer.parsed()?;
+                let generation = answer.parsed().map(PlayerGeneration)?;
+                let revision = answer.revision()?;
+                self.made(revision, Revocation::Player(player, generation));
+                Ok(Unlinked::Unlinked {
+                    revision,
+                    sessions: answer.parsed()?,
+                })
+            }
+            "not_theirs" => Ok(Unlinked::NotTheirs),
+            "last_one" => Ok(Unlinked::LastOne),
+            "outdated" => Ok(Unlinked::Outdated),
             _ => Err(DAMAGED),
         }
     }
@@ -292,14 +324,62 @@ impl Logins for RedisStore {
         Box::pin(self.account_of(identity))
     }
 
-    fn link(
+    fn identities(&self, player: PlayerId) -> Answer<'_, Option<Vec<Identity>>> {
+        Box::pin(async move {
+            let mut call = self.call(&SCRIPTS.identities, Timestamp(0));
+            call.arg(player.to_string());
+            let mut answer = self.invoke(&call).await?;
+            if answer.is_empty() {
+                return Ok(None);
+            }
+            answer.text()?;
+            identities_of(answer.list()?).map(Some)
+        })
+    }
+
+    fn link(&self, identity: Identity, by: SessionId, join: Join) -> Answer<'_, Linked> {
+        Box::pin(self.linked(identity, by, join))
+    }
+
+    fn unlink(
         &self,
         identity: Identity,
-        player: PlayerId,
-        generation: PlayerGeneration,
-        join: Join,
-    ) -> Answer<'_, Linked> {
-        Box::pin(self.linked(identity, player, generation, join))
+        by: SessionId,
+        with_password: bool,
+        at: Timestamp,
+    ) -> Answer<'_, Unlinked> {
+        Box::pin(self.unlinked(identity, by, with_password, at))
+    }
+
+    fn known_place(
+        &self,
+        account: KeyedHash,
+        place: Place,
+        at: Timestamp,
+    ) -> Answer<'_, Option<Timestamp>> {
+        Box::pin(async move {
+            let mut call = self.call(&SCRIPTS.known_place, at);
+            call.arg(&account[..]).arg(&place[..]);
+            let until: u64 = self.shared.link.invoke(&call).await?;
+            Ok((until > 0).then_some(Timestamp(until)))
+        })
+    }
+
+    fn remember_place(
+        &self,
+        account: KeyedHash,
+        place: Place,
+        at: Timestamp,
+        forget_at: Timestamp,
+    ) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let mut call = self.call(&SCRIPTS.remember_place, at);
+            call.arg(&account[..])
+                .arg(&place[..])
+                .arg(MAX_PLACES)
+                .arg(millis(forget_at.since(at)));
+            self.shared.link.invoke(&call).await
+        })
     }
 
     fn set_password(

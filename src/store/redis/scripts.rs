@@ -42,7 +42,9 @@ scripts! {
     grant
     granted
     guess
+    identities
     issue
+    known_place
     link
     log
     note_activity
@@ -51,6 +53,7 @@ scripts! {
     purge_logins
     put_code
     refresh
+    remember_place
     revoke_player
     revoke_session
     session
@@ -59,6 +62,7 @@ scripts! {
     set_role
     spend
     start_session
+    unlink
     withdraw_gateway
 }
 

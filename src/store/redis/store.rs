@@ -9,13 +9,12 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     RedisStore, gateways, lock, log_state_of,
     logins::account_text,
-    millis,
     reply::{DAMAGED, Reply},
     scripts::SCRIPTS,
     writer,
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Timestamp, millis},
     control::{LogState, Revocation, RevocationRange},
     id::{GatewayId, Incarnation, PlayerGeneration, PlayerId, Revision, SessionId},
     store::{

@@ -40,7 +40,7 @@ pub use self::settings::{
     InvalidIssuerAddress, InvalidIssuerName, IssuerAddress, IssuerName, MAX_CLIENT_IDS,
     MAX_ISSUERS, OidcError, OidcIssuer, are_client_ids,
 };
-pub(in crate::sidecar) use self::verify::BadIdToken;
+pub(in crate::sidecar) use self::verify::{BadIdToken, nonce_text};
 use self::{
     https::Https,
     keys::{Keeper, Keys},
@@ -169,9 +169,4 @@ impl Method for Oidc {
             subject,
         })
     }
-}
-
-/// A nonce as the issuer is to be handed it.
-pub(in crate::sidecar) fn nonce_text(nonce: &[u8; 32]) -> String {
-    verify::nonce_text(nonce)
 }

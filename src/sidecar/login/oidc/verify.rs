@@ -110,7 +110,7 @@ type Token =
 type Claims = IdTokenClaims<NotBefore, CoreGenderClaim>;
 
 /// A nonce as the issuer is handed it: base64url without padding.
-pub(super) fn nonce_text(nonce: &[u8; 32]) -> String {
+pub(in crate::sidecar) fn nonce_text(nonce: &[u8; 32]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(nonce)
 }
 

@@ -1,7 +1,9 @@
 //! Steps of the ways to log in.
 
 use super::*;
-use crate::store::{Code, Join, KeyedHash, OneTime, OneTimePurpose, PasswordSet, Payload};
+use crate::store::{
+    Code, Join, KeyedHash, OneTime, OneTimePurpose, PasswordSet, Payload, Unlinked,
+};
 
 fn hash(n: u8) -> KeyedHash {
     [n; 32]
@@ -34,7 +36,7 @@ impl Pair {
     }
 
     pub(super) async fn step_of_logins(&mut self) {
-        match self.rng.random_range(0..40) {
+        match self.rng.random_range(0..47) {
             0..4 => self.issue().await,
             4..12 => self.spend().await,
             12..15 => self.put_code().await,
@@ -43,6 +45,8 @@ impl Pair {
             31..36 => self.link().await,
             36 => self.set_password().await,
             37 | 38 => self.account().await,
+            39..41 => self.unlink().await,
+            41..46 => self.place().await,
             _ => self.purge_logins().await,
         }
     }
@@ -115,23 +119,68 @@ impl Pair {
     }
 
     async fn link(&mut self) {
-        let unknown = PlayerId(7);
-        let [model, subject] = match self.any_player() {
-            Some(player) if self.rng.random_bool(0.9) => player,
-            _ => [unknown; 2],
-        };
+        let [model, subject] = self.any_asking();
         let joins = [Join::Beside, Join::Only, Join::Instead];
         let (identity, join) = (self.any_identity(), *joins.choose(&mut self.rng).unwrap());
-        let of_player = self.model.sessions(Some(model), None, 1).await.unwrap();
-        let generation = match of_player.first() {
-            Some(found) if self.rng.random_bool(0.8) => found.player.generation,
-            _ => PlayerGeneration(self.rng.random_range(0..3)),
-        };
-        let model = self.model.link(identity.clone(), model, generation, join);
+        let model = self.model.link(identity.clone(), model, join);
         let model = model.await.unwrap();
-        let subject = self.subject.link(identity, subject, generation, join);
+        let subject = self.subject.link(identity, subject, join);
         assert_eq!(subject.await.unwrap(), model);
         self.reach("link", model);
+    }
+
+    /// A session that links or takes away: mostly the newest one, which is still live as often as not.
+    fn any_asking(&mut self) -> [SessionId; 2] {
+        let asking = match self.rng.random_range(0..10) {
+            0..7 => self.sessions.last().copied(),
+            7..9 => self.any_session(),
+            _ => None,
+        };
+        asking.unwrap_or([SessionId(7); 2])
+    }
+
+    async fn unlink(&mut self) {
+        let [model, subject] = self.any_asking();
+        let (identity, with_password) = (self.any_identity(), self.rng.random_bool(0.5));
+        let asking = self.model.session(model).await.unwrap();
+        let is_unclear = match asking {
+            Some(found) => self.is_nearly_idle(found.player.id).await,
+            None => false,
+        };
+        let now = self.now;
+        let model = self
+            .model
+            .unlink(identity.clone(), model, with_password, now);
+        let subject = self.subject.unlink(identity, subject, with_password, now);
+        let (model, mut subject) = (model.await.unwrap(), subject.await.unwrap());
+        if let (
+            Unlinked::Unlinked { sessions, .. },
+            Unlinked::Unlinked {
+                sessions: counted, ..
+            },
+        ) = (&model, &mut subject)
+            && is_unclear
+        {
+            *counted = *sessions;
+        }
+        assert_eq!(subject, model);
+        self.reach("unlink", model);
+    }
+
+    async fn place(&mut self) {
+        let (account, now) = (self.any_hash(), self.now);
+        let place = [self.rng.random_range(0..3); 16];
+        if self.rng.random_bool(0.5) {
+            let end = self.any_end();
+            let model = self.model.remember_place(account, place, now, end);
+            model.await.unwrap();
+            let subject = self.subject.remember_place(account, place, now, end);
+            return subject.await.unwrap();
+        }
+        let model = self.model.known_place(account, place, now).await.unwrap();
+        let subject = self.subject.known_place(account, place, now).await;
+        assert_eq!(subject.unwrap(), model);
+        self.reach("place", model);
     }
 
     async fn set_password(&mut self) {
