@@ -109,12 +109,13 @@ impl Socket {
         )
     }
 
-    /// Receives what is there, a batch at the most, and hands each packet to `each`. `WouldBlock` when nothing was there.
+    /// Receives what is there, a batch at the most, and hands each packet to `each`. Whether there may be more: a batch that is not full
+    /// has emptied the socket, and to ask it once more costs as much as to receive some packets. `WouldBlock` when nothing was there.
     pub(crate) fn receive(
         &self,
         buffers: &mut Buffers,
         mut each: impl FnMut(Packet),
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut slices = buffers.0.each_mut().map(|buffer| IoSliceMut::new(buffer));
         let count = self
@@ -131,7 +132,7 @@ impl Socket {
                 });
             }
         }
-        Ok(())
+        Ok(count == BATCH_SIZE)
     }
 
     /// Sends a packet, or several of one size. `WouldBlock` when the socket takes no more for now.

@@ -7,9 +7,12 @@
 mod inbox;
 mod outgoing;
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::Thread,
 };
 
 pub use self::inbox::{Input, SeatBudget};
@@ -42,6 +45,8 @@ pub(super) struct WorkerExchange {
     /// Payloads that were not handed over because the worker was too far behind.
     overflowed: AtomicU64,
     wake: Box<dyn Fn() + Send + Sync>,
+    /// The worker's thread, once it runs.
+    thread: OnceLock<Thread>,
 }
 
 impl WorkerExchange {
@@ -56,12 +61,22 @@ impl WorkerExchange {
             owes_wake: AtomicBool::new(false),
             overflowed: AtomicU64::new(0),
             wake,
+            thread: OnceLock::new(),
         }
     }
 
-    /// Gets the worker out of its wait.
+    /// The worker is this thread.
+    pub(super) fn is_run_by(&self, thread: Thread) {
+        // A second one would be the same worker started again, of which there is none.
+        let _ = self.thread.set(thread);
+    }
+
+    /// Gets the worker out of its wait, and out of the pause between two looks at the socket.
     pub(super) fn wake(&self) {
         (self.wake)();
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
     }
 
     /// The inbox, for the worker to write to; hold it for one connection's worth at the most.
