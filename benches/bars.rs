@@ -35,6 +35,13 @@ mod rig;
 mod sidecar;
 #[path = "bars/verify/mod.rs"]
 mod verify;
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that finds its subject broken ends there"
+)]
+#[path = "bars/workers/mod.rs"]
+mod workers;
 
 use std::process::ExitCode;
 
@@ -42,7 +49,7 @@ use command::{Command, Run};
 use report::{Group, Report, progress};
 
 /// All groups, in the order in which they run.
-const GROUPS: &[Group] = &[verify::GROUP, sidecar::GROUP];
+const GROUPS: &[Group] = &[verify::GROUP, sidecar::GROUP, workers::GROUP];
 
 fn main() -> ExitCode {
     match command::parse(std::env::args().skip(1), GROUPS) {

@@ -11,6 +11,8 @@ use mio::{Interest, Registry, Token};
 use quinn_proto::{EcnCodepoint, Transmit};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
+#[cfg(feature = "gateway")]
+use tickgate_steering::Instruction;
 use tracing::warn;
 
 /// The largest UDP payload, so that a coalesced batch (GRO) of any size fits.
@@ -60,6 +62,64 @@ impl Socket {
             Some(Protocol::UDP),
         )?;
         socket.bind(&address.into())?;
+        Self::from_bound(socket, buffer)
+    }
+
+    /// Binds to `address` beside others: to one that is bound already and shares its port.
+    #[cfg(all(feature = "gateway", target_os = "linux"))]
+    fn bind_beside(first: &Self, buffer: usize) -> io::Result<Self> {
+        let socket = socket2::Socket::new(
+            Domain::for_address(first.address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&first.address.into())?;
+        Self::from_bound(socket, buffer)
+    }
+
+    /// Binds several sockets to one address, with `buffer` bytes of kernel buffer each, among which `program` chooses for each packet by
+    /// their place here (`SO_REUSEPORT`, `SO_ATTACH_REUSEPORT_CBPF`).
+    ///
+    /// Nobody else can bind to the address, as with a socket that stands alone: the first is bound alone, which fails if there is
+    /// anybody, and only then shares its port. (Linux makes the group when the second one comes, with the first at index 0, and counts
+    /// them in the order of binding.)
+    #[cfg(all(feature = "gateway", target_os = "linux"))]
+    pub(crate) fn bind_group(
+        address: SocketAddr,
+        buffer: usize,
+        size: usize,
+        program: &[Instruction],
+    ) -> io::Result<Vec<Self>> {
+        let first = Self::bind(address, buffer)?;
+        if size < 2 {
+            return Ok(vec![first]);
+        }
+        socket2::SockRef::from(&first.socket).set_reuse_port(true)?;
+        let others: io::Result<Vec<Self>> = (1..size)
+            .map(|_| Self::bind_beside(&first, buffer))
+            .collect();
+        tickgate_steering::attach(&first.socket, program)?;
+        let mut group = vec![first];
+        group.extend(others?);
+        Ok(group)
+    }
+
+    /// The same where no system call steers packets: a group of one, or an error.
+    #[cfg(all(feature = "gateway", not(target_os = "linux")))]
+    pub(crate) fn bind_group(
+        address: SocketAddr,
+        buffer: usize,
+        size: usize,
+        _program: &[Instruction],
+    ) -> io::Result<Vec<Self>> {
+        if size > 1 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Self::bind(address, buffer).map(|socket| vec![socket])
+    }
+
+    fn from_bound(socket: socket2::Socket, buffer: usize) -> io::Result<Self> {
         let given = ask_for_buffers(&socket, buffer);
         let socket: UdpSocket = socket.into();
         // Sets the socket to non-blocking, and asks for ECN and destination addresses.

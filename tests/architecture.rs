@@ -74,6 +74,7 @@ const PROGRAM: &[&str] = &["cli", "main"];
 const CRATES: &[(&str, Where)] = &[
     ("quinn_proto", Only(&["client/fleet", "gateway", "udp"])),
     ("quinn_udp", Only(&["udp"])),
+    ("tickgate_steering", Only(&["gateway", "udp"])),
     ("mio", Only(&["client/fleet", "gateway", "udp"])),
     ("quinn", Only(&["client"])),
     ("socket2", Only(&["client", "udp"])),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::fleet::End;
 use crate::wire::{Advice, CloseCode, FrameError};
 
 /// QUIC's APPLICATION_ERROR (RFC 9000, section 20.1): what a close by the application looks like before the handshake is done.
@@ -108,7 +109,7 @@ impl Closed {
         }
     }
 
-    fn from_number(number: u64, reason: Bytes) -> Self {
+    pub(super) fn from_number(number: u64, reason: Bytes) -> Self {
         match CloseCode::from_number(number) {
             Some(code) => Self::Gateway { code, reason },
             None => Self::Unknown(number),
@@ -118,27 +119,7 @@ impl Closed {
 
 impl From<quinn::ConnectionError> for Closed {
     fn from(error: quinn::ConnectionError) -> Self {
-        use quinn::ConnectionError as Quic;
-        let text = error.to_string();
-        let transport = |code, by_peer| {
-            Self::Transport(TransportFailure {
-                code,
-                by_peer,
-                text,
-            })
-        };
-        match error {
-            Quic::ApplicationClosed(close) => {
-                Self::from_number(close.error_code.into_inner(), close.reason)
-            }
-            Quic::ConnectionClosed(close) => transport(close.error_code.into(), true),
-            Quic::TransportError(error) => transport(error.code.into(), false),
-            // The peer speaks no QUIC version of ours, or this endpoint has used up its connection ids: QUIC names no code for either.
-            Quic::VersionMismatch | Quic::CidsExhausted => transport(0, false),
-            Quic::Reset => Self::Reset,
-            Quic::TimedOut => Self::Lost,
-            Quic::LocallyClosed => Self::Local,
-        }
+        End::from(error).into()
     }
 }
 

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::{Closed, Connection, Handshaken, HelloOptions, Ticket};
+use super::{Closed, Connection, Handshaken, HelloOptions, Ticket, fleet::Transport};
 use crate::{
     tls,
     wire::{Advice, CloseCode, FrameError},
@@ -21,20 +21,20 @@ use crate::{
 /// Clients make themselves heard this often (QUIC PING), so that neither the gateway nor a NAT forgets them.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Unheard for this long, the connection is lost: three pings in a row.
-const IDLE_TIMEOUT_MS: u32 = 10_000;
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages on their way in: two of the longest (16 KiB), so that one can travel while another is read.
 pub(super) const RECEIVE_WINDOW: u32 = 32 * 1_024;
 /// Messages on their way out: four of the longest.
-const SEND_WINDOW: u64 = 64 * 1_024;
+pub(super) const SEND_WINDOW: u64 = 64 * 1_024;
 /// Datagrams received and not yet taken: 1 s of snapshots of about 1,000 bytes at 60 Hz.
-const DATAGRAMS_IN: usize = 64 * 1_024;
+pub(super) const DATAGRAMS_IN: usize = 64 * 1_024;
 /// Datagrams waiting for the network: more than that are too old to be worth sending.
-const DATAGRAMS_OUT: usize = 32 * 1_024;
+pub(super) const DATAGRAMS_OUT: usize = 32 * 1_024;
 /// What is asked of the kernel for the socket's receive buffer: at 60 Hz and 100 connections, 100 ms of scheduling delay are 600
 /// packets, which the kernel counts as some 2,300 bytes each.
 const SOCKET_BUFFER: usize = 4 * 1_024 * 1_024;
 /// TLS configurations kept, one per set of pinned certificates: gateways that one endpoint speaks to at the same time.
-const PINNED_CONFIGS: usize = 16;
+pub(super) const PINNED_CONFIGS: usize = 16;
 /// How long [`Endpoint::shutdown`] waits for connections to drain: three probe timeouts, of at most some 300 ms each on usable paths.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -140,7 +140,7 @@ impl Endpoint {
         let quic = quinn::Endpoint::new(config, None, open_socket(local)?, runtime)?;
         Ok(Self {
             quic,
-            transport: Arc::new(transport()),
+            transport: Arc::new(Transport::default().config()),
             pinned: Arc::default(),
             deadlines: Deadlines::default(),
         })
@@ -283,24 +283,4 @@ fn open_socket(local: SocketAddr) -> io::Result<std::net::UdpSocket> {
     }
     socket.bind(&local.into())?;
     Ok(socket.into())
-}
-
-/// A game's needs are small: no streams from the gateway, little in flight, packets that fit every path.
-fn transport() -> TransportConfig {
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW))
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
-        .send_window(SEND_WINDOW)
-        .datagram_receive_buffer_size(Some(DATAGRAMS_IN))
-        .datagram_send_buffer_size(DATAGRAMS_OUT)
-        .keep_alive_interval(Some(KEEP_ALIVE))
-        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()))
-        // Payloads are 1,150 bytes at most, which 1,200-byte packets carry: nothing would be gained by finding out what else fits.
-        .mtu_discovery_config(None)
-        // One small packet at a time: nothing to segment, and some network cards fail at it.
-        .enable_segmentation_offload(false);
-    transport
 }

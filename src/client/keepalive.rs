@@ -11,7 +11,7 @@ use tokio::{
 use super::endpoint::{KEEP_ALIVE, RECEIVE_WINDOW};
 
 /// However often a gateway wants to hear of its clients, ten times a second has to do: what asks for more is a mistake.
-const MOST_OFTEN: Duration = Duration::from_millis(100);
+pub(super) const MOST_OFTEN: Duration = Duration::from_millis(100);
 
 /// Lets the connection be heard every `interval_ms`, for as long as what is returned is kept.
 ///

@@ -26,6 +26,8 @@
 //! # }
 //! ```
 //!
+//! Thousands of clients in one process, as load generators and bots need them, are a [`fleet`].
+//!
 //! Below that, each step can be had alone. [`Account`] is a player's own line to the sidecar, [`Backend`] that of a game's backend,
 //! [`Admin`] an operator's; the first two yield a [`Ticket`], and an [`Endpoint`] turns it into a [`Connection`]. [`join`] does the last
 //! two steps again and again for as long as that is sensible.
@@ -40,6 +42,7 @@ mod close;
 mod connection;
 mod endpoint;
 mod explain;
+pub mod fleet;
 mod handshake;
 mod join;
 mod keepalive;

@@ -9,7 +9,7 @@ use super::Closed;
 use crate::wire::{CloseCode, Frame, FrameError, FrameReader};
 
 /// How long the close that explains an ended stream may lag behind it: both were sent together, but QUIC does not keep their order.
-const CLOSE_GRACE: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// How much is taken off the stream at once, in bytes; it bounds, beside one frame, what the frame reader holds.
 const READ_AT_ONCE: usize = 4_096;
 

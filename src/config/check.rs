@@ -130,6 +130,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ),
     ("gateway.metrics_listen", METRICS),
     ("gateway.drain", "0s to 24h"),
+    ("gateway.workers", "1 to 255; more than 1 on Linux alone"),
     ("gateway.capacity", "1 to 1048576"),
     ("gateway.max_handshakes", "1 to 65536"),
     (
@@ -145,6 +146,15 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("gateway.socket_buffer", "64KiB to 1GiB"),
     ("gateway.message_backlog", "64KiB to 16MiB"),
     ("gateway.single_use_capacity", "1024 to 16777216"),
+    ("gateway.budget.packets", "100 to 1000000"),
+    (
+        "gateway.budget.datagrams",
+        "1 to 1000000, at most gateway.budget.packets",
+    ),
+    ("gateway.budget.bytes", "16KiB to 64MiB"),
+    ("gateway.budget.messages", "1 to 1000000"),
+    ("gateway.budget.moves", "1 to 600"),
+    ("gateway.budget.burst", "1s to 1m"),
     ("gateway.control.sidecar", "https://host:port"),
     ("gateway.control.ca", PATH),
     ("gateway.control.certificate", PATH),
@@ -397,9 +407,48 @@ impl Check {
         }
     }
 
+    fn workers(&mut self, workers: u32) {
+        const KEY: &str = "gateway.workers";
+        self.range(KEY, workers, 1..=255);
+        let may_be = workers <= 1 || crate::gateway::MANY_WORKERS;
+        self.must(
+            may_be,
+            KEY,
+            "this system cannot steer packets to their worker",
+        );
+    }
+
+    fn budget(&mut self, budget: &schema::Budget) {
+        let schema::Budget {
+            packets,
+            datagrams,
+            bytes,
+            messages,
+            moves,
+            burst,
+        } = *budget;
+        self.range("gateway.budget.packets", packets, 100..=1_000_000);
+        self.range("gateway.budget.datagrams", datagrams, 1..=1_000_000);
+        self.must(
+            datagrams <= packets,
+            "gateway.budget.datagrams",
+            format_args!("{datagrams} is more than gateway.budget.packets ({packets})"),
+        );
+        self.range(
+            "gateway.budget.bytes",
+            bytes,
+            Size(16 << 10)..=Size(64 << 20),
+        );
+        self.range("gateway.budget.messages", messages, 1..=1_000_000);
+        self.range("gateway.budget.moves", moves, 1..=600);
+        self.duration("gateway.budget.burst", burst, SECOND..=MINUTE);
+    }
+
     fn gateway(&mut self, gateway: &schema::Gateway) {
+        self.workers(gateway.workers);
         self.range("gateway.capacity", gateway.capacity, 1..=MAX_SEATS);
         self.gate(gateway);
+        self.budget(&gateway.budget);
         self.range(
             "gateway.max_awaiting_hello",
             gateway.max_awaiting_hello,

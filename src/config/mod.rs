@@ -36,7 +36,7 @@ pub use key_file::{InvalidKeyFile, KeyEntry, KeyFile, WrongStep};
 pub use key_replace::replace_key_file;
 pub use keys::{KeyError, KeysAtHand, SidecarKeys, load_key_file, write_key_file};
 pub use schema::{
-    Activity, Config, Control, Demo, Environment, Gateway, Issuer, Log, LogFormat, Login,
+    Activity, Budget, Config, Control, Demo, Environment, Gateway, Issuer, Log, LogFormat, Login,
     LoginMethod, Mail, Redis, SamePlayer, Seat, Session, Sidecar,
 };
 pub use values::{KeySource, MailRelay, SidecarUrl, Size, Store};
@@ -189,6 +189,7 @@ impl Config {
             state: kept,
             metrics_listen,
             drain: _,
+            workers: _,
             capacity: _,
             max_handshakes: _,
             retry_above: _,
@@ -201,6 +202,7 @@ impl Config {
             socket_buffer: _,
             message_backlog: _,
             single_use_capacity: _,
+            budget: _,
             control,
         } = gateway;
         let to_players = certs.gateway_quic(id);

@@ -387,6 +387,8 @@ pub struct Gateway {
     /// How long those in play may stay when the process is asked to end.
     #[serde(with = "values::duration")]
     pub drain: Duration,
+    /// Threads that carry the clients' traffic.
+    pub workers: u32,
     /// How many seats it has.
     pub capacity: u32,
     /// Handshakes in flight at most; then the oldest unfinished one is dropped.
@@ -414,6 +416,8 @@ pub struct Gateway {
     pub message_backlog: Size,
     /// How many presented tokens are remembered at once.
     pub single_use_capacity: u32,
+    /// What one client may send.
+    pub budget: Budget,
     /// The control channel to the sidecar.
     pub control: Control,
 }
@@ -432,6 +436,7 @@ impl Default for Gateway {
             state: Some("data/gateway.state".into()),
             metrics_listen: Some((Ipv4Addr::LOCALHOST, 7778).into()),
             drain: Duration::from_secs(30),
+            workers: 1,
             capacity: 4_096,
             max_handshakes: 1_024,
             retry_above: 256,
@@ -444,7 +449,40 @@ impl Default for Gateway {
             socket_buffer: Size(4 * 1024 * 1024),
             message_backlog: Size(256 * 1024),
             single_use_capacity: 65_536,
+            budget: Budget::default(),
             control: Control::default(),
+        }
+    }
+}
+
+/// What one client may send a gateway in the long run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// UDP packets a second.
+    pub packets: u32,
+    /// Datagrams a second.
+    pub datagrams: u32,
+    /// Bytes of datagrams and messages a second.
+    pub bytes: Size,
+    /// Messages a second.
+    pub messages: u32,
+    /// Changes of address a minute.
+    pub moves: u32,
+    /// How much of a rate may come at once, in the time that it takes to come.
+    #[serde(with = "values::duration")]
+    pub burst: Duration,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            packets: 2_000,
+            datagrams: 512,
+            bytes: Size(512 * 1024),
+            messages: 256,
+            moves: 12,
+            burst: Duration::from_secs(4),
         }
     }
 }

@@ -1,6 +1,11 @@
 //! What a gateway is told at its start: who it is, where it listens, and its limits with their arithmetic.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU8, NonZeroU32},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::exchange::SeatBudget;
 use crate::{
@@ -17,6 +22,10 @@ pub struct GatewayConfig {
     pub id: GatewayId,
     /// The UDP address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Threads that carry the clients' traffic, each with a socket of its own on the same address. Default 1: one carries some two
+    /// thousand clients at 30 Hz, and the game that the gateway is embedded in has a use for the other cores. More than one only where the
+    /// kernel can steer packets to their worker, which is Linux. Never more than cores.
+    pub workers: NonZeroU8,
     /// The addresses that clients are told; empty means the address bound.
     pub advertise: Vec<SocketAddr>,
     /// The TLS server name that clients are told.
@@ -49,6 +58,7 @@ impl GatewayConfig {
         Self {
             id,
             listen,
+            workers: NonZeroU8::MIN,
             advertise: Vec::new(),
             server_name: "tickgate.local".to_owned(),
             identity,
@@ -104,6 +114,9 @@ pub struct Limits {
     /// Connections that have not said Hello yet; at the cap the oldest is closed, and no prefix holds more than an eighth. Default
     /// 1,024: 30 KiB each, 30 MiB. An honest client says Hello with the end of its handshake and is here for an instant.
     pub awaiting_hello: usize,
+    /// Connections that were refused and are kept until QUIC has drained them, to tell them again why; of more the oldest is forgotten.
+    /// Default 1,024: at some 20 KiB each 20 MiB.
+    pub refused: usize,
     /// From the handshake's end to Hello. Default 3 s.
     pub hello_timeout: Duration,
     /// QUIC idle timeout: silence after which a connection counts as lost. Default 10 s, three missed pings.
@@ -120,8 +133,34 @@ pub struct Limits {
     pub tick_stall: Duration,
     /// What one seat may send per tick.
     pub seat: SeatBudget,
+    /// What one connection may send per second, with a seat or without.
+    pub rates: SeatRates,
     /// Bytes of messages that may wait for one client; a client that falls further behind is closed as rate limited. Default 256 KiB.
     pub message_backlog: usize,
+}
+
+impl Limits {
+    /// What one of so many workers may let its peers take, so that all together let them take no more than this, but for rounding up.
+    ///
+    /// Rooms are each worker's own: handshakes, connections that have yet to say Hello, those refused, and the bytes of an inbox. So their
+    /// sizes are divided, and with them the eighth that one prefix may hold. All else is one for all workers (a prefix's rate, the tokens
+    /// presented) or counted per connection, and stays as it is.
+    #[must_use]
+    pub(super) fn among(self, workers: NonZeroU8) -> Self {
+        let workers = usize::from(workers.get());
+        let seat = SeatBudget {
+            total_bytes: self.seat.total_bytes.div_ceil(workers),
+            ..self.seat
+        };
+        Self {
+            handshakes: self.handshakes.div_ceil(workers),
+            retry_above: self.retry_above.div_ceil(workers),
+            awaiting_hello: self.awaiting_hello.div_ceil(workers),
+            refused: self.refused.div_ceil(workers),
+            seat,
+            ..self
+        }
+    }
 }
 
 impl Default for Limits {
@@ -133,6 +172,7 @@ impl Default for Limits {
             prefix_rate: 50,
             prefix_burst: 200,
             awaiting_hello: 1_024,
+            refused: 1_024,
             hello_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(10),
             single_use: 65_536,
@@ -140,7 +180,80 @@ impl Default for Limits {
             max_stale: None,
             tick_stall: Duration::from_secs(2),
             seat: SeatBudget::default(),
+            rates: SeatRates::default(),
             message_backlog: 256 * 1024,
         }
+    }
+}
+
+/// What one connection may send in the long run, and [`burst`](Self::burst) at once.
+///
+/// Packets, datagrams and bytes beyond it are dropped and counted; a client that goes on at more than twice its rate is closed as rate
+/// limited once it has sent a whole burst too many. Messages beyond it are not read until there is room, so that the client's own sending
+/// waits. Streams need no budget: QUIC lets a client open one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeatRates {
+    /// UDP packets a second, of whatever kind. Default 2,000: a client at 128 Hz with a datagram and a message per input, which acknowledges
+    /// a gateway that sends as much, needs some 400. At 10 µs each, 2 % of a core.
+    pub packets: u32,
+    /// Datagrams a second. Default 512: four per input at 128 Hz.
+    pub datagrams: u32,
+    /// Bytes of datagrams and messages a second. Default 512 KiB: three and a half times the largest datagrams at 128 Hz.
+    pub bytes: u32,
+    /// Messages a second. Default 256: two per input at 128 Hz.
+    pub messages: u32,
+    /// Changes of address a minute, and at once. Default 12. Beyond it, packets from another address than the last are dropped; a client that
+    /// goes on at more than half the rate is closed after some minutes.
+    pub moves: u32,
+    /// How much of a rate may come at once, in the time that it takes to come. Default 4 s: what a client at 128 Hz sends in 16 s without a
+    /// link, if it keeps all of it and sends it at once.
+    pub burst: Duration,
+}
+
+impl Default for SeatRates {
+    fn default() -> Self {
+        Self {
+            packets: 2_000,
+            datagrams: 512,
+            bytes: 512 * 1024,
+            messages: 256,
+            moves: 12,
+            burst: Duration::from_secs(4),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_the_rooms_and_nothing_else() {
+        let whole = Limits::default();
+        let part = whole.clone().among(NonZeroU8::new(3).unwrap());
+        assert_eq!((part.handshakes, part.retry_above), (342, 86));
+        assert_eq!((part.awaiting_hello, part.refused), (342, 342));
+        assert_eq!(part.seat.total_bytes, whole.seat.total_bytes.div_ceil(3));
+        assert_eq!(part.seat.datagrams, whole.seat.datagrams);
+        let Limits {
+            handshakes,
+            retry_above,
+            awaiting_hello,
+            refused,
+            seat,
+            ..
+        } = whole.clone();
+        let restored = Limits {
+            handshakes,
+            retry_above,
+            awaiting_hello,
+            refused,
+            seat,
+            ..part
+        };
+        assert_eq!(restored, whole);
+        assert_eq!(whole.clone().among(NonZeroU8::MIN), whole);
+        // Everybody has at least a place, were there ever so many workers.
+        assert_eq!(whole.among(NonZeroU8::MAX).handshakes, 5);
     }
 }

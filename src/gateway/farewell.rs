@@ -45,7 +45,7 @@ pub(super) const fn close_code(reason: EndReason) -> CloseCode {
         EndReason::Stale => CloseCode::GatewayNotReady,
         EndReason::Drained => CloseCode::Drained,
         EndReason::Misbehaved => CloseCode::ProtocolViolation,
-        EndReason::TooSlow => CloseCode::RateLimited,
+        EndReason::TooSlow | EndReason::OverBudget => CloseCode::RateLimited,
         EndReason::Kicked(_) => CloseCode::Kicked,
         EndReason::Lost | EndReason::Internal => CloseCode::InternalError,
     }

@@ -26,14 +26,14 @@ use crate::{
 pub struct GatewayMetrics {
     shared: Arc<Shared>,
     workers: Arc<[Arc<WorkerExchange>]>,
-    kernel_drops: KernelDrops,
+    kernel_drops: Arc<[KernelDrops]>,
 }
 
 impl GatewayMetrics {
     pub(super) fn new(
         shared: Arc<Shared>,
         workers: Arc<[Arc<WorkerExchange>]>,
-        kernel_drops: KernelDrops,
+        kernel_drops: Arc<[KernelDrops]>,
     ) -> Self {
         Self {
             shared,
@@ -134,9 +134,19 @@ impl GatewayMetrics {
             load(&counters.rate_limited),
         )?;
         scrape.counter(
+            "tickgate_gateway_misrouted_packets",
+            "Packets that the kernel gave to another worker than theirs, and which that one passed on",
+            load(&counters.misrouted),
+        )?;
+        scrape.counter(
+            "tickgate_gateway_misrouted_packets_dropped",
+            "Those of them that were dropped, because too many waited for their worker",
+            load(&counters.misrouted_dropped),
+        )?;
+        scrape.counter(
             "tickgate_gateway_socket_drops",
             "Packets that the kernel dropped because the socket's buffer was full",
-            self.kernel_drops.read().unwrap_or_default(),
+            all_drops(&self.kernel_drops).unwrap_or_default(),
         )
     }
 
@@ -164,6 +174,18 @@ impl GatewayMetrics {
             "tickgate_gateway_inputs_dropped",
             "Datagrams of clients dropped because a seat, or all together, sent too many in a tick",
             counters.inputs_dropped.load(Ordering::Relaxed),
+        )?;
+        let over = &counters.over_budget;
+        scrape.counters(
+            "tickgate_gateway_over_budget",
+            "What clients sent beyond their budgets, and was dropped",
+            "what",
+            [
+                ("datagrams", &over.datagrams),
+                ("moves", &over.moves),
+                ("packets", &over.packets),
+            ]
+            .map(|(what, counter)| (what, counter.load(Ordering::Relaxed))),
         )?;
         scrape.counter(
             "tickgate_gateway_outputs_dropped",
@@ -196,6 +218,11 @@ impl GatewayMetrics {
     }
 }
 
+/// Packets that the kernel dropped at all of these sockets; none if it does not tell.
+pub(super) fn all_drops(sockets: &[KernelDrops]) -> Option<u64> {
+    sockets.iter().map(KernelDrops::read).sum()
+}
+
 /// Counts since the process's start.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -210,8 +237,24 @@ pub(super) struct Counters {
     /// Connections ignored because their prefix began too many.
     pub(super) rate_limited: AtomicU64,
     pub(super) inputs_dropped: AtomicU64,
+    /// Packets that came to another worker than theirs and were passed on, and those of them that were dropped.
+    pub(super) misrouted: AtomicU64,
+    pub(super) misrouted_dropped: AtomicU64,
+    /// What connections sent beyond their budgets.
+    pub(super) over_budget: OverBudget,
     /// Seats looked at by [`Seats::verify`](super::Seats::verify).
     pub(super) verifies: AtomicU64,
+}
+
+/// What was dropped because its connection had sent too much of it.
+#[derive(Debug, Default)]
+pub(super) struct OverBudget {
+    /// Packets, before they were decrypted.
+    pub(super) packets: AtomicU64,
+    /// Packets that came from another address than the last, when there had been too many addresses.
+    pub(super) moves: AtomicU64,
+    /// Datagrams, of which there were too many or which were too large.
+    pub(super) datagrams: AtomicU64,
 }
 
 impl Counters {
@@ -342,7 +385,7 @@ mod tests {
         let socket = Socket::bind("127.0.0.1:0".parse().unwrap(), 4_096).unwrap();
         let drops = socket.kernel_drops();
         (
-            GatewayMetrics::new(Arc::new(shared), Arc::new([]), drops),
+            GatewayMetrics::new(Arc::new(shared), Arc::new([]), Arc::new([drops])),
             time,
         )
     }
@@ -372,7 +415,10 @@ mod tests {
             "control_staleness_seconds inf",
             "control_attached 0.0",
             "inputs_dropped_total 0",
+            "over_budget_total{what=\"packets\"} 0",
             "outputs_dropped_total 0",
+            "misrouted_packets_total 0",
+            "misrouted_packets_dropped_total 0",
             "socket_drops_total 0",
             "handshakes_dropped_total 0",
             "retries_total 0",

@@ -9,6 +9,7 @@ mod admit;
 mod certificates;
 mod config;
 mod core;
+mod crew;
 mod drain;
 mod events;
 mod exchange;
@@ -19,6 +20,7 @@ mod metrics;
 mod shared;
 mod simulation;
 mod state;
+mod steering;
 mod ticker;
 mod transport;
 mod verifier;
@@ -32,6 +34,7 @@ mod simulated;
 use std::{
     io,
     net::SocketAddr,
+    num::NonZeroU8,
     path::Path,
     sync::{
         Arc,
@@ -41,14 +44,15 @@ use std::{
     time::Duration,
 };
 
-use mio::{Poll, Waker};
 use quinn_proto::crypto::rustls::NoInitialCipherSuite;
 use thiserror::Error;
 use tokio::sync::watch;
 
+#[cfg(feature = "cli")]
+pub(crate) use self::crew::MANY_WORKERS;
 pub use self::{
     admit::Refusal,
-    config::{DEFAULT_SOCKET_BUFFER, GatewayConfig, Limits, NEXT_CERTIFICATE_LEAD},
+    config::{DEFAULT_SOCKET_BUFFER, GatewayConfig, Limits, NEXT_CERTIFICATE_LEAD, SeatRates},
     exchange::{Channel, Input, SeatBudget},
     metrics::GatewayMetrics,
     simulation::{Exchange, Inputs, Outbox, Seats, Simulation},
@@ -58,13 +62,12 @@ pub use self::{
 };
 use self::{
     certificates::{Announced, Certificates, Served},
-    core::Core,
+    crew::{Crew, Means, Sockets},
     exchange::WorkerExchange,
     host::Host,
     shared::Shared,
     state::PersistedKeys,
     transport::{Entropy, TransportKeys},
-    worker::{WAKE, Worker},
 };
 use crate::{
     clock::Clock,
@@ -72,7 +75,7 @@ use crate::{
     id::{GatewayId, Incarnation},
     seat::SeatTable,
     tls::{self, Identity, TlsError},
-    udp::{Buffers, KernelDrops, Socket},
+    udp::KernelDrops,
     wire::CloseCode,
 };
 
@@ -99,9 +102,15 @@ pub enum StartError {
     /// The system gave no random bytes.
     #[error("no random bytes from the system: {0}")]
     Entropy(getrandom::Error),
-    /// The worker's thread or its poll could not be made.
+    /// A worker's thread or its poll could not be made.
     #[error("cannot start a worker: {0}")]
     Worker(io::Error),
+    /// More than one worker, on a system that cannot steer packets to them.
+    #[error("this system cannot steer packets to {workers} workers (Linux can): take one")]
+    NoSteering {
+        /// How many were asked for.
+        workers: NonZeroU8,
+    },
 }
 
 impl StartError {
@@ -114,6 +123,7 @@ impl StartError {
             Self::State(error) => error.label(),
             Self::Entropy(_) => "entropy",
             Self::Worker(_) => "worker",
+            Self::NoSteering { .. } => "no_steering",
         }
     }
 }
@@ -127,13 +137,16 @@ pub struct Gateway {
     certificates: Arc<Certificates>,
     certificate_lead: Duration,
     drained: Arc<watch::Sender<bool>>,
-    kernel_drops: KernelDrops,
+    kernel_drops: Arc<[KernelDrops]>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    /// Kept until all threads have ended, so that no socket of the group takes another's place before.
+    #[expect(dead_code, reason = "held for its drop")]
+    sockets: Sockets,
 }
 
 impl Gateway {
-    /// Binds the socket, starts the worker, and gives the gateway and the simulation's end of it.
+    /// Binds the sockets, starts the workers, and gives the gateway and the simulation's end of it.
     ///
     /// Nobody is admitted before the control channel has attached ([`control::gateway::run`](crate::control::gateway::run) over
     /// [`host`](Self::host)) and the simulation has ticked.
@@ -144,6 +157,7 @@ impl Gateway {
         let GatewayConfig {
             id,
             listen,
+            workers,
             advertise,
             server_name,
             identity,
@@ -156,33 +170,17 @@ impl Gateway {
             socket_buffer,
             clock,
         } = config;
-        let bind = |source| StartError::Bind {
-            address: listen,
-            source,
-        };
-        let mut socket = Socket::bind(listen, socket_buffer).map_err(bind)?;
-        socket.warn_of_small_buffer(socket_buffer);
-        let address = socket.address();
-        let kernel_drops = socket.kernel_drops();
-        let poll = Poll::new().map_err(StartError::Worker)?;
-        socket
-            .register(poll.registry(), worker::SOCKET)
-            .map_err(StartError::Worker)?;
-        let waker = Waker::new(poll.registry(), WAKE).map_err(StartError::Worker)?;
+        let sockets = crew::bind(listen, workers, socket_buffer)?;
+        let limits = limits.among(workers);
+        let crew = Crew::of(sockets, limits.seat).map_err(StartError::Worker)?;
+        let sockets = crew.sockets();
+        let kernel_drops = crew.kernel_drops();
+        // There is a worker, so there is one.
+        let address = crew.address().unwrap_or(listen);
 
         let seats = SeatTable::new(seats);
         let shared = Arc::new(Shared::new(id, limits, clock, seats, tick_interval));
-        let exchange = Arc::new(WorkerExchange::new(
-            shared.limits.seat,
-            // A wake-up fails only when the poll is gone, and then there is nobody to wake.
-            Box::new(move || drop(waker.wake())),
-        ));
-        let to_wake = Arc::clone(&exchange);
-        shared
-            .seats
-            .set_waker(FIRST_WORKER, Arc::new(move || to_wake.wake()));
-        let to_wake = Arc::clone(&exchange);
-        shared.set_wake(Box::new(move || to_wake.wake()));
+        crew.listen_to(&shared);
 
         let incarnation = Incarnation::from_bytes(random()?);
         let keys = transport_keys(state.as_deref())?;
@@ -196,37 +194,19 @@ impl Gateway {
             certificates.announce(serve(next)?, time.now() + next_certificate_lead);
         }
         shared.set_certificates(certificates.sha256());
-        let endpoint =
-            transport::endpoint_config(FIRST_WORKER as u8, &keys, system_entropy(), None);
-        let core = Core::new(
-            FIRST_WORKER,
-            endpoint,
-            Arc::clone(&certificates),
-            Arc::clone(&shared),
-            Arc::clone(&exchange),
-            time.now(),
-        );
-
         let stop = Arc::new(AtomicBool::new(false));
         let drained = Arc::new(watch::Sender::new(false));
-        let worker = Worker {
-            core,
-            socket,
-            buffers: Buffers::new(),
-            poll,
-            sidecar_look_at: time.now(),
-            clock: time,
-            shared: Arc::clone(&shared),
-            stop: Arc::clone(&stop),
-            draining: None,
-            drained: Arc::clone(&drained),
-        };
-        let thread = std::thread::Builder::new()
-            .name("tickgate-worker".to_owned())
-            .spawn(move || worker.run())
+        let workers = Arc::clone(&crew.exchanges);
+        let threads = crew
+            .start(&Means {
+                shared: &shared,
+                keys: &keys,
+                certificates: &certificates,
+                stop: &stop,
+                drained: &drained,
+            })
             .map_err(StartError::Worker)?;
 
-        let workers: Arc<[Arc<WorkerExchange>]> = Arc::new([exchange]);
         let host = Arc::new(Host {
             shared: Arc::clone(&shared),
             incarnation,
@@ -247,8 +227,9 @@ impl Gateway {
             certificate_lead: next_certificate_lead,
             drained,
             kernel_drops,
+            sockets,
             stop,
-            threads: vec![thread],
+            threads,
         };
         Ok((gateway, Simulation::new(shared, workers)))
     }
@@ -339,7 +320,7 @@ impl Gateway {
     /// Packets that the kernel dropped because the gateway took them too late, since the start. Read from `/proc/net/udp` at each
     /// call; none where there is no such file (outside Linux).
     pub fn socket_drops(&self) -> Option<u64> {
-        self.kernel_drops.read()
+        metrics::all_drops(&self.kernel_drops)
     }
 
     /// What happened so far.
@@ -356,6 +337,8 @@ impl Gateway {
             retries: counters.retries.load(Ordering::Relaxed),
             rate_limited: counters.rate_limited.load(Ordering::Relaxed),
             inputs_dropped: counters.inputs_dropped.load(Ordering::Relaxed),
+            over_budget: counters.over_budget.datagrams.load(Ordering::Relaxed),
+            misrouted: counters.misrouted.load(Ordering::Relaxed),
             outputs_dropped: self.workers.iter().map(|worker| worker.overflowed()).sum(),
         }
     }
@@ -365,7 +348,7 @@ impl Gateway {
         GatewayMetrics::new(
             Arc::clone(&self.host.shared),
             Arc::clone(&self.workers),
-            self.kernel_drops.clone(),
+            Arc::clone(&self.kernel_drops),
         )
     }
 
@@ -412,12 +395,13 @@ pub struct Counts {
     pub rate_limited: u64,
     /// Datagrams of clients dropped before the simulation saw them, because a seat or all together sent too many.
     pub inputs_dropped: u64,
+    /// Datagrams of clients dropped because they were beyond their budgets ([`SeatRates`]).
+    pub over_budget: u64,
+    /// Packets that the kernel gave to another worker than theirs; that one passed them on.
+    pub misrouted: u64,
     /// Payloads of the simulation dropped because the worker was too far behind.
     pub outputs_dropped: u64,
 }
-
-/// The first worker's index. There is one now; all that is indexed by worker is ready for more.
-const FIRST_WORKER: u16 = 0;
 
 /// The keys of this process: those that outlive it from the state file, if there is one.
 fn transport_keys(state: Option<&Path>) -> Result<TransportKeys, StartError> {

@@ -37,6 +37,11 @@ const CLIENT: SocketAddr =
 
 /// A gateway process: its keys for resets and connection ids come from `state`.
 fn gateway(identity: &Identity, state: u8, now: Instant) -> Core {
+    worker(0, identity, state, now)
+}
+
+/// One worker of a gateway process.
+fn worker(index: u8, identity: &Identity, state: u8, now: Instant) -> Core {
     let keys = TransportKeys {
         reset: [state; 32],
         connection_id: [state; 32],
@@ -56,8 +61,8 @@ fn gateway(identity: &Identity, state: u8, now: Instant) -> Core {
     let shared = Shared::new("one".parse().unwrap(), limits, clock, seats, None);
     let budget = shared.limits.seat;
     Core::new(
-        0,
-        endpoint_config(0, &keys, system_entropy(), None),
+        index.into(),
+        endpoint_config(index, &keys, system_entropy(), None),
         Arc::new(Certificates::new(Served {
             server: Arc::new(server),
             leaf_sha256: identity.fingerprint(),
@@ -217,6 +222,21 @@ fn two_thousand_old_connections_are_reset_within_a_second() {
         clients.receive(now, reset);
         assert!(clients.is_reset(client), "client {client}");
     }
+}
+
+/// The kernel gives what names a worker that is gone to any of those that are there.
+#[test]
+fn a_gateway_that_has_fewer_workers_than_before_resets_the_connections_of_those_that_are_gone() {
+    let identity = quic_identity("localhost").unwrap();
+    let now = Clock::system().now();
+    let mut clients = Clients::new(&identity);
+    clients.connect(&mut worker(7, &identity, 1, now), now);
+    clients.connections[0].1.ping();
+    let packet = clients.packets(0, now).remove(0);
+    for answer in exchange(&mut worker(0, &identity, 1, now), now, &packet) {
+        clients.receive(now, &answer);
+    }
+    assert!(clients.is_reset(0));
 }
 
 #[test]

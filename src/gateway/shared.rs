@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     config::Limits,
+    core::Prefixes,
     events::Events,
     journal::Journal,
     metrics::{Counters, TickTimes},
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) events: Events,
     pub(super) history: SingleUse,
+    /// What the networks of newcomers have had.
+    pub(super) prefixes: Prefixes,
     revocations: RwLock<RevocationLog>,
     /// Counts the changes of the log, so that a worker knows when to look again at who waits for it.
     log_changes: AtomicU64,
@@ -70,6 +73,7 @@ impl Shared {
         Self {
             keys: RwLock::new(ConnectKeyring::new(id.clone())),
             history: SingleUse::new(limits.single_use),
+            prefixes: Prefixes::new(&limits),
             revocations: RwLock::new(RevocationLog::new(RevocationLog::DEFAULT_RETENTION)),
             log_changes: AtomicU64::new(0),
             journal: Journal::new(seats.capacity() as usize),

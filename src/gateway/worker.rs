@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -51,7 +51,7 @@ const SIDECAR_LOOK: Duration = Duration::from_secs(1);
 /// One worker's parts.
 pub(super) struct Worker {
     pub(super) core: Core,
-    pub(super) socket: Socket,
+    pub(super) socket: Arc<Socket>,
     /// Where it is received.
     pub(super) buffers: Buffers,
     pub(super) poll: Poll,
@@ -65,18 +65,26 @@ pub(super) struct Worker {
     pub(super) draining: Option<Progress>,
     /// Whether the gateway drains and nobody is in any more.
     pub(super) drained: Arc<watch::Sender<bool>>,
+    /// How many workers have not ended.
+    pub(super) at_work: Arc<AtomicUsize>,
 }
 
-/// Sees to it that a worker which panics leaves no gateway behind that looks alive.
-struct Mourner(Arc<Shared>, Arc<watch::Sender<bool>>);
+/// Sees to it that a worker which panics leaves no gateway behind that looks alive, and that the last one to end says so.
+struct Mourner {
+    shared: Arc<Shared>,
+    drained: Arc<watch::Sender<bool>>,
+    at_work: Arc<AtomicUsize>,
+}
 
 impl Drop for Mourner {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail();
+            self.shared.fail();
         }
-        // Whether it panicked or was stopped: nobody is in any more.
-        self.1.send_replace(true);
+        if self.at_work.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Whether they panicked or were stopped: nobody is in any more.
+            self.drained.send_replace(true);
+        }
     }
 }
 
@@ -100,7 +108,11 @@ struct Unsent {
 impl Worker {
     /// Runs until told to stop; then all connections are closed as drained.
     pub(super) fn run(mut self) {
-        let _mourner = Mourner(Arc::clone(&self.shared), Arc::clone(&self.drained));
+        let _mourner = Mourner {
+            shared: Arc::clone(&self.shared),
+            drained: Arc::clone(&self.drained),
+            at_work: Arc::clone(&self.at_work),
+        };
         let mut events = Events::with_capacity(8);
         let mut unsent = Unsent::default();
         let mut brought = Brought::Nothing;

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    num::NonZeroU32,
+    num::{NonZeroU8, NonZeroU32},
     path::PathBuf,
     sync::Arc,
     thread,
@@ -27,7 +27,7 @@ use crate::{
     config::{self, Activity, Config, Gateway as GatewaySection},
     control,
     demo::{self, Summary},
-    gateway::{Gateway, GatewayConfig, Limits},
+    gateway::{Gateway, GatewayConfig, Limits, SeatRates},
     rpc::{self, Role},
     seat::{ActivitySource, SamePlayer, SeatConfig},
     tls::{self, Identity, TlsError},
@@ -308,6 +308,11 @@ fn gateway_config(config: &Config, clock: Clock) -> Result<GatewayConfig, RoleEr
         next_identity: next_identity(section)?,
         state: section.state.clone(),
         tick_interval: Some(Duration::from_secs(1) / config.demo.tick_hz.max(1)),
+        // Checked to be 1 to 255.
+        workers: u8::try_from(section.workers)
+            .ok()
+            .and_then(NonZeroU8::new)
+            .unwrap_or(NonZeroU8::MIN),
         advertise: advertise(section).map_err(RoleError::Advertise)?,
         server_name: section.server_name.clone(),
         seats: SeatConfig {
@@ -339,12 +344,34 @@ fn gateway_config(config: &Config, clock: Clock) -> Result<GatewayConfig, RoleEr
             admit_while_stale: section.control.admit_while_stale,
             max_stale: section.control.max_stale,
             message_backlog: section.message_backlog.bytes(),
+            rates: rates(&section.budget),
             ..Limits::default()
         },
         socket_buffer: usize::try_from(section.socket_buffer.0).unwrap_or(usize::MAX),
         clock,
         ..GatewayConfig::new(section.id.clone(), section.listen, identity)
     })
+}
+
+/// What one client may send.
+fn rates(budget: &config::Budget) -> SeatRates {
+    let config::Budget {
+        packets,
+        datagrams,
+        bytes,
+        messages,
+        moves,
+        burst,
+    } = *budget;
+    SeatRates {
+        packets,
+        datagrams,
+        // Checked to be 64 MiB at the most.
+        bytes: u32::try_from(bytes.0).unwrap_or(u32::MAX),
+        messages,
+        moves,
+        burst,
+    }
 }
 
 /// What clients are told: what the configuration says; else the address bound, which an empty list stands for; or, where that is

@@ -42,6 +42,8 @@ pub enum EndReason {
     Misbehaved,
     /// The client read too slowly what it was sent.
     TooSlow,
+    /// The client sent more than its budgets allow, for too long.
+    OverBudget,
     /// The session was revoked or logged out, or its player's sessions were.
     SessionRevoked,
     /// The session was not active for its idle timeout.
@@ -63,7 +65,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// All the labels, in a fixed order.
-    pub const LABELS: [&'static str; 12] = [
+    pub const LABELS: [&'static str; 13] = [
         Self::Left.label(),
         Self::Lost.label(),
         Self::Misbehaved.label(),
@@ -76,6 +78,7 @@ impl EndReason {
         Self::Kicked(0).label(),
         Self::Internal.label(),
         Self::TooSlow.label(),
+        Self::OverBudget.label(),
     ];
 
     /// The fixed name, for metrics and logs: that of the close code which the client sees, where there is one.
@@ -85,6 +88,7 @@ impl EndReason {
             Self::Lost => "lost",
             Self::Misbehaved => "misbehaved",
             Self::TooSlow => "rate_limited",
+            Self::OverBudget => "over_budget",
             Self::SessionRevoked => "session_revoked",
             Self::Idle => "session_idle",
             Self::Expired => "session_expired",
@@ -111,6 +115,7 @@ impl EndReason {
             Self::Kicked(_) => 9,
             Self::Internal => 10,
             Self::TooSlow => 11,
+            Self::OverBudget => 12,
         }
     }
 }
@@ -216,6 +221,8 @@ mod tests {
             EndReason::Left,
             EndReason::Lost,
             EndReason::Misbehaved,
+            EndReason::TooSlow,
+            EndReason::OverBudget,
             EndReason::SessionRevoked,
             EndReason::Idle,
             EndReason::Expired,

@@ -75,7 +75,7 @@ close_codes! {
     Drained = 0x10, "drained", RetryLater;
     /// No seat is free, or the single-use history is full.
     ServerFull = 0x11, "server_full", RetryLater;
-    /// The client reads too slowly what it is sent.
+    /// The client reads too slowly what it is sent, or sends more than its budgets allow, for too long.
     RateLimited = 0x12, "rate_limited", RetryLater;
     /// The gateway cannot judge tokens now: its control channel is stale or does not cover the token, or the simulation stands still.
     GatewayNotReady = 0x13, "gateway_not_ready", RetryLater;

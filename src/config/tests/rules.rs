@@ -60,6 +60,14 @@ fn rules_between_keys_hold() {
             "gateway.retry_above: 256 is more than gateway.max_handshakes (100)",
         ),
         (
+            "[gateway]\nworkers = 256",
+            "line 2, column 11: gateway.workers: 256 is out of range; allowed: 1 to 255",
+        ),
+        (
+            "[gateway.budget]\ndatagrams = 3000",
+            "line 2, column 13: gateway.budget.datagrams: 3000 is more than gateway.budget.packets (2000)",
+        ),
+        (
             "[gateway]\nnext_certificate = \"next.pem\"",
             "line 2, column 20: gateway.next_certificate: gateway.next_key is missing",
         ),
@@ -201,7 +209,11 @@ fn a_development_stack_keeps_to_loopback_and_its_own_directory() {
 
 #[test]
 fn the_defaults_are_those_of_gateway_and_sidecar() {
-    use crate::{gateway::Limits, seat::SeatConfig, sidecar::SessionLives};
+    use crate::{
+        gateway::{Limits, SeatRates},
+        seat::SeatConfig,
+        sidecar::SessionLives,
+    };
     let Config {
         sidecar,
         gateway,
@@ -223,6 +235,14 @@ fn the_defaults_are_those_of_gateway_and_sidecar() {
         admit_while_stale: gateway.control.admit_while_stale,
         max_stale: gateway.control.max_stale,
         message_backlog: gateway.message_backlog.bytes(),
+        rates: SeatRates {
+            packets: gateway.budget.packets,
+            datagrams: gateway.budget.datagrams,
+            bytes: u32::try_from(gateway.budget.bytes.0).unwrap(),
+            messages: gateway.budget.messages,
+            moves: gateway.budget.moves,
+            burst: gateway.budget.burst,
+        },
         ..Limits::default()
     };
     assert_eq!(limits, Limits::default());

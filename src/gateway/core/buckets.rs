@@ -28,8 +28,9 @@ impl From<IpAddr> for Prefix {
 /// cell rate algorithm.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) struct Refill {
-    /// Time in which one token comes.
-    each: Duration,
+    /// Time in which `rate` tokens come.
+    period: Duration,
+    rate: u32,
     /// Time in which an empty bucket fills.
     whole: Duration,
 }
@@ -37,10 +38,26 @@ pub(in crate::gateway) struct Refill {
 impl Refill {
     /// `rate` tokens a second, and at most `burst` at once; both at least 1.
     pub(in crate::gateway) fn new(rate: u32, burst: u32) -> Self {
-        let each = Duration::from_secs(1) / rate.max(1);
+        let rate = rate.max(1);
+        Self::over(rate, Duration::from_secs(1) * burst.max(1) / rate)
+    }
+
+    /// `rate` tokens a second, at least 1, and at once as many as come in `whole`.
+    pub(in crate::gateway) fn over(rate: u32, whole: Duration) -> Self {
         Self {
-            each,
-            whole: each * burst.max(1),
+            period: Duration::from_secs(1),
+            rate: rate.max(1),
+            whole,
+        }
+    }
+
+    /// `rate` tokens a minute, at least 1, and at once as many as come in so many minutes.
+    pub(in crate::gateway) fn per_minute(rate: u32, minutes: u32) -> Self {
+        const MINUTE: Duration = Duration::from_secs(60);
+        Self {
+            period: MINUTE,
+            rate: rate.max(1),
+            whole: MINUTE * minutes,
         }
     }
 
@@ -50,8 +67,38 @@ impl Refill {
         now: Instant,
         full_at: Option<Instant>,
     ) -> Option<Instant> {
-        let full_at = full_at.map_or(now, |at| at.max(now)) + self.each;
+        self.take_many(now, full_at, 1)
+    }
+
+    /// The same with `tokens` at once: all of them, or none.
+    pub(in crate::gateway) fn take_many(
+        &self,
+        now: Instant,
+        full_at: Option<Instant>,
+        tokens: u32,
+    ) -> Option<Instant> {
+        let full_at = self.charge(now, full_at, tokens);
         (full_at.saturating_duration_since(now) <= self.whole).then_some(full_at)
+    }
+
+    /// Whether there are so many tokens; whether it is not overdrawn, for none.
+    pub(in crate::gateway) fn has(
+        &self,
+        now: Instant,
+        full_at: Option<Instant>,
+        tokens: u32,
+    ) -> bool {
+        self.take_many(now, full_at, tokens).is_some()
+    }
+
+    /// Takes tokens whether or not there are as many: what is overdrawn has to come in before there are any again.
+    pub(in crate::gateway) fn charge(
+        &self,
+        now: Instant,
+        full_at: Option<Instant>,
+        tokens: u32,
+    ) -> Instant {
+        full_at.map_or(now, |at| at.max(now)) + self.period * tokens / self.rate
     }
 }
 

@@ -13,9 +13,6 @@ use super::{
 };
 use crate::{gateway::certificates::Served, wire::CloseCode};
 
-/// Closed connections without a seat that are kept until they are drained, to tell them again why: at some 20 KiB each 20 MiB.
-const REFUSED: usize = 1_024;
-
 impl Core {
     /// What happens to a new connection before any cryptography of its handshake.
     ///
@@ -30,7 +27,10 @@ impl Core {
             all: self.handshaking.len(),
             of_prefix: self.handshaking.of(origin.prefix),
         };
-        match self.gate.judge(now, in_flight, origin) {
+        match self
+            .gate
+            .judge(&self.shared.prefixes, now, in_flight, origin)
+        {
             Verdict::Accept => {
                 self.begin(now, incoming, origin);
             }
@@ -194,10 +194,10 @@ impl Core {
 
     /// A link that is about to be closed, or is lost, without ever having had a seat. It takes memory until quinn-proto has drained it,
     /// three probe timeouts, into which the peer's own `max_ack_delay` (up to 16 s, RFC 9000, section 18.2) counts: too long
-    /// to be its choice alone. Of more than [`REFUSED`] the oldest is forgotten; it was told long ago.
+    /// to be its choice alone. Of more than [`Limits::refused`](crate::gateway::Limits::refused) the oldest is forgotten; it was told long ago.
     pub(super) fn keep_refused(&mut self, link: &Link, now: Instant) {
         if matches!(link.stage, Stage::AwaitingHello | Stage::AwaitingLog) {
-            if self.refused.len() >= REFUSED
+            if self.refused.len() >= self.shared.limits.refused
                 && let Some(oldest) = self.refused.pop_oldest()
             {
                 self.forget(oldest);

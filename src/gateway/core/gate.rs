@@ -1,13 +1,36 @@
 //! The gate: what becomes of a new connection before any cryptography is done for it. Pure: numbers in, a verdict out.
 
-use std::time::Instant;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use super::buckets::{Buckets, Prefix, Refill};
 use crate::gateway::config::Limits;
 
 /// Prefixes whose buckets are kept. Only handshakes that are accepted take tokens; a core does 4,000 of those a second (250 µs
-/// each), and an empty bucket of the default limits fills in 4 s, so that no more than 16,000 are not full at any time.
-const PREFIXES: usize = 16_384;
+/// each), and an empty bucket of the default limits fills in 4 s, so that with four workers no more than 64,000 are not full at any
+/// time.
+const PREFIXES: usize = 65_536;
+
+/// The buckets of all prefixes, which the gates of all workers charge: what a prefix may begin is not more for reaching several workers.
+///
+/// Locked for each handshake of a proven address, which is some microseconds of the 250 that it takes, and for nothing else.
+#[derive(Debug)]
+pub(in crate::gateway) struct Prefixes(Mutex<Buckets>);
+
+impl Prefixes {
+    pub(in crate::gateway) fn new(limits: &Limits) -> Self {
+        let refill = Refill::new(limits.prefix_rate, limits.prefix_burst);
+        Self(Mutex::new(Buckets::new(refill, PREFIXES)))
+    }
+
+    /// Takes a token of the prefix's; false if it has none.
+    fn charge(&self, now: Instant, prefix: Prefix) -> bool {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.take(now, prefix)
+    }
+}
 
 /// Where a new connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +76,6 @@ pub(super) const fn share(cap: usize) -> usize {
 pub(super) struct Gate {
     cap: usize,
     retry_above: usize,
-    buckets: Buckets,
 }
 
 impl Gate {
@@ -61,10 +83,6 @@ impl Gate {
         Self {
             cap: limits.handshakes,
             retry_above: limits.retry_above,
-            buckets: Buckets::new(
-                Refill::new(limits.prefix_rate, limits.prefix_burst),
-                PREFIXES,
-            ),
         }
     }
 
@@ -72,7 +90,13 @@ impl Gate {
     ///
     /// Only addresses that have proved themselves are charged, and counted to their prefix: others may be anybody's, and charging
     /// them would let a forger of addresses lock their owners out.
-    pub(super) fn judge(&mut self, now: Instant, in_flight: InFlight, origin: Origin) -> Verdict {
+    pub(super) fn judge(
+        &self,
+        prefixes: &Prefixes,
+        now: Instant,
+        in_flight: InFlight,
+        origin: Origin,
+    ) -> Verdict {
         if !origin.is_validated {
             return if in_flight.all >= self.retry_above {
                 Verdict::Retry
@@ -82,7 +106,7 @@ impl Gate {
                 Verdict::Accept
             };
         }
-        if !self.buckets.take(now, origin.prefix) {
+        if !prefixes.charge(now, origin.prefix) {
             Verdict::Ignore
         } else if in_flight.of_prefix >= share(self.cap) {
             Verdict::AcceptDroppingOldestOfPrefix
@@ -116,6 +140,19 @@ mod tests {
         }
     }
 
+    /// A gate, and buckets that are its alone.
+    struct Booth(Gate, Prefixes);
+
+    impl Booth {
+        fn new(limits: &Limits) -> Self {
+            Self(Gate::new(limits), Prefixes::new(limits))
+        }
+
+        fn judge(&self, now: Instant, in_flight: InFlight, origin: Origin) -> Verdict {
+            self.0.judge(&self.1, now, in_flight, origin)
+        }
+    }
+
     fn proven(prefix: u32) -> Origin {
         Origin {
             prefix: Prefix::V4(prefix),
@@ -137,8 +174,8 @@ mod tests {
     #[test]
     fn each_mark_has_its_verdict() {
         let now = Clock::system().now();
-        let mut gate = Gate::new(&limits(64, 16, 50, 200));
-        let mut judge = |in_flight, origin| gate.judge(now, in_flight, origin);
+        let gate = Booth::new(&limits(64, 16, 50, 200));
+        let judge = |in_flight, origin| gate.judge(now, in_flight, origin);
         assert_eq!(judge(flying(15, 0), unproven(1)), Verdict::Accept);
         assert_eq!(judge(flying(16, 0), unproven(1)), Verdict::Retry);
         assert_eq!(judge(flying(64, 0), unproven(1)), Verdict::Retry);
@@ -154,7 +191,7 @@ mod tests {
             Verdict::AcceptDroppingOldestOfPrefix
         );
         // A mark above the cap is never reached: then the cap alone counts.
-        let mut gate = Gate::new(&limits(4, 16, 50, 200));
+        let gate = Booth::new(&limits(4, 16, 50, 200));
         assert_eq!(
             gate.judge(now, flying(4, 0), unproven(1)),
             Verdict::AcceptDroppingOldest
@@ -164,7 +201,7 @@ mod tests {
     #[test]
     fn a_forger_of_addresses_takes_nothing_from_their_owner() {
         let now = Clock::system().now();
-        let mut gate = Gate::new(&limits(64, 16, 1, 3));
+        let gate = Booth::new(&limits(64, 16, 1, 3));
         for n in 0..10_000 {
             assert_ne!(
                 gate.judge(now, flying(n % 64, 0), unproven(7)),
@@ -189,7 +226,7 @@ mod tests {
 
     /// A gate with its room, as the core joins them, and nothing else.
     struct Door {
-        gate: Gate,
+        gate: Booth,
         room: WaitingRoom,
         next: usize,
     }
@@ -227,7 +264,7 @@ mod tests {
         let start = Clock::system().now();
         let limits = Limits::default();
         let mut door = Door {
-            gate: Gate::new(&limits),
+            gate: Booth::new(&limits),
             room: WaitingRoom::default(),
             next: 0,
         };
@@ -269,7 +306,7 @@ mod tests {
         ) {
             let mut now = Clock::system().now();
             let mut door = Door {
-                gate: Gate::new(&limits(cap, retry_above, 5, 20)),
+                gate: Booth::new(&limits(cap, retry_above, 5, 20)),
                 room: WaitingRoom::default(),
                 next: 0,
             };

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use quinn_proto::{Connection, StreamId};
 
-use super::parking::Parked;
+use super::{budget::Spending, parking::Parked};
 use crate::{
     gateway::transport::DATAGRAM_SEND_BUFFER,
     id::SessionId,
@@ -82,6 +82,8 @@ pub(super) struct Link {
     /// What the stream did not take yet.
     backlog: VecDeque<Bytes>,
     backlog_bytes: usize,
+    /// What it has had of its budgets.
+    pub(super) spending: Spending,
     /// When something was last written to the stream.
     wrote: Option<Instant>,
     /// For which time it is queued to be asked for its timers.
@@ -109,6 +111,7 @@ impl Link {
             reader: FrameReader::new(),
             backlog: VecDeque::new(),
             backlog_bytes: 0,
+            spending: Spending::default(),
             wrote: None,
             queued: None,
             dirty: false,

@@ -8,11 +8,14 @@
 //! 3. [`poll_transmit`](Core::poll_transmit) until it is empty, and then waits until [`next_timeout`](Core::next_timeout).
 
 mod buckets;
+mod budget;
+mod charge;
 mod deadlines;
 mod entrance;
 mod gate;
 mod link;
 mod parking;
+mod passing;
 mod resting;
 mod session;
 mod timers;
@@ -21,8 +24,11 @@ use std::{collections::VecDeque, sync::Arc, thread::Thread, time::Instant};
 
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Transmit, VarInt};
 
+pub(super) use self::gate::Prefixes;
 use self::{
     buckets::Refill,
+    budget::Budgets,
+    charge::Charged,
     deadlines::WaitingRoom,
     gate::Gate,
     link::{Link, LinkId, Stage},
@@ -74,7 +80,12 @@ pub(super) struct Core {
     /// The link that serves the seat in each slot.
     served: Vec<Option<(Handle, LinkId)>>,
     next_serial: u32,
+    /// All workers' exchanges, by worker: to pass on what is another's. Empty if there is but one.
+    neighbours: Arc<[Arc<WorkerExchange>]>,
+    /// Packets that others have passed on, while they are taken.
+    passed: Vec<Packet>,
     gate: Gate,
+    budgets: Budgets,
     handshaking: WaitingRoom,
     awaiting_hello: WaitingRoom,
     /// Those who were never seated and are closed, until quinn-proto has drained them.
@@ -120,7 +131,10 @@ impl Core {
         Self {
             worker,
             endpoint: Endpoint::new(Arc::new(endpoint), Some(server), false, None),
+            neighbours: Arc::new([]),
+            passed: Vec::new(),
             gate: Gate::new(&shared.limits),
+            budgets: Budgets::new(&shared.limits.rates),
             shared,
             seen_taken: exchange.times_taken(),
             exchange,
@@ -154,8 +168,14 @@ impl Core {
         self.exchange.is_run_by(thread);
     }
 
-    /// Takes a packet.
+    /// Takes a packet, or passes it on to the worker that it is for.
     pub(super) fn receive(&mut self, now: Instant, packet: Packet) {
+        if let Some(packet) = self.keep_or_pass(packet) {
+            self.take_packet(now, packet);
+        }
+    }
+
+    fn take_packet(&mut self, now: Instant, packet: Packet) {
         let Packet {
             remote,
             local_ip,
@@ -168,13 +188,18 @@ impl Core {
             .handle(now, remote, local_ip, ecn, data, &mut response)
         {
             Some(DatagramEvent::ConnectionEvent(ConnectionHandle(index), event)) => {
-                if let Some(Some(link)) = self.links.get_mut(index) {
-                    link.quic.handle_event(event);
+                let Some(Some(link)) = self.links.get_mut(index) else {
+                    return;
+                };
+                let id = link.id;
+                match link.handle_packet(&self.budgets, now, remote, event) {
                     // Whether there is something to send for it is seen when its events are.
-                    if !link.dirty {
+                    Charged::Within if !link.dirty => {
                         link.dirty = true;
-                        self.dirty.push_back(link.id);
+                        self.dirty.push_back(id);
                     }
+                    Charged::Within => {}
+                    over => self.overspent(now, id, over),
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.gate(now, incoming),
@@ -245,6 +270,7 @@ impl Core {
 
     /// Takes what the simulation has handed over, and closes the connections of seats that others have ended.
     pub(super) fn exchange(&mut self, now: Instant) {
+        self.take_passed(now);
         let taken = self.exchange.times_taken();
         if taken != self.seen_taken {
             self.seen_taken = taken;

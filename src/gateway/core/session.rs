@@ -55,7 +55,7 @@ impl Core {
             calm &= matches!(event, Event::DatagramReceived);
             match event {
                 Event::Connected => self.connected(link, now),
-                Event::DatagramReceived => self.take_datagrams(link),
+                Event::DatagramReceived => self.take_datagrams(link, now),
                 Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
                     if link.stream.is_none() {
                         link.stream = link.quic.streams().accept(Dir::Bi);
@@ -89,30 +89,15 @@ impl Core {
         }
     }
 
-    /// Hands the client's datagrams to the simulation; before Welcome they are dropped.
-    fn take_datagrams(&mut self, link: &mut Link) {
-        let Stage::Seated(handle) = link.stage else {
-            while link.quic.datagrams().recv().is_some() {}
-            return;
-        };
-        self.shared.seats.touch(handle);
-        let mut inbox = self.exchange.inbox();
-        while let Some(payload) = link.quic.datagrams().recv() {
-            // What a larger path lets through is dropped all the same: a game is never handed more than it was promised.
-            if payload.len() <= MAX_DATAGRAM {
-                inbox.push_datagram(&self.exchange.budget, handle, &payload);
-            }
-        }
-    }
-
-    /// Reads the stream until it is dry, or until the seat has had its share of this tick.
+    /// Reads the stream until it is dry, or until the seat has had its share of this tick or its budget of messages.
     fn read(&mut self, link: &mut Link, now: Instant) {
         while !matches!(link.stage, Stage::Closed | Stage::AwaitingLog) {
             if let Stage::Seated(handle) = link.stage
-                && !self
-                    .exchange
-                    .inbox()
-                    .takes_messages(&self.exchange.budget, handle)
+                && !(link.spending.may_read(&self.budgets, now)
+                    && self
+                        .exchange
+                        .inbox()
+                        .takes_messages(&self.exchange.budget, handle))
             {
                 self.leave_unread(link);
                 return;
@@ -169,7 +154,10 @@ impl Core {
                 (Stage::AwaitingHello, Frame::Hello(hello)) => {
                     self.judge(link, now, hello, Patience::Left);
                 }
-                (Stage::Seated(handle), Frame::Message(payload)) => self.message(handle, &payload),
+                (Stage::Seated(handle), Frame::Message(payload)) => {
+                    link.spending.message(&self.budgets, now, payload.len());
+                    self.message(handle, &payload);
+                }
                 (Stage::Closed, _) => return,
                 _ => return self.violated(link, now, FrameError::UnexpectedType),
             }

@@ -6,6 +6,7 @@
 
 mod inbox;
 mod outgoing;
+mod passage;
 
 use std::{
     sync::{
@@ -16,11 +17,13 @@ use std::{
 };
 
 pub use self::inbox::{Input, SeatBudget};
+use self::passage::Passage;
 pub(super) use self::{
     inbox::Inbox,
     outgoing::{Buffers, Outgoing},
+    passage::Passed,
 };
-use crate::seat::Handle;
+use crate::{seat::Handle, udp::Packet};
 
 /// How a payload travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,6 +47,7 @@ pub(super) struct WorkerExchange {
     owes_wake: AtomicBool,
     /// Payloads that were not handed over because the worker was too far behind.
     overflowed: AtomicU64,
+    passage: Passage,
     wake: Box<dyn Fn() + Send + Sync>,
     /// The worker's thread, once it runs.
     thread: OnceLock<Thread>,
@@ -60,6 +64,7 @@ impl WorkerExchange {
             waiting_for_room: AtomicBool::new(false),
             owes_wake: AtomicBool::new(false),
             overflowed: AtomicU64::new(0),
+            passage: Passage::default(),
             wake,
             thread: OnceLock::new(),
         }
@@ -138,6 +143,20 @@ impl WorkerExchange {
             &mut *self.outgoing.lock().unwrap_or_else(PoisonError::into_inner),
             mine,
         );
+    }
+
+    /// Another worker hands over a packet that is for this one, which is woken for the first.
+    pub(super) fn pass(&self, packet: Packet) -> Passed {
+        let passed = self.passage.pass(packet);
+        if passed == Passed::First {
+            self.wake();
+        }
+        passed
+    }
+
+    /// The worker takes the packets that others have got for it, into `mine`, which must be empty.
+    pub(super) fn take_passed(&self, mine: &mut Vec<Packet>) {
+        self.passage.take(mine);
     }
 
     /// Payloads lost because the worker was too far behind.

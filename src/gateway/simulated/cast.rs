@@ -40,6 +40,9 @@ pub(super) enum Happening {
     Leave(usize),
     Break(usize),
     Vanish(usize),
+    /// The n-th client gets another address, or sends without a pause.
+    Move(usize),
+    Flood(usize),
     /// The gateway is to admit nobody any more, or again.
     Drain(bool),
     /// The sidecar comes back with a log of a new lineage, of which so many events are still to come.
@@ -117,7 +120,7 @@ impl Script {
     fn player(&mut self, rng: &mut ChaCha8Rng, player: PlayerId) {
         let session = self.session();
         let (at, later) = (moment(rng), moment(rng));
-        match rng.random_range(0..16) {
+        match rng.random_range(0..20) {
             // The token is presented again, close by or a little later.
             0 => {
                 let token = self.token(rng, at, session, player);
@@ -172,6 +175,18 @@ impl Script {
                     self.connect(at, Plan::Token(token, wrong));
                 }
                 self.connect(at + later / 4, Plan::Token(token, Proof::Right));
+            }
+            // A NAT gives it other ports.
+            15 | 16 => {
+                let client = self.come(rng, at, session, player);
+                for _ in 0..rng.random_range(1..5) {
+                    let then = at + moment(rng);
+                    self.plan(then, Happening::Move(client));
+                }
+            }
+            17 => {
+                let client = self.come(rng, at, session, player);
+                self.plan(at + later / 2, Happening::Flood(client));
             }
             _ => {
                 self.come(rng, at, session, player);

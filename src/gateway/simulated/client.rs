@@ -26,6 +26,9 @@ use crate::{
     wire::{CloseCode, Frame, FrameReader, Hello, MAX_MESSAGE, Welcome, proof_message},
 };
 
+/// Datagrams that a client which floods sends each 10 ms: 2,000 a second.
+const FLOOD: usize = 20;
+
 /// What a client says once connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Opening {
@@ -103,6 +106,10 @@ pub(super) struct Client {
     pub(super) end: Option<End>,
     /// A client that has vanished neither sends nor receives.
     pub(super) vanished: bool,
+    /// It sends without a pause once it is in.
+    pub(super) floods: bool,
+    /// How often its address has changed while it played, and what it had received then.
+    pub(super) moved: u64,
     /// It listens, and pings.
     pub(super) says_nothing: bool,
     pub(super) datagrams_received: u64,
@@ -162,6 +169,8 @@ impl Client {
             welcome: None,
             end: None,
             vanished: false,
+            floods: false,
+            moved: 0,
             says_nothing: false,
             datagrams_received: 0,
             messages_received: Vec::new(),
@@ -181,6 +190,12 @@ impl Client {
         if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
             self.quic.handle_event(event);
         }
+    }
+
+    /// A NAT on its way gives it another port. It knows nothing of that.
+    pub(super) fn moves(&mut self) {
+        self.address.set_port(self.address.port() + 1);
+        self.moved += u64::from(self.welcome.is_some() && self.end.is_none());
     }
 
     pub(super) fn leave(&mut self, now: Instant) {
@@ -349,6 +364,15 @@ impl Client {
                 .datagrams()
                 .send(Bytes::copy_from_slice(&payload), true);
         }
-        self.next_input = Some(now + Duration::from_millis(50));
+        if self.floods {
+            for _ in 0..FLOOD {
+                let _ = self
+                    .quic
+                    .datagrams()
+                    .send(Bytes::copy_from_slice(&payload), true);
+            }
+        }
+        let pause = if self.floods { 10 } else { 50 };
+        self.next_input = Some(now + Duration::from_millis(pause));
     }
 }

@@ -1,7 +1,7 @@
 //! The whole gateway against simulated clients, network and time: from a seed, without a socket, a thread or a clock.
 //!
 //! A seed makes a cast (honest players, replayers, players on two devices or with two sessions, holders of keys and of none, silent
-//! and garbled clients), a network (loss, delay, reordering, duplication), rules (grace, what becomes of a player who comes twice), and
+//! and garbled clients, clients that flood, clients whose address changes), one to three workers, a network (loss, delay, reordering, duplication), rules (grace, what becomes of a player who comes twice), and
 //! a course of events (revocations that arrive late, a log of a new lineage, draining, leaving, losing the link and coming back). The
 //! same seed gives the same trace.
 
@@ -46,6 +46,9 @@ fn seeds_keep_the_rules() {
         proven,
         revoked_live,
         kicked,
+        flooded,
+        moved,
+        misrouted,
         bursts,
         inputs,
         packets_lost,
@@ -62,6 +65,9 @@ fn seeds_keep_the_rules() {
         proven,
         revoked_live,
         kicked,
+        flooded,
+        moved,
+        misrouted,
         inputs,
         packets_lost,
     ] {

@@ -87,6 +87,16 @@ impl World {
                     client.end.get_or_insert(End::Lost);
                 }
             }
+            Happening::Move(number) => {
+                if let Some(client) = self.clients.get_mut(&number) {
+                    client.moves();
+                }
+            }
+            Happening::Flood(number) => {
+                if let Some(client) = self.clients.get_mut(&number) {
+                    client.floods = true;
+                }
+            }
             Happening::Drain(true) => {
                 self.is_draining = true;
                 self.host.drain(Drain::Within(Duration::from_secs(60)));

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,19 +14,20 @@ use super::{
     cast::{Happening, Script},
     client::Client,
     game::Game,
-    network::{Conditions, Network},
+    network::{Conditions, Flying, Network},
     sidecar::Token,
 };
 use crate::{
     clock::{ManualTime, Timestamp},
     control::{CarriedKey, GatewayHost, Revocation},
     gateway::{
-        Limits, SeatBudget, Simulation,
+        Limits, SeatBudget, SeatRates, Simulation,
         certificates::{Certificates, Served},
         core::Core,
         exchange::WorkerExchange,
         host::Host,
         shared::Shared,
+        steering::worker_of,
         transport::{Entropy, TransportKeys, endpoint_config, server_config},
     },
     id::{GatewayId, Incarnation, Lineage, Revision, SessionId},
@@ -38,6 +39,15 @@ use crate::{
 
 pub(super) const START: Timestamp = Timestamp(1_700_000_000_000);
 const TICK: Duration = Duration::from_millis(20);
+/// Budgets that are soon used up, by who floods; who plays sends 20 inputs a second.
+const SCARCE: SeatRates = SeatRates {
+    packets: 400,
+    datagrams: 60,
+    bytes: 64 * 1_024,
+    messages: 20,
+    moves: 12,
+    burst: Duration::from_secs(1),
+};
 /// Everything has come to its end by then.
 const END: Duration = Duration::from_secs(11);
 pub(super) const GATEWAY: SocketAddr =
@@ -60,6 +70,11 @@ pub(super) struct Outcome {
     pub(super) proven: u64,
     pub(super) revoked_live: u64,
     pub(super) kicked: u64,
+    /// Closed because they sent too much, and changes of address of those who went on.
+    pub(super) flooded: u64,
+    pub(super) moved: u64,
+    /// Packets that came to another worker than theirs.
+    pub(super) misrouted: u64,
     pub(super) bursts: u64,
     pub(super) inputs: u64,
     pub(super) packets_lost: u64,
@@ -79,6 +94,9 @@ impl Outcome {
         self.proven += other.proven;
         self.revoked_live += other.revoked_live;
         self.kicked += other.kicked;
+        self.flooded += other.flooded;
+        self.moved += other.moved;
+        self.misrouted += other.misrouted;
         self.bursts += other.bursts;
         self.inputs += other.inputs;
         self.packets_lost += other.packets_lost;
@@ -93,7 +111,8 @@ pub(super) struct World {
     pub(super) time: ManualTime,
     pub(super) start: Instant,
     pub(super) now: Instant,
-    pub(super) core: Core,
+    /// One for each worker.
+    cores: Vec<Core>,
     pub(super) simulation: Simulation,
     pub(super) host: Host,
     pub(super) shared: Arc<Shared>,
@@ -177,12 +196,14 @@ impl World {
             hello_timeout: Duration::from_secs(1),
             handshakes: [3, 1_024][rng.random_range(0..2)],
             retry_above: [0, 2, 256][rng.random_range(0..3)],
-            awaiting_hello: [2, 1_024][rng.random_range(0..2)],
+            awaiting_hello: [1, 1_024][rng.random_range(0..2)],
             seat: SeatBudget {
                 datagrams: [1, 32][rng.random_range(0..2)],
                 message_bytes: [64, 32 * 1_024][rng.random_range(0..2)],
                 ..SeatBudget::default()
             },
+            // Far more than who plays ever sends, or so little that who floods is soon found out.
+            rates: [SeatRates::default(), SCARCE][rng.random_range(0..2)],
             ..Limits::default()
         };
         let grace = Duration::from_millis([0, 400, 1_500][rng.random_range(0..3)]);
@@ -198,7 +219,9 @@ impl World {
             ..SeatConfig::default()
         });
         let shared = Arc::new(Shared::new(id, limits, clock.clone(), seats, None));
-        let exchange = Arc::new(WorkerExchange::new(shared.limits.seat, Box::new(|| {})));
+        let workers: Arc<[Arc<WorkerExchange>]> = (0..rng.random_range(1..4))
+            .map(|_| Arc::new(WorkerExchange::new(shared.limits.seat, Box::new(|| {}))))
+            .collect();
         let entropy = seeded_entropy(&mut rng);
         let keys = TransportKeys {
             reset: rng.random(),
@@ -208,20 +231,25 @@ impl World {
         let identity = identity();
         let tls = tls::quic_server_config(&identity).unwrap();
         let server = server_config(tls, &keys, &shared.limits, clock.clone()).unwrap();
-        let endpoint = endpoint_config(0, &keys, Arc::clone(&entropy), Some(rng.random()));
         let certificates = Arc::new(Certificates::new(Served {
             server: Arc::new(server),
             leaf_sha256: identity.fingerprint(),
         }));
-        let core = Core::new(
-            0,
-            endpoint,
-            certificates,
-            Arc::clone(&shared),
-            Arc::clone(&exchange),
-            clock.now(),
-        );
-        let workers: Arc<[Arc<WorkerExchange>]> = Arc::new([exchange]);
+        let cores = (0_u8..)
+            .zip(workers.iter())
+            .map(|(worker, exchange)| {
+                let seed = Some(rng.random());
+                Core::new(
+                    worker.into(),
+                    endpoint_config(worker, &keys, Arc::clone(&entropy), seed),
+                    Arc::clone(&certificates),
+                    Arc::clone(&shared),
+                    Arc::clone(exchange),
+                    clock.now(),
+                )
+                .among(&workers)
+            })
+            .collect();
         let host = Host {
             shared: Arc::clone(&shared),
             incarnation: Incarnation(1),
@@ -240,7 +268,7 @@ impl World {
             time,
             start: now,
             now,
-            core,
+            cores,
             simulation,
             host,
             shared,
@@ -289,13 +317,17 @@ impl World {
             self.now = next;
             self.step();
         }
-        self.core.close_all(self.now, EndReason::Drained);
+        for core in &mut self.cores {
+            core.close_all(self.now, EndReason::Drained);
+        }
         self.shared.seats.end_all(EndReason::Drained);
         self.tick();
         self.tick();
         self.hear();
         self.check_end();
         self.outcome.packets_lost = self.network.lost;
+        let misrouted = &self.shared.counters.misrouted;
+        self.outcome.misrouted = misrouted.load(Ordering::Relaxed);
         self.outcome
     }
 
@@ -308,7 +340,7 @@ impl World {
             .min();
         [
             Some(self.next_tick),
-            self.core.next_timeout(),
+            self.cores.iter().filter_map(Core::next_timeout).min(),
             self.network.next(),
             self.arriving.front().map(|(at, _)| *at),
             course,
@@ -367,7 +399,8 @@ impl World {
             });
             if packet.to == GATEWAY {
                 let data = packet.bytes.as_slice().into();
-                self.core.receive(
+                let worker = self.worker_for(&packet);
+                self.cores[worker].receive(
                     self.now,
                     Packet {
                         remote: packet.from,
@@ -386,13 +419,43 @@ impl World {
         }
     }
 
+    /// The worker that the kernel gives a packet to: the one that it names, or, by its address, any. Now and then it gives one to another
+    /// than it should.
+    fn worker_for(&mut self, packet: &Flying) -> usize {
+        let workers = u16::try_from(self.cores.len()).unwrap();
+        match worker_of(&packet.bytes, workers) {
+            Some(_) if self.rng.random_ratio(1, 20) => self.rng.random_range(0..self.cores.len()),
+            Some(named) => usize::from(named),
+            None => {
+                (Self::number_of(packet.from) + usize::from(packet.from.port())) % self.cores.len()
+            }
+        }
+    }
+
+    fn number_of(address: SocketAddr) -> usize {
+        match address.ip() {
+            std::net::IpAddr::V4(ip) => usize::from(ip.octets()[3]),
+            std::net::IpAddr::V6(_) => 0,
+        }
+    }
+
     fn drive_gateway(&mut self) {
-        self.core.handle_timeouts(self.now);
-        self.core.exchange(self.now);
+        // What one passes on to another is taken in the same turn: that one was woken.
+        for _ in 0..2 {
+            for worker in 0..self.cores.len() {
+                self.drive(worker);
+            }
+        }
+    }
+
+    fn drive(&mut self, worker: usize) {
+        let core = &mut self.cores[worker];
+        core.handle_timeouts(self.now);
+        core.exchange(self.now);
         let mut buffer = Vec::new();
         loop {
-            self.core.process(self.now);
-            while let Some(transmit) = self.core.poll_transmit(self.now, 1, &mut buffer) {
+            core.process(self.now);
+            while let Some(transmit) = core.poll_transmit(self.now, 1, &mut buffer) {
                 let bytes = &buffer[..transmit.size];
                 self.network.send(
                     &mut self.rng,
@@ -403,7 +466,7 @@ impl World {
                 );
                 buffer.clear();
             }
-            if self.core.is_settled() {
+            if core.is_settled() {
                 return;
             }
         }
