@@ -18,6 +18,7 @@ use tracing::{debug, error};
 use super::{
     core::Core,
     drain::{self, Progress},
+    exchange::WorkerExchange,
     shared::Shared,
 };
 use crate::{
@@ -51,6 +52,8 @@ const SIDECAR_LOOK: Duration = Duration::from_secs(1);
 /// One worker's parts.
 pub(super) struct Worker {
     pub(super) core: Core,
+    /// Where it meets the simulation and the other workers, who wake it.
+    pub(super) exchange: Arc<WorkerExchange>,
     pub(super) socket: Arc<Socket>,
     /// Where it is received.
     pub(super) buffers: Buffers,
@@ -116,7 +119,7 @@ impl Worker {
         let mut events = Events::with_capacity(8);
         let mut unsent = Unsent::default();
         let mut brought = Brought::Nothing;
-        self.core.is_run_by(thread::current());
+        self.exchange.is_run_by(thread::current());
         while !self.stop.load(Ordering::Acquire) {
             if let Err(error) = self.wait(brought, &mut events)
                 && error.kind() != io::ErrorKind::Interrupted

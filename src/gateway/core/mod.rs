@@ -20,7 +20,7 @@ mod resting;
 mod session;
 mod timers;
 
-use std::{collections::VecDeque, sync::Arc, thread::Thread, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Transmit, VarInt};
 
@@ -161,11 +161,6 @@ impl Core {
             buffers: Buffers::default(),
             closings: Vec::new(),
         }
-    }
-
-    /// The core is driven by this thread, which is to be woken when there is something for it.
-    pub(super) fn is_run_by(&self, thread: Thread) {
-        self.exchange.is_run_by(thread);
     }
 
     /// Takes a packet, or passes it on to the worker that it is for.
