@@ -169,8 +169,8 @@ impl Socket {
         )
     }
 
-    /// Receives what is there, a batch at the most, and hands each packet to `each`. Whether there may be more: a batch that is not full has
-    /// emptied the socket. `WouldBlock` when nothing was there.
+    /// Receives what is there, a batch at the most, and hands each packet to `each`. Whether there may be more: a batch that is not full
+    /// has emptied the socket, and to ask it once more costs as much as to receive some packets. `WouldBlock` when nothing was there.
     pub(crate) fn receive(
         &self,
         buffers: &mut Buffers,

@@ -164,6 +164,7 @@ impl Crew {
             }
             let worker = Worker {
                 core,
+                exchange: Arc::clone(exchange),
                 socket: post.socket,
                 buffers: Buffers::new(),
                 poll: post.poll,

@@ -1,45 +1,11 @@
-//! When something is due: connections' timers, and rooms where connections wait in the order of their coming.
+//! Rooms where connections wait in the order of their coming.
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     time::{Duration, Instant},
 };
 
 use super::{buckets::Prefix, link::LinkId};
-
-/// Connections' timers by due time. A link whose timer was put off stays queued at the old time and is looked at again then, so a
-/// timer that every packet pushes out costs nothing per packet.
-#[derive(Debug, Default)]
-pub(super) struct Deadlines(BinaryHeap<Reverse<(Instant, LinkId)>>);
-
-impl Deadlines {
-    pub(super) fn push(&mut self, at: Instant, id: LinkId) {
-        self.0.push(Reverse((at, id)));
-    }
-
-    /// Entries, those included that no link stands behind any more.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Keeps these entries alone: a timer that was put ahead leaves its old entry behind, and a peer can make many of them.
-    pub(super) fn keep(&mut self, entries: impl Iterator<Item = (Instant, LinkId)>) {
-        self.0.clear();
-        self.0.extend(entries.map(Reverse));
-    }
-
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.0.peek().map(|Reverse((at, _))| *at)
-    }
-
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<(Instant, LinkId)> {
-        if self.next()? > now {
-            return None;
-        }
-        self.0.pop().map(|Reverse(entry)| entry)
-    }
-}
 
 /// Connections that wait for the same thing, oldest first.
 ///

@@ -1,6 +1,9 @@
 //! One connection as the core keeps it: quinn-proto's state, how far admission has come, and what waits to be written.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use quinn_proto::{Connection, StreamId};
@@ -81,11 +84,13 @@ pub(super) struct Link {
     backlog_bytes: usize,
     /// What it has had of its budgets.
     pub(super) spending: Spending,
-    /// When quinn-proto wants to be called next, and for which time that is queued.
-    pub(super) timeout: Option<Instant>,
+    /// When something was last written to the stream.
+    wrote: Option<Instant>,
+    /// For which time it is queued to be asked for its timers.
     pub(super) queued: Option<Instant>,
     pub(super) dirty: bool,
     pub(super) sending: bool,
+    pub(super) resting: bool,
     /// The stream may have something to read.
     pub(super) readable: bool,
     /// The stream is left unread until the simulation has taken its inputs.
@@ -107,10 +112,11 @@ impl Link {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             spending: Spending::default(),
-            timeout: None,
+            wrote: None,
             queued: None,
             dirty: false,
             sending: false,
+            resting: false,
             readable: false,
             unread: false,
         }
@@ -131,23 +137,33 @@ impl Link {
     }
 
     /// Queues a message of at most [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE) bytes.
-    pub(super) fn send_message(&mut self, payload: &[u8], limit: usize) -> Result<(), BacklogFull> {
+    pub(super) fn send_message(
+        &mut self,
+        now: Instant,
+        payload: &[u8],
+        limit: usize,
+    ) -> Result<(), BacklogFull> {
         let mut frame = Vec::with_capacity(payload.len() + 8);
         match encode_message(payload, &mut frame) {
-            Ok(()) => self.write(Bytes::from(frame), limit),
+            Ok(()) => self.write(now, Bytes::from(frame), limit),
             // Too long; the simulation's outbox has refused it before.
             Err(_) => Ok(()),
         }
     }
 
     /// Writes bytes to the stream; what it does not take waits, up to `limit` bytes.
-    pub(super) fn write(&mut self, bytes: Bytes, limit: usize) -> Result<(), BacklogFull> {
+    pub(super) fn write(
+        &mut self,
+        now: Instant,
+        bytes: Bytes,
+        limit: usize,
+    ) -> Result<(), BacklogFull> {
         if self.backlog_bytes + bytes.len() > limit {
             return Err(BacklogFull);
         }
         self.backlog_bytes += bytes.len();
         self.backlog.push_back(bytes);
-        self.flush();
+        self.flush(now);
         Ok(())
     }
 
@@ -155,7 +171,7 @@ impl Link {
     ///
     /// It goes on until quinn-proto says that the stream is blocked: that alone makes it tell when there is room again, a write that
     /// was cut short does not.
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, now: Instant) {
         let Some(stream) = self.stream else { return };
         while let Some(mut front) = self.backlog.pop_front() {
             let written = self
@@ -164,6 +180,7 @@ impl Link {
                 .write_chunks(std::slice::from_mut(&mut front));
             if let Ok(written) = &written {
                 self.backlog_bytes -= written.bytes;
+                self.wrote = Some(now);
             }
             if !front.is_empty() {
                 self.backlog.push_front(front);
@@ -173,5 +190,10 @@ impl Link {
                 return;
             }
         }
+    }
+
+    /// Whether some of what was written to the stream may not have arrived yet: it was written within this time.
+    pub(super) fn has_written(&self, now: Instant, within: Duration) -> bool {
+        !self.backlog.is_empty() || self.wrote.is_some_and(|at| now < at + within)
     }
 }

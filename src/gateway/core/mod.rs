@@ -16,7 +16,9 @@ mod gate;
 mod link;
 mod parking;
 mod passing;
+mod resting;
 mod session;
+mod timers;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
@@ -27,10 +29,12 @@ use self::{
     buckets::Refill,
     budget::Budgets,
     charge::Charged,
-    deadlines::{Deadlines, WaitingRoom},
+    deadlines::WaitingRoom,
     gate::Gate,
     link::{Link, LinkId, Stage},
     parking::Parking,
+    resting::Resting,
+    timers::Timers,
 };
 use super::{
     certificates::{Certificates, Served},
@@ -96,11 +100,13 @@ pub(super) struct Core {
     /// Those who have said Hello and wait for the revocation log, and when it was last looked at.
     parking: Parking,
     seen_log: u64,
-    deadlines: Deadlines,
+    timers: Timers,
     /// Links that something happened to.
     dirty: VecDeque<LinkId>,
     /// Links that may have packets to send.
     sending: VecDeque<LinkId>,
+    /// Links that have something to say with the tick's output, and nothing before.
+    resting: Resting,
     /// Links whose stream is left unread until the simulation takes its inputs, and when that was last looked at.
     unread: Vec<LinkId>,
     seen_taken: u64,
@@ -145,9 +151,10 @@ impl Core {
             resets_full: None,
             parking: Parking::default(),
             seen_log: 0,
-            deadlines: Deadlines::default(),
+            timers: Timers::new(now),
             dirty: VecDeque::new(),
             sending: VecDeque::new(),
+            resting: Resting::default(),
             unread: Vec::new(),
             responses: VecDeque::new(),
             outgoing: Outgoing::default(),
@@ -181,7 +188,12 @@ impl Core {
                 };
                 let id = link.id;
                 match link.handle_packet(&self.budgets, now, remote, event) {
-                    Charged::Within => self.mark(id),
+                    // Whether there is something to send for it is seen when its events are.
+                    Charged::Within if !link.dirty => {
+                        link.dirty = true;
+                        self.dirty.push_back(id);
+                    }
+                    Charged::Within => {}
                     over => self.overspent(now, id, over),
                 }
             }
@@ -208,25 +220,27 @@ impl Core {
 
     /// Lets the timers that are due take their effect.
     pub(super) fn handle_timeouts(&mut self, now: Instant) {
-        if self.deadlines.len() > 4 * self.links.len() + 64 {
+        if self.timers.len() > 4 * self.links.len() + 64 {
             let links = self.links.iter().flatten();
-            self.deadlines
+            self.timers
                 .keep(links.filter_map(|link| Some((link.queued?, link.id))));
         }
-        while let Some((at, id)) = self.deadlines.pop_due(now) {
+        while let Some((at, id)) = self.timers.pop_due(now) {
             let Some(link) = self.link(id) else { continue };
             if link.queued != Some(at) {
                 continue;
             }
             link.queued = None;
-            if link.timeout.is_some_and(|timeout| timeout <= now) {
-                link.timeout = None;
+            if (link.quic.poll_timeout()).is_some_and(|timeout| timeout <= now) {
                 link.quic.handle_timeout(now);
                 self.mark(id);
             } else {
                 // The timer was put off since: queue it again.
                 self.schedule(id);
             }
+        }
+        if self.resting.is_over(now) {
+            self.wake_resting();
         }
         self.expire_waiting(now);
         if self.switch.is_some_and(|at| at <= now) {
@@ -245,7 +259,8 @@ impl Core {
     /// When [`handle_timeouts`](Self::handle_timeouts) is to be called at the latest.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let waiting = earlier(self.next_expiry(), self.parking.next_timeout());
-        earlier(self.deadlines.next(), earlier(waiting, self.switch))
+        let timers = earlier(self.timers.next(), self.resting.until());
+        earlier(timers, earlier(waiting, self.switch))
     }
 
     /// Takes what the simulation has handed over, and closes the connections of seats that others have ended.
@@ -276,6 +291,7 @@ impl Core {
         self.exchange.take_outgoing(&mut outgoing);
         // The payloads are slices of one buffer, which is used again when all are gone.
         let mut bytes = self.buffers.freeze(&mut outgoing.bytes);
+        let has_come = !outgoing.entries.is_empty();
         for entry in outgoing.entries.drain(..) {
             let payload = bytes.split_to(entry.len.min(bytes.len()));
             let Some(id) = self.served_by(entry.handle) else {
@@ -285,7 +301,7 @@ impl Core {
             match entry.channel {
                 Channel::Datagram => link.send_datagram(payload),
                 Channel::Message => {
-                    if link.send_message(&payload, backlog).is_err() {
+                    if link.send_message(now, &payload, backlog).is_err() {
                         self.end(now, id, EndReason::TooSlow, EndReason::TooSlow.into());
                     }
                 }
@@ -293,6 +309,9 @@ impl Core {
             self.mark(id);
         }
         self.outgoing = outgoing;
+        if has_come {
+            self.wake_resting();
+        }
     }
 
     /// Closes the connections whose seats were ended by the tick, a revocation, or another connection.
@@ -313,8 +332,14 @@ impl Core {
                 continue;
             };
             link.dirty = false;
-            self.handle_events(&mut link, now);
-            self.put_back(link);
+            let calm = self.handle_events(&mut link, now);
+            if !calm || !self.rest(&mut link, now) {
+                self.queue_sending(&mut link);
+            }
+            // Its timers and its events for the endpoint are looked at when it has sent what it has.
+            if let Some(place) = self.links.get_mut(id.index) {
+                *place = Some(link);
+            }
         }
     }
 
@@ -393,7 +418,6 @@ impl Core {
             }
             return;
         }
-        link.timeout = link.quic.poll_timeout();
         if let Some(place) = self.links.get_mut(id.index) {
             *place = Some(link);
         }
@@ -403,10 +427,14 @@ impl Core {
     /// Makes sure that the link's timer is looked at when it is due; one that was put off is found out when the old time comes.
     fn schedule(&mut self, id: LinkId) {
         let Some(link) = self.link(id) else { return };
-        let Some(timeout) = link.timeout else { return };
+        let Some(timeout) = link.quic.poll_timeout() else {
+            return;
+        };
         if link.queued.is_none_or(|queued| timeout < queued) {
-            link.queued = Some(timeout);
-            self.deadlines.push(timeout, id);
+            let queued = self.timers.push(timeout, id);
+            if let Some(link) = self.link(id) {
+                link.queued = Some(queued);
+            }
         }
     }
 
@@ -443,6 +471,10 @@ impl Core {
             link.dirty = true;
             self.dirty.push_back(link.id);
         }
+        self.queue_sending(link);
+    }
+
+    fn queue_sending(&mut self, link: &mut Link) {
         if !link.sending {
             link.sending = true;
             self.sending.push_back(link.id);

@@ -47,10 +47,12 @@ enum Read {
 }
 
 impl Core {
-    /// Handles what quinn-proto has to say about the link.
-    pub(super) fn handle_events(&mut self, link: &mut Link, now: Instant) {
+    /// Handles what quinn-proto has to say about the link. True if that is no more than that datagrams have come, if anything.
+    pub(super) fn handle_events(&mut self, link: &mut Link, now: Instant) -> bool {
         let mut lost = None;
+        let mut calm = true;
         while let Some(event) = link.quic.poll() {
+            calm &= matches!(event, Event::DatagramReceived);
             match event {
                 Event::Connected => self.connected(link, now),
                 Event::DatagramReceived => self.take_datagrams(link, now),
@@ -61,19 +63,21 @@ impl Core {
                     }
                 }
                 Event::Stream(StreamEvent::Readable { .. }) => link.readable = true,
-                Event::Stream(StreamEvent::Writable { .. }) => link.flush(),
+                Event::Stream(StreamEvent::Writable { .. }) => link.flush(now),
                 Event::ConnectionLost { reason } => lost = Some(reason),
                 Event::HandshakeDataReady | Event::DatagramsUnblocked | Event::Stream(_) => {}
             }
         }
         if link.readable {
             link.readable = false;
+            calm = false;
             self.read(link, now);
         }
         // Last: what a client sent before it left is read first.
         if let Some(reason) = lost {
             self.lost(link, now, &reason);
         }
+        calm
     }
 
     fn connected(&mut self, link: &mut Link, now: Instant) {
@@ -196,7 +200,7 @@ impl Core {
                 );
                 span.record("player", tracing::field::display(admission.player));
                 span.record("handle", tracing::field::display(admission.handle));
-                self.admitted(link, &hello, &admission);
+                self.admitted(link, now, &hello, &admission);
             }
             Err(Denied::Behind { revision, session }) if patience == Patience::Left => {
                 span.record("session", tracing::field::display(session));
@@ -223,7 +227,7 @@ impl Core {
         }
     }
 
-    fn admitted(&mut self, link: &mut Link, hello: &Hello, admission: &Admission) {
+    fn admitted(&mut self, link: &mut Link, now: Instant, hello: &Hello, admission: &Admission) {
         let Admission {
             handle,
             player: _,
@@ -253,7 +257,7 @@ impl Core {
         let mut frame = Vec::new();
         welcome.encode(&mut frame);
         // The first bytes on the stream: they fit the backlog.
-        let _ = link.write(Bytes::from(frame), self.shared.limits.message_backlog);
+        let _ = link.write(now, Bytes::from(frame), self.shared.limits.message_backlog);
     }
 
     /// Refuses a client that has said Hello with this token.

@@ -8,9 +8,12 @@ mod inbox;
 mod outgoing;
 mod passage;
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::Thread,
 };
 
 pub use self::inbox::{Input, SeatBudget};
@@ -46,6 +49,8 @@ pub(super) struct WorkerExchange {
     overflowed: AtomicU64,
     passage: Passage,
     wake: Box<dyn Fn() + Send + Sync>,
+    /// The worker's thread, once it runs.
+    thread: OnceLock<Thread>,
 }
 
 impl WorkerExchange {
@@ -61,12 +66,22 @@ impl WorkerExchange {
             overflowed: AtomicU64::new(0),
             passage: Passage::default(),
             wake,
+            thread: OnceLock::new(),
         }
     }
 
-    /// Gets the worker out of its wait.
+    /// The worker is this thread.
+    pub(super) fn is_run_by(&self, thread: Thread) {
+        // A second one would be the same worker started again, of which there is none.
+        let _ = self.thread.set(thread);
+    }
+
+    /// Gets the worker out of its wait, and out of the pause between two looks at the socket.
     pub(super) fn wake(&self) {
         (self.wake)();
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
     }
 
     /// The inbox, for the worker to write to; hold it for one connection's worth at the most.
