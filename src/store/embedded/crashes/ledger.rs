@@ -7,7 +7,10 @@ use std::{
 
 use rand::{Rng, seq::IteratorRandom};
 
-use super::{super::EmbeddedStore, Ask};
+use super::{
+    super::{EmbeddedStore, gateways::read_fencing},
+    Ask,
+};
 use crate::{
     clock::Timestamp,
     control::Revocation,
@@ -388,10 +391,19 @@ impl Ledger {
 
     async fn check_gateways(&mut self, store: &EmbeddedStore) -> Result<(), String> {
         for (gateway, known) in &mut self.processes {
-            let was_asked = self.open.iter().find_map(|(ask, _)| match ask {
-                Ask::Attach(id, process) if id == gateway => Some(*process),
-                _ => None,
-            });
+            // Those of them that have been let in without an answer, in their order.
+            let mut unanswered = Vec::new();
+            for (ask, _) in &self.open {
+                let Ask::Attach(id, process) = ask else {
+                    continue;
+                };
+                let read = |read: &_| read_fencing(read, gateway, *process);
+                let is_in_file = store.shared.read(read).map_err(|e| e.to_string())?;
+                let is_known = known.contains(process) || unanswered.contains(process);
+                if id == gateway && is_in_file.is_some() && !is_known {
+                    unanswered.push(*process);
+                }
+            }
             for (place, process) in known.clone().into_iter().enumerate() {
                 let is_newest = place + 1 == known.len();
                 let fencing = store.attach_gateway(gateway.clone(), process).await;
@@ -401,8 +413,8 @@ impl Ledger {
                 } else {
                     Fencing::Fenced
                 };
-                if is_newest && fencing == Fencing::Fenced && was_asked.is_some() {
-                    known.extend(was_asked);
+                if is_newest && fencing == Fencing::Fenced && !unanswered.is_empty() {
+                    known.append(&mut unanswered);
                     continue;
                 }
                 hold(fencing == expected, || {
