@@ -1,5 +1,5 @@
 //! Real sidecars that are killed again and again under real clients, one over its own file, or two over one Redis server, which is
-//! killed too: what was asked and answered is written down, and held to every promise by the checker of the simulated runs
+//! killed too and every other time speaks TLS alone: what was asked and answered is written down, and held to every promise by the checker of the simulated runs
 //! (`src/sidecar/history/`).
 //!
 //! Two runs of each here; `TICKGATE_RUNS=20 cargo test --test crashes`, or `scripts/soak-sidecar`, for more.
@@ -42,6 +42,8 @@ use support::{
     process::{Deployment, SidecarProcess},
     soon,
 };
+#[cfg(feature = "redis")]
+use tickgate::certs::Layout;
 use tickgate::{
     client::{Account, Backend},
     clock::Clock,
@@ -170,7 +172,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(over: Over) -> Self {
+    fn start(seed: u64, over: Over) -> Self {
         #[cfg_attr(not(feature = "redis"), allow(unused_mut))]
         let mut deployment = Deployment::of(&["one"]);
         let sidecars = match over {
@@ -179,11 +181,22 @@ impl Fleet {
             Over::Redis => 2,
         };
         #[cfg(feature = "redis")]
-        let redis = (over == Over::Redis).then(redis_server::Server::start);
+        let redis = (over == Over::Redis).then(|| {
+            let certs = Layout::new(deployment.path().join("certs"));
+            let files = certs.sidecar();
+            if seed % 2 == 0 {
+                redis_server::Server::start()
+            } else {
+                deployment.redis_ca = Some(certs.ca());
+                redis_server::Server::over_tls(&files.certificate, &files.key)
+            }
+        });
         #[cfg(feature = "redis")]
         {
             deployment.redis = redis.as_ref().map(redis_server::Server::url);
         }
+        #[cfg(not(feature = "redis"))]
+        let _ = seed;
         let mut fleet = Self {
             deployment,
             sidecars: Vec::new(),
@@ -238,7 +251,7 @@ impl Fleet {
 
 async fn run(seed: u64, over: Over) -> History {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut fleet = tokio::task::block_in_place(|| Fleet::start(over));
+    let mut fleet = tokio::task::block_in_place(|| Fleet::start(seed, over));
     let journal = Arc::clone(&fleet.journal);
     let mut players = JoinSet::new();
     for number in 0..PLAYERS {

@@ -19,6 +19,7 @@ use crate::{
 
 use super::{
     audit::{self, Event, Revoked},
+    call,
     config::SHORTEST_LIFE,
     keys::Keys,
     mint::{Mint, Wanted},
@@ -157,7 +158,7 @@ impl AdminApi {
         }
     }
 
-    /// The answer to a revocation, after the wait that was asked for.
+    /// The answer to a revocation, after the wait that was asked for, or as much of it as the call has time for.
     async fn revoked(
         &self,
         sessions_ended: u32,
@@ -167,8 +168,11 @@ impl AdminApi {
         let acknowledged = match patience {
             None => false,
             Some(patience) => {
-                self.ask_others().await;
-                self.registry.acknowledged_by_all(revision, patience).await
+                let acknowledged = call::in_time(async {
+                    self.ask_others().await;
+                    self.registry.acknowledged_by_all(revision, patience).await
+                });
+                acknowledged.await.unwrap_or(false)
             }
         };
         proto::RevokeResponse {

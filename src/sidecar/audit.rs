@@ -370,6 +370,8 @@ pub(super) struct Call {
     gateway: RefCell<Option<GatewayId>>,
     /// Whether it was refused, and that has been said.
     refused: Cell<bool>,
+    /// When whoever waits for the answer is told that it took too long.
+    ends_at: tokio::time::Instant,
     gate: Arc<Gate>,
 }
 
@@ -379,7 +381,11 @@ tokio::task_local! {
 }
 
 impl Call {
-    pub(super) fn of<B>(request: &http::Request<B>, gate: Arc<Gate>) -> Self {
+    pub(super) fn of<B>(
+        request: &http::Request<B>,
+        ends_at: tokio::time::Instant,
+        gate: Arc<Gate>,
+    ) -> Self {
         let peer = request.extensions().get::<Peer>();
         Self {
             uri: request.uri().clone(),
@@ -390,6 +396,7 @@ impl Call {
             player: Cell::default(),
             gateway: RefCell::default(),
             refused: Cell::default(),
+            ends_at,
             gate,
         }
     }
@@ -420,6 +427,11 @@ pub(super) fn origin(origin: IpAddr) {
 /// The present call is about logging in this way.
 pub(super) fn method(method: &'static str) {
     let _ = CALL.try_with(|call| call.method.set(Some(method)));
+}
+
+/// When the present call ends, whether or not it is answered by then.
+pub(super) fn ends_at() -> Option<tokio::time::Instant> {
+    CALL.try_with(|call| call.ends_at).ok()
 }
 
 /// The present call is about this session.

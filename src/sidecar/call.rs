@@ -24,6 +24,9 @@ use super::{
 /// What a caller's deadline is shortened by, at most: the answer has to travel, and tonic's own deadline must not come first.
 const TRAVEL: Duration = Duration::from_millis(5);
 
+/// How long before the end of its call a wait ends that is not what the call is for: enough to be told what was done, on a busy machine.
+const LAST_WORD: Duration = Duration::from_millis(20);
+
 /// Puts a deadline on calls and says whose they are.
 #[derive(Debug, Clone)]
 pub(super) struct CallLayer {
@@ -69,11 +72,12 @@ where
             .and_then(|value| value.to_str().ok())
             .and_then(timeout);
         let patience = asked.map_or(*longest, |asked| asked.saturating_sub(TRAVEL).min(*longest));
-        let call = Call::of(&request, Arc::clone(gate));
+        let deadline = Box::pin(tokio::time::sleep(patience));
+        let call = Call::of(&request, deadline.deadline(), Arc::clone(gate));
         Answer {
             has_time: !patience.is_zero(),
             answer: Box::pin(CALL.scope(call, self.inner.call(request))),
-            deadline: Box::pin(tokio::time::sleep(patience)),
+            deadline,
         }
     }
 }
@@ -112,6 +116,18 @@ where
             None => too_late(),
         };
         Poll::Ready(Ok(status.into_http()))
+    }
+}
+
+/// What `wait` comes to, if that is in time for the present call to be answered before its deadline. For waits after something that is done
+/// already: whoever asked for it is to hear of it, and not that the call took too long.
+pub(super) async fn in_time<T>(wait: impl Future<Output = T>) -> Option<T> {
+    match audit::ends_at() {
+        Some(ends_at) => {
+            let last = ends_at.checked_sub(LAST_WORD).unwrap_or(ends_at);
+            tokio::time::timeout_at(last, wait).await.ok()
+        }
+        None => Some(wait.await),
     }
 }
 
@@ -202,6 +218,21 @@ mod tests {
         let mut calls = layer(Duration::from_nanos(1)).layer(done);
         let answer = calls.call(request(None)).await.unwrap();
         assert_eq!(answer.into_body(), "done");
+    }
+
+    #[tokio::test]
+    async fn a_wait_for_more_than_was_done_leaves_time_to_say_so() {
+        let done = service_fn(|_| async {
+            let more = in_time(pending::<()>()).await;
+            assert_eq!(more, None);
+            let more = in_time(ready("at once")).await;
+            Ok::<_, Infallible>(Response::new(more.unwrap().to_owned()))
+        });
+        let mut calls = layer(Duration::from_secs(10)).layer(done);
+        for timeout in ["40m", "26m", "6m"] {
+            let answer = calls.call(request(Some(timeout))).await.unwrap();
+            assert_eq!(answer.into_body(), "at once", "{timeout}");
+        }
     }
 
     #[test]

@@ -104,6 +104,44 @@ async fn a_backend_brings_its_players() {
     stage.down().await;
 }
 
+/// A revocation that waits for a gateway which is away with its players, by a caller who has less patience: it was made, and that is told.
+#[tokio::test]
+async fn a_revocation_is_told_within_its_callers_deadline() {
+    let stage = Stage::up().await;
+    let gateway = stage.attach().await;
+    let session = stage.create("steam:1").await;
+    stage.backend_token(&session.session_id).await.unwrap();
+    *gateway.host.report.lock().unwrap() = SeatReport {
+        opened: vec![LiveSeat {
+            session: session.session_id.parse().unwrap(),
+            player: session.player_id.parse().unwrap(),
+            player_generation: PlayerGeneration(0),
+        }],
+        seats: 1,
+        ..SeatReport::default()
+    };
+    stage.reported(&gateway, 1).await;
+    let mut attached = gateway.host.attached.subscribe();
+    drop(gateway);
+    attached.wait_for(|attached| !attached).await.unwrap();
+    let mut request = Request::new(proto::RevokeSessionRequest {
+        wait: RevokeWait::Gateways.into(),
+        wait_ms: 20_000,
+        ..revoke(&session.session_id)
+    });
+    request.set_timeout(SECOND);
+    let revoked = stage.admin.clone().revoke_session(request).await;
+    let expected = proto::RevokeResponse {
+        sessions_ended: 1,
+        revision: 1,
+        acknowledged: false,
+    };
+    assert_eq!(revoked.unwrap().into_inner(), expected);
+    let after = stage.who_am_i(&session.session_token).await;
+    assert_eq!(code(after), Code::Unauthenticated);
+    stage.down().await;
+}
+
 #[tokio::test]
 async fn a_revocation_waits_for_gateways() {
     let stage = Stage::up().await;

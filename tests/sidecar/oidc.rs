@@ -30,7 +30,7 @@ async fn start(world: World, issuers: Vec<OidcIssuer>) -> Stage {
     world.start_with(config).await
 }
 
-fn oidc(issuer: &str, id_token: String) -> Method {
+pub(crate) fn oidc(issuer: &str, id_token: String) -> Method {
     let issuer = issuer.to_owned();
     Method::Oidc(proto::OidcLogin { issuer, id_token })
 }
@@ -43,8 +43,16 @@ fn reason(status: &Status) -> String {
     label.next_back().unwrap_or_default().to_owned()
 }
 
+/// What an issuer says of the account to the game's web client at that second.
+pub(crate) fn claims_at(issuer: &Issuer, nonce: &str, now: u64) -> Value {
+    json!({
+        "iss": issuer.url, "aud": WEB, "azp": WEB, "sub": SUBJECT, "nonce": nonce, "iat": now, "exp": now + 3_600,
+        "email": "ada@example.com", "email_verified": true, "name": "Ada",
+    })
+}
+
 impl Stage {
-    async fn nonce(&self) -> String {
+    pub(crate) async fn nonce(&self) -> String {
         let drawn = self
             .auth
             .clone()
@@ -55,11 +63,7 @@ impl Stage {
 
     /// What an issuer says of the account to the game's web client, now.
     fn claims(&self, issuer: &Issuer, nonce: &str) -> Value {
-        let now = self.world.time.clock().wall().0 / 1_000;
-        json!({
-            "iss": issuer.url, "aud": WEB, "azp": WEB, "sub": SUBJECT, "nonce": nonce, "iat": now, "exp": now + 3_600,
-            "email": "ada@example.com", "email_verified": true, "name": "Ada",
-        })
+        claims_at(issuer, nonce, self.world.time.clock().wall().0 / 1_000)
     }
 
     /// A login with a token that fits, but perhaps for its key.

@@ -6,7 +6,15 @@ use tickgate::{
 };
 use tokio::{sync::Barrier, task::JoinSet};
 
-use super::{fixture::*, links::*, login::*, redis_server::Server, shared::two};
+use super::{
+    fixture::*,
+    issuer::{Issuer, Signer},
+    links::*,
+    login::*,
+    oidc::{claims_at, oidc},
+    redis_server::Server,
+    shared::{two, two_with},
+};
 
 const MANY: usize = 1_000;
 
@@ -72,6 +80,25 @@ async fn a_code_a_link_and_a_challenge_log_in_once_at_two_sidecars() {
     let signed = stages[1].signed(&key).await;
     let logins = logins_at_once(&stages, signed).await;
     assert_eq!(succeeded(&logins), 1);
+}
+
+/// A nonce of one sidecar, in a token that an issuer has signed, shown a thousand times at both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nonce_logs_in_once_at_two_sidecars() {
+    let server = Server::start();
+    let key = Signer::p256("1");
+    let issuer = Issuer::up(&[&key]).await;
+    let knows = |config: &mut SidecarConfig| config.login.oidc = vec![issuer.config("idp")];
+    let stages = two_with(&server, knows).await;
+    let nonce = stages[1].nonce().await;
+    // Sidecars over Redis go by its clock, which is the system's.
+    let now = tickgate::clock::Clock::system().wall().0 / 1_000;
+    let token = key.token(&claims_at(&issuer, &nonce, now));
+    let logins = logins_at_once(&stages, oidc("idp", token)).await;
+    assert_eq!(succeeded(&logins), 1);
+    let refused = logins.iter().filter_map(|login| login.as_ref().err());
+    let is_spent = |status: &&Status| status.message().contains("nonce");
+    assert_eq!(refused.filter(is_spent).count(), MANY - 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,12 +8,20 @@ use super::{fixture::*, redis_server::Server};
 
 /// Two sidecars with the same keys; the second one's system clock is what it is, too.
 pub(crate) async fn two(server: &Server) -> [Stage; 2] {
+    two_with(server, |_| ()).await
+}
+
+/// Two such sidecars with something else in their configuration.
+pub(crate) async fn two_with(
+    server: &Server,
+    configure: impl Fn(&mut SidecarConfig),
+) -> [Stage; 2] {
     let first = World::new();
     let second = first.beside();
     let mut stages = Vec::new();
     for world in [first, second] {
         let settings = RedisSettings::new(server.url().parse().unwrap());
-        let config = SidecarConfig {
+        let mut config = SidecarConfig {
             store: StoreChoice::Redis(settings),
             clock: Clock::system(),
             // Tests ask until it is so.
@@ -21,6 +29,7 @@ pub(crate) async fn two(server: &Server) -> [Stage; 2] {
             refreshes_per_minute: 1_000_000,
             ..world.config()
         };
+        configure(&mut config);
         stages.push(world.start_with(config).await);
     }
     stages.try_into().ok().unwrap()

@@ -21,6 +21,8 @@ pub struct Deployment {
     pub certs: DevCerts,
     /// The Redis server that its sidecars share; none: each opens the file.
     pub redis: Option<String>,
+    /// The authority of that server's certificate, PEM, where it speaks TLS.
+    pub redis_ca: Option<PathBuf>,
 }
 
 impl Deployment {
@@ -34,6 +36,7 @@ impl Deployment {
             folder,
             certs,
             redis: None,
+            redis_ca: None,
         }
     }
 
@@ -49,7 +52,12 @@ impl Deployment {
     /// As [`sidecar`](Self::sidecar), with the control channel at `control`: where the gateways of an earlier process look for it.
     pub fn sidecar_at(&self, control: SocketAddr, extra: &str) -> SidecarProcess {
         let (store, redis) = match &self.redis {
-            Some(url) => ("redis", format!("[sidecar.redis]\nurl = \"{url}\"")),
+            Some(url) => {
+                let ca = self.redis_ca.as_ref();
+                let ca = ca.map(|ca| format!("ca = \"{}\"", ca.display()));
+                let ca = ca.unwrap_or_default();
+                ("redis", format!("[sidecar.redis]\nurl = \"{url}\"\n{ca}"))
+            }
             None => ("store.redb", String::new()),
         };
         let config = format!(

@@ -1,6 +1,6 @@
 //! What each operation changes, within a write transaction that may hold many of them.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use redb::ReadableTable;
@@ -18,6 +18,7 @@ use crate::{
 
 use super::{
     logins::identity_record,
+    roster::{Moves, Roster},
     tables::{Tables, decode, found, player_of},
 };
 
@@ -32,7 +33,10 @@ pub(super) struct Changes<'t, 'a> {
     pub(super) appended: Vec<Revocation>,
     /// Where the log stood when the transaction began.
     pub(super) log_before: proto::LogRecord,
-    pub(super) activity: &'a std::sync::Mutex<Activity>,
+    /// What becomes of the roster with it; [`Self::roster`] is as of the commit before.
+    pub(super) moves: Moves,
+    pub(super) roster: &'a Mutex<Roster>,
+    pub(super) activity: &'a Mutex<Activity>,
     pub(super) idle: Duration,
     #[cfg(test)]
     pub(super) fault: Option<super::fault::Fault>,
@@ -54,7 +58,6 @@ impl Changes<'_, '_> {
             }
             None => self.make_player(&new.identity, new.at)?,
         };
-        let id = self.unused_session_id(new.at)?;
         let record = proto::SessionRecord {
             player_id: Bytes::copy_from_slice(&owner.to_bytes()),
             player_generation: player.generation,
@@ -67,8 +70,8 @@ impl Changes<'_, '_> {
             revoked_revision: 0,
             ..Default::default()
         };
-        self.tables.put_session(id, &record)?;
-        self.tables.by_player.insert((owner.0, id.0), ())?;
+        let id = self.put_new_session(new.at, &record)?;
+        self.moves.started.push((owner, id));
         self.tables.by_end.insert((new.ends_at.0, id.0), ())?;
         Ok(Started {
             found: found(id, record, owner, player, self.head()),
@@ -98,10 +101,15 @@ impl Changes<'_, '_> {
         Ok((id, record))
     }
 
-    fn unused_session_id(&self, at: Timestamp) -> Result<SessionId, StoreError> {
+    /// Puts a session under an id that no other has.
+    fn put_new_session(
+        &mut self,
+        at: Timestamp,
+        record: &proto::SessionRecord,
+    ) -> Result<SessionId, StoreError> {
         loop {
             let id = draw::session_id(at)?;
-            if self.tables.session(id)?.is_none() {
+            if self.tables.add_session(id, record)? {
                 return Ok(id);
             }
         }
@@ -163,12 +171,16 @@ impl Changes<'_, '_> {
         player: &proto::PlayerRecord,
         at: Timestamp,
     ) -> Result<u32, StoreError> {
+        let mut ids = super::lock(self.roster).of(owner, None, usize::MAX);
+        let is_owners = |(player, _): &&(PlayerId, SessionId)| *player == owner;
+        let started = self.moves.started.iter().filter(is_owners);
+        ids.extend(started.map(|(_, id)| *id));
         let mut live = 0;
-        let of_owner = (owner.0, u128::MIN)..=(owner.0, u128::MAX);
-        for entry in self.tables.by_player.range(of_owner)? {
-            let id = SessionId(entry?.0.value().1);
-            let record = self.tables.session(id)?;
-            let record = record.ok_or(StoreError::Record("sessions"))?;
+        for id in ids {
+            // Else it was purged in this very transaction.
+            let Some(record) = self.tables.session(id)? else {
+                continue;
+            };
             let mut found = found(id, record, owner, player.clone(), self.head());
             found.session.active_at = self.known_activity().exact(id, found.session.active_at);
             live += u32::from(found.standing(at, self.idle) == Standing::Live);
@@ -212,8 +224,8 @@ impl Changes<'_, '_> {
         for &(end, id) in &ended {
             if let Some(record) = self.tables.session(SessionId(id))? {
                 let owner = player_of(&record)?;
-                self.tables.by_player.remove((owner.0, id))?;
                 self.tables.sessions.remove(id)?;
+                self.moves.purged.push((owner, SessionId(id)));
             }
             self.tables.by_end.remove((end, id))?;
             self.known_activity().forget(SessionId(id));

@@ -11,10 +11,12 @@ mod gateways;
 mod logins;
 mod open;
 mod places;
+mod roster;
 mod rotation;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod writer;
 
 use std::{
@@ -34,7 +36,7 @@ use crate::{
     id::{GatewayId, Incarnation, PlayerId, Revision, SessionId},
 };
 
-use self::{changes::Changes, writer::Job};
+use self::{changes::Changes, open::Opened, roster::Roster, writer::Job};
 use super::{
     Answer, Fencing, Found, LEEWAY, NewSession, OpenError, PlayerRevocation, Publication,
     PublishedGateway, Purged, RefreshClaim, Refreshed, SessionRevocation, Started, Store,
@@ -64,6 +66,7 @@ struct Shared {
     /// None once the store is closed. Readers and the writer hold the read lock while they use it; only closing takes the other.
     database: RwLock<Option<Database>>,
     activity: Mutex<Activity>,
+    roster: Mutex<Roster>,
     head: watch::Sender<Revision>,
     /// The log's end: each revocation is read by every gateway's stream.
     recent: Mutex<Recent>,
@@ -120,10 +123,15 @@ impl EmbeddedStore {
         path: &Path,
         lives: StoreLives,
     ) -> Result<Self, OpenError> {
-        let (database, head) = open::open(medium, path)?;
+        let Opened {
+            database,
+            head,
+            roster,
+        } = open::open(medium, path)?;
         let shared = Arc::new(Shared {
             database: RwLock::new(Some(database)),
             activity: Mutex::new(Activity::new(lives.granule())),
+            roster: Mutex::new(roster),
             head: watch::Sender::new(head),
             recent: Mutex::new(Recent::after(head)),
             failed: watch::Sender::new(false),
@@ -169,6 +177,29 @@ impl EmbeddedStore {
             queue.send(job).await.map_err(|_| StoreError::Closed)?;
             answer.await.map_err(|_| StoreError::Closed)?
         })
+    }
+
+    /// A player's sessions, with the activity that the file has.
+    ///
+    /// The roster is asked first. So a session of it is in the file, or else was purged since, and the next older one takes its place.
+    async fn sessions_of(
+        &self,
+        player: PlayerId,
+        mut before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Found>, StoreError> {
+        let mut listed = Vec::new();
+        while listed.len() < limit {
+            let wanted = limit - listed.len();
+            let ids = lock(&self.shared.roster).of(player, before, wanted);
+            let (asked, last) = (ids.len(), ids.last().copied());
+            before = last;
+            listed.extend(self.scan(|read| tables::read_these(read, ids)).await?);
+            if asked < wanted {
+                break;
+            }
+        }
+        Ok(listed)
     }
 
     /// Runs a scan on the blocking pool.
@@ -217,8 +248,13 @@ impl Store for EmbeddedStore {
         limit: usize,
     ) -> Answer<'_, Vec<Found>> {
         Box::pin(async move {
-            let read = self.scan(move |read| tables::read_sessions(read, player, before, limit));
-            let mut listed = read.await?;
+            let mut listed = match player {
+                Some(player) => self.sessions_of(player, before, limit).await?,
+                None => {
+                    let newest = self.scan(move |read| tables::read_newest(read, before, limit));
+                    newest.await?
+                }
+            };
             let activity = lock(&self.shared.activity);
             for Found { session, .. } in &mut listed {
                 session.active_at = activity.exact(session.id, session.active_at);

@@ -13,7 +13,10 @@ use crate::{
     store::{Found, Identity, Player, Session, StoreError},
 };
 
-use super::logins::{EntryKey, Kind};
+use super::{
+    logins::{EntryKey, Kind},
+    roster::Roster,
+};
 
 /// Key or value that is a record or other bytes.
 type Bytes = &'static [u8];
@@ -24,8 +27,6 @@ const SESSIONS: TableDefinition<'_, u128, Bytes> = TableDefinition::new("session
 const PLAYERS: TableDefinition<'_, u128, Bytes> = TableDefinition::new("players");
 /// Provider and subject to player id.
 const IDENTITIES: TableDefinition<'_, (&str, &str), u128> = TableDefinition::new("identities");
-/// Player id and JTI: the sessions of a player.
-const BY_PLAYER: TableDefinition<'_, (u128, u128), ()> = TableDefinition::new("sessions_by_player");
 /// Absolute end in milliseconds and JTI: what to purge first.
 const BY_END: TableDefinition<'_, (u64, u128), ()> = TableDefinition::new("sessions_by_end");
 /// Gateway id to GatewayRecord.
@@ -50,7 +51,6 @@ pub(super) struct Tables<'t> {
     pub(super) sessions: Table<'t, u128, Bytes>,
     pub(super) players: Table<'t, u128, Bytes>,
     pub(super) identities: Table<'t, (&'static str, &'static str), u128>,
-    pub(super) by_player: Table<'t, (u128, u128), ()>,
     pub(super) by_end: Table<'t, (u64, u128), ()>,
     gateways: Table<'t, &'static str, Bytes>,
     pub(super) log: Table<'t, u64, Bytes>,
@@ -66,7 +66,6 @@ impl<'t> Tables<'t> {
             sessions: transaction.open_table(SESSIONS)?,
             players: transaction.open_table(PLAYERS)?,
             identities: transaction.open_table(IDENTITIES)?,
-            by_player: transaction.open_table(BY_PLAYER)?,
             by_end: transaction.open_table(BY_END)?,
             gateways: transaction.open_table(GATEWAYS)?,
             log: transaction.open_table(LOG)?,
@@ -103,6 +102,22 @@ impl<'t> Tables<'t> {
         self.sessions
             .insert(id.0, record.encode_to_vec().as_slice())?;
         Ok(())
+    }
+
+    /// Puts a session there, unless another one has that id already; returns whether none had. The insertion itself tells, which is one way
+    /// down the tree less than to look first.
+    pub(super) fn add_session(
+        &mut self,
+        id: SessionId,
+        record: &proto::SessionRecord,
+    ) -> Result<bool, StoreError> {
+        let bytes = record.encode_to_vec();
+        let other = self.sessions.insert(id.0, bytes.as_slice())?;
+        let Some(other) = other.map(|other| other.value().to_vec()) else {
+            return Ok(true);
+        };
+        self.sessions.insert(id.0, other.as_slice())?;
+        Ok(false)
     }
 
     pub(super) fn player(&self, id: PlayerId) -> Result<Option<proto::PlayerRecord>, StoreError> {
@@ -216,38 +231,45 @@ pub(super) fn read_login(
     Ok(bytes.map(|bytes| bytes.value().to_vec()))
 }
 
-/// Up to `limit` sessions with an id below `before`, newest first, of one player or of all.
-pub(super) fn read_sessions(
+/// Up to `limit` sessions with an id below `before`, newest first.
+pub(super) fn read_newest(
     transaction: &ReadTransaction,
-    player: Option<PlayerId>,
     before: Option<SessionId>,
     limit: usize,
 ) -> Result<Vec<Found>, StoreError> {
     let sessions = transaction.open_table(SESSIONS)?;
+    let end = before.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0));
+    let newest_first = sessions.range((Bound::Unbounded, end))?.rev();
+    let ids: Result<_, StoreError> = newest_first
+        .take(limit)
+        .map(|entry| Ok(SessionId(entry?.0.value())))
+        .collect();
+    read_these(transaction, ids?)
+}
+
+/// Those of these sessions that are there, in their order.
+pub(super) fn read_these(
+    transaction: &ReadTransaction,
+    ids: Vec<SessionId>,
+) -> Result<Vec<Found>, StoreError> {
+    let sessions = transaction.open_table(SESSIONS)?;
     let players = transaction.open_table(PLAYERS)?;
     let head = read_log_state(transaction)?.head;
-    let end = before.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0));
-    let mut ids = Vec::new();
-    match player {
-        Some(PlayerId(player)) => {
-            let start = Bound::Included((player, u128::MIN));
-            let end = match end {
-                Bound::Excluded(id) => Bound::Excluded((player, id)),
-                _ => Bound::Included((player, u128::MAX)),
-            };
-            let by_player = transaction.open_table(BY_PLAYER)?;
-            for entry in by_player.range((start, end))?.rev().take(limit) {
-                ids.push(SessionId(entry?.0.value().1));
-            }
-        }
-        None => {
-            for entry in sessions.range((Bound::Unbounded, end))?.rev().take(limit) {
-                ids.push(SessionId(entry?.0.value()));
-            }
-        }
-    }
     ids.into_iter()
-        .map(|id| find(&sessions, &players, head, id)?.ok_or(StoreError::Record("sessions")))
+        .filter_map(|id| find(&sessions, &players, head, id).transpose())
+        .collect()
+}
+
+/// Whose session each is.
+pub(super) fn read_roster(transaction: &ReadTransaction) -> Result<Roster, StoreError> {
+    transaction
+        .open_table(SESSIONS)?
+        .iter()?
+        .map(|entry| {
+            let (id, record) = entry?;
+            let owner = player_of(&decode(record.value(), "sessions")?)?;
+            Ok((owner, SessionId(id.value())))
+        })
         .collect()
 }
 

@@ -7,15 +7,22 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
+use redb::{ReadableDatabase, TableHandle};
+
 use crate::{
+    clock::Timestamp,
     control::LogState,
     id::{GatewayId, Incarnation, Revision, SessionId},
+    proto,
     store::{
-        EmbeddedStore, Fencing, OpenError, RefreshClaim, Refreshed, SessionRevocation, Standing,
-        Store, StoreError,
-        conformance::{LIVES, START, log_in},
+        EmbeddedStore, Fencing, OpenError, PlayerRevocation, RefreshClaim, Refreshed,
+        SessionRevocation, Standing, Store, StoreError,
+        conformance::{LIVES, START, account, log_in},
     },
 };
+
+use super::{open::SESSIONS_BY_PLAYER, unfinished};
 
 fn open(path: &Path) -> EmbeddedStore {
     EmbeddedStore::open(path, LIVES).unwrap()
@@ -266,25 +273,165 @@ async fn a_file_that_is_no_store_is_refused_by_name() {
 #[tokio::test]
 async fn a_file_whose_making_was_cut_short_is_made_again() {
     let (_folder, path) = folder();
-    for header in [vec![], [vec![0; 9], vec![7; 300]].concat()] {
-        let mut file = header;
-        file.resize(1_100_000, 0);
-        std::fs::write(&path, &file).unwrap();
+    let step = unfinished::first_step().unwrap();
+    let header = step[..64].to_vec();
+    for left in [vec![0; step.len()], header, step.clone()] {
+        std::fs::write(&path, &left).unwrap();
         let store = open(&path);
         log_in(&store, "ada").await;
         store.close().await.unwrap();
         assert_eq!(store_sessions(&open(&path)).await, 1);
         std::fs::remove_file(&path).unwrap();
     }
-    // What may have been a store is nobody's to clear.
-    let mut zeroed = vec![0; 1_100_000];
+    // What may have been a store is nobody's to clear, and what may be somebody else's neither.
+    let mut zeroed = vec![0; step.len()];
     zeroed[600_000] = 1;
-    for damaged in [zeroed, vec![0; 5_000_000]] {
+    let foreign = [vec![0; 9], vec![7; 300]].concat();
+    for damaged in [zeroed, vec![0; 5_000_000], vec![0; 4_096], foreign] {
         std::fs::write(&path, &damaged).unwrap();
         let error = EmbeddedStore::open(&path, LIVES).unwrap_err();
         assert_eq!(error.label(), "store_damaged", "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), damaged);
     }
+}
+
+/// Files of the first layout have an index of each player's sessions, which this one does without.
+#[tokio::test]
+async fn a_file_of_the_first_layout_is_brought_up_to_this_one() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let ada = log_in(&store, "ada").await;
+    log_in(&store, "bob").await;
+    let other = log_in(&store, "ada").await;
+    set_layout(&store, 1).await;
+    drop(store);
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut index = transaction.open_table(SESSIONS_BY_PLAYER).unwrap();
+    let pair = (ada.player.id.0, ada.session.id.0);
+    index.insert(pair, ()).unwrap();
+    drop(index);
+    transaction.commit().unwrap();
+    drop(database);
+
+    drop(open(&path));
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let tables = transaction.list_tables().unwrap();
+    let names: Vec<String> = tables.map(|table| table.name().to_owned()).collect();
+    assert!(names.contains(&"sessions".to_owned()), "{names:?}");
+    assert!(!names.contains(&SESSIONS_BY_PLAYER.name().to_owned()));
+    drop((transaction, database));
+
+    let store = open(&path);
+    let listed = store.sessions(Some(ada.player.id), None, 10).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    assert!(listed.contains(&ada) && listed.contains(&other));
+}
+
+#[tokio::test]
+async fn a_file_of_a_layout_to_come_is_refused_and_left_alone() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    set_layout(&store, 3).await;
+    drop(store);
+    for _ in 0..2 {
+        let error = EmbeddedStore::open(&path, LIVES).unwrap_err();
+        let OpenError::Layout { found, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(found, 3);
+    }
+}
+
+async fn set_layout(store: &EmbeddedStore, layout: u32) {
+    let set = store.change(move |changes| {
+        changes.log.format = layout;
+        Ok(())
+    });
+    set.await.unwrap();
+}
+
+/// A player's sessions are known by an index in memory alone, which has to be there again, and has to follow every change.
+#[tokio::test]
+async fn a_players_sessions_are_known_again_after_reopening() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let player = log_in(&store, "ada").await.player.id;
+    for _ in 0..4 {
+        log_in(&store, "bob").await;
+        log_in(&store, "ada").await;
+    }
+    let before = store.sessions(Some(player), None, 10).await.unwrap();
+    assert_eq!(before.len(), 5);
+    drop(store);
+
+    let store = open(&path);
+    let listed = store.sessions(Some(player), None, 10).await.unwrap();
+    assert_eq!(listed, before);
+    let second = listed[1].session.id;
+    let rest = store.sessions(Some(player), Some(second), 2).await.unwrap();
+    assert_eq!(rest, before[2..4]);
+    let revoked = store.revoke_player(player, START).await.unwrap();
+    let PlayerRevocation::Ended { sessions, .. } = revoked else {
+        panic!("{revoked:?}");
+    };
+    assert_eq!(sessions, 5);
+    let later = START.after(LIVES.longest * 2);
+    assert_eq!(store.purge(later).await.unwrap().sessions, 9);
+    let listed = store.sessions(Some(player), None, 10).await.unwrap();
+    assert!(listed.is_empty(), "{listed:?}");
+}
+
+/// 80 random bits do not collide; if they did, nobody's session would become another's.
+#[tokio::test]
+async fn a_session_is_never_put_in_the_place_of_another() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let ada = log_in(&store, "ada").await;
+    let id = ada.session.id;
+    let adding = store.change(move |changes| {
+        let other = proto::SessionRecord {
+            method: "other".to_owned(),
+            ..Default::default()
+        };
+        let free = SessionId(id.0 ^ 1);
+        let taken = changes.tables.add_session(id, &other)?;
+        Ok((taken, changes.tables.add_session(free, &other)?))
+    });
+    assert_eq!(adding.await.unwrap(), (false, true));
+    let found = store.session(id).await.unwrap().unwrap();
+    assert_eq!(found, ada);
+}
+
+/// What is asked for at once is done in one transaction, which sees what it has made and taken away itself.
+#[tokio::test]
+async fn a_player_is_revoked_with_the_sessions_of_the_same_commit() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let player = log_in(&store, "ada").await.player.id;
+    let later = START.after(LIVES.longest * 2);
+    let log_in = |at: Timestamp| {
+        let mut new = account("ada");
+        new.at = at;
+        new.ends_at = at.after(LIVES.longest);
+        store.start_session(new)
+    };
+    let asks: Vec<BoxFuture<'_, u32>> = vec![
+        Box::pin(async { u32::try_from(store.purge(later).await.unwrap().sessions).unwrap() }),
+        Box::pin(async { u32::from(log_in(later).await.unwrap().is_new_player) }),
+        Box::pin(async { u32::from(log_in(later).await.unwrap().is_new_player) }),
+        Box::pin(async {
+            match store.revoke_player(player, later).await.unwrap() {
+                PlayerRevocation::Ended { sessions, .. } => sessions,
+                PlayerRevocation::Unknown => 99,
+            }
+        }),
+    ];
+    let did = store.at_once(|| (), asks).await;
+    assert_eq!(did, [1, 0, 0, 2], "one purged, two made, both revoked");
+    let listed = store.sessions(Some(player), None, 10).await.unwrap();
+    assert_eq!(listed.len(), 2);
 }
 
 async fn store_sessions(store: &EmbeddedStore) -> usize {

@@ -11,7 +11,7 @@ use tokio::sync::{
 
 use crate::{clock::Clock, control::Revocation, id::Revision, store::StoreError};
 
-use super::{Shared, changes::Changes, lock, tables::Tables};
+use super::{Shared, changes::Changes, lock, roster::Moves, tables::Tables};
 
 #[cfg(test)]
 use super::fault;
@@ -184,12 +184,14 @@ fn attempt(shared: &Shared, database: &Database, batch: &mut [Box<dyn Job>]) -> 
             appended,
             tail,
             head,
+            moves,
         }) => {
             let outcome = transaction.commit().map_err(StoreError::from);
             #[cfg(test)]
             let outcome = outcome.and_then(|()| fault::write_head_late(shared, database, head));
             match &outcome {
                 Ok(()) => {
+                    lock(&shared.roster).follow(moves);
                     // Before anybody hears of the head, and asks for what is new.
                     lock(&shared.recent).append(&appended, tail, head);
                     shared.head.send_if_modified(|known| {
@@ -224,11 +226,12 @@ fn note_failure(shared: &Shared, error: &StoreError) {
     }
 }
 
-/// What a batch has made of the log.
+/// What a batch has made of the log and the roster.
 struct Applied {
     appended: Vec<Revocation>,
     tail: Revision,
     head: Revision,
+    moves: Moves,
 }
 
 /// Applies the batch.
@@ -244,6 +247,8 @@ fn apply(
         log_before: log.clone(),
         log,
         appended: Vec::new(),
+        moves: Moves::default(),
+        roster: &shared.roster,
         activity: &shared.activity,
         idle: shared.lives.idle,
         #[cfg(test)]
@@ -263,6 +268,7 @@ fn apply(
         tail: Revision(changes.log.tail),
         head: changes.head(),
         appended: changes.appended,
+        moves: changes.moves,
     })
 }
 

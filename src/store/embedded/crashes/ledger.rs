@@ -1,13 +1,16 @@
 //! What the store has promised, and whether it holds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use rand::{Rng, seq::IteratorRandom};
 
-use super::{super::EmbeddedStore, Ask};
+use super::{
+    super::{EmbeddedStore, gateways::read_fencing},
+    Ask,
+};
 use crate::{
     clock::Timestamp,
     control::Revocation,
@@ -58,6 +61,29 @@ pub(super) struct Ledger {
 
 fn hold(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+async fn all_sessions(store: &EmbeddedStore) -> Result<BTreeMap<SessionId, Found>, String> {
+    let all = store.sessions(None, None, usize::MAX).await;
+    let all = all.map_err(|e| e.to_string())?.into_iter();
+    Ok(all.map(|found| (found.session.id, found)).collect())
+}
+
+/// Whether each player's sessions, which the store knows from memory, are those in the file.
+pub(super) async fn check_lists(store: &EmbeddedStore) -> Result<(), String> {
+    let mut in_file: BTreeMap<PlayerId, Vec<SessionId>> = BTreeMap::new();
+    for (id, found) in all_sessions(store).await?.into_iter().rev() {
+        in_file.entry(found.player.id).or_default().push(id);
+    }
+    for (player, expected) in in_file {
+        let own = store.sessions(Some(player), None, usize::MAX).await;
+        let own = own.map_err(|e| e.to_string())?.into_iter();
+        let own: Vec<_> = own.map(|found| found.session.id).collect();
+        hold(own == expected, || {
+            format!("{own:?} listed of {expected:?}")
+        })?;
+    }
+    Ok(())
 }
 
 impl Ledger {
@@ -224,13 +250,10 @@ impl Ledger {
     }
 
     /// Whether the store has all that was promised, and beyond that only what was asked for; then that counts as promised too.
-    pub(super) async fn check(
-        &mut self,
-        store: &EmbeddedStore,
-        now: Timestamp,
-    ) -> Result<(), String> {
+    pub(super) async fn check(&mut self, store: &EmbeddedStore) -> Result<(), String> {
         self.check_log(store).await?;
-        self.check_sessions(store, now).await?;
+        self.check_sessions(store).await?;
+        check_lists(store).await?;
         self.check_gateways(store).await?;
         self.open.clear();
         Ok(())
@@ -276,17 +299,8 @@ impl Ledger {
         Ok(())
     }
 
-    async fn check_sessions(
-        &mut self,
-        store: &EmbeddedStore,
-        now: Timestamp,
-    ) -> Result<(), String> {
-        let all = store.sessions(None, None, usize::MAX).await;
-        let all: BTreeMap<_, _> = all
-            .map_err(|e| e.to_string())?
-            .into_iter()
-            .map(|found| (found.session.id, found))
-            .collect();
+    async fn check_sessions(&mut self, store: &EmbeddedStore) -> Result<(), String> {
+        let all = all_sessions(store).await?;
         for (id, known) in &self.sessions {
             match all.get(id) {
                 Some(found) => self.check_session(known, found)?,
@@ -305,10 +319,7 @@ impl Ledger {
             format!("{unknown} new sessions, {asked} logins")
         })?;
 
-        let (_, tail) = (
-            now,
-            store.log_state().await.map_err(|e| e.to_string())?.tail,
-        );
+        let tail = store.log_state().await.map_err(|e| e.to_string())?.tail;
         let mut newest = BTreeMap::new();
         for (revision, (_, event)) in &self.log {
             match event {
@@ -323,7 +334,6 @@ impl Ledger {
                 }
             }
         }
-        let mut listed = HashSet::new();
         for found in all.values() {
             let (player, revoked) = (&found.player, found.session.revoked);
             let newest = newest.get(&player.id).copied().unwrap_or_default();
@@ -333,13 +343,6 @@ impl Ledger {
             )?;
             let is_logged = revoked.is_none_or(|r| r <= tail || self.log.contains_key(&r));
             hold(is_logged, || format!("{found:?} is not in the log"))?;
-            if listed.insert(player.id) {
-                let own = store.sessions(Some(player.id), None, usize::MAX).await;
-                let own = own.map_err(|e| e.to_string())?.len();
-                let of_player = all.values().filter(|found| found.player.id == player.id);
-                let of_player = of_player.count();
-                hold(own == of_player, || format!("{own} listed of {of_player}"))?;
-            }
         }
         for (id, found) in &all {
             // What was active is on the disk but for a granule; that is what counts from here on.
@@ -388,10 +391,19 @@ impl Ledger {
 
     async fn check_gateways(&mut self, store: &EmbeddedStore) -> Result<(), String> {
         for (gateway, known) in &mut self.processes {
-            let was_asked = self.open.iter().find_map(|(ask, _)| match ask {
-                Ask::Attach(id, process) if id == gateway => Some(*process),
-                _ => None,
-            });
+            // Those of them that have been let in without an answer, in their order.
+            let mut unanswered = Vec::new();
+            for (ask, _) in &self.open {
+                let Ask::Attach(id, process) = ask else {
+                    continue;
+                };
+                let read = |read: &_| read_fencing(read, gateway, *process);
+                let is_in_file = store.shared.read(read).map_err(|e| e.to_string())?;
+                let is_known = known.contains(process) || unanswered.contains(process);
+                if id == gateway && is_in_file.is_some() && !is_known {
+                    unanswered.push(*process);
+                }
+            }
             for (place, process) in known.clone().into_iter().enumerate() {
                 let is_newest = place + 1 == known.len();
                 let fencing = store.attach_gateway(gateway.clone(), process).await;
@@ -401,8 +413,8 @@ impl Ledger {
                 } else {
                     Fencing::Fenced
                 };
-                if is_newest && fencing == Fencing::Fenced && was_asked.is_some() {
-                    known.extend(was_asked);
+                if is_newest && fencing == Fencing::Fenced && !unanswered.is_empty() {
+                    known.append(&mut unanswered);
                     continue;
                 }
                 hold(fencing == expected, || {

@@ -109,7 +109,7 @@ impl Life {
         match EmbeddedStore::on_disk(&self.disk, LIVES) {
             Ok(store) => {
                 store.plant(self.fault);
-                let checked = self.ledger.check(&store, self.now).await;
+                let checked = self.ledger.check(&store).await;
                 self.store = Some(store);
                 match checked {
                     Err(_) if self.disk.has_failed() => self.lose_power(),
@@ -164,6 +164,9 @@ impl Life {
                 Ok(done) => self.ledger.note(&ask, done, self.now)?,
                 Err(_) => self.ledger.left_open(ask, self.now),
             }
+        }
+        if is_settled {
+            ledger::check_lists(store).await?;
         }
         if let Some(session) = playing.filter(|_| is_settled) {
             self.ledger.was_active(session, self.now);

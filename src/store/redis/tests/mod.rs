@@ -6,6 +6,7 @@ mod lineages;
 mod logins;
 pub(crate) mod server;
 mod sharing;
+mod tls;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

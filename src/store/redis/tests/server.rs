@@ -20,6 +20,7 @@ pub(crate) const FIT: &[&str] = &[
 /// A running server. Dropped, it is killed.
 pub(crate) struct Server {
     port: u16,
+    is_tls: bool,
     folder: PathBuf,
     options: Vec<String>,
     child: Option<Child>,
@@ -34,9 +35,27 @@ impl Server {
 
     /// A server with these options.
     pub(crate) fn with(options: &[&str]) -> Self {
+        Self::that(false, options)
+    }
+
+    /// A server that is fit for a store and speaks nothing but TLS, with this certificate and key (PEM). It asks for none of its clients.
+    pub(crate) fn over_tls(certificate: &Path, key: &Path) -> Self {
+        Self::over_tls_with(certificate, key, &[])
+    }
+
+    /// Such a server with more options.
+    pub(crate) fn over_tls_with(certificate: &Path, key: &Path, more: &[&str]) -> Self {
+        let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+        let tls = ["--tls-cert-file", certificate, "--tls-key-file", key];
+        let rest = ["--tls-auth-clients", "no"];
+        Self::that(true, &[FIT, &tls, &rest, more].concat())
+    }
+
+    fn that(is_tls: bool, options: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut server = Self {
             port: 0,
+            is_tls,
             folder: data.path().to_owned(),
             options: options.iter().map(ToString::to_string).collect(),
             child: None,
@@ -58,7 +77,8 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        let scheme = if self.is_tls { "rediss" } else { "redis" };
+        format!("{scheme}://127.0.0.1:{}/0", self.port)
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -105,8 +125,15 @@ impl Server {
 
     /// Starts it, and waits until it says that it is there; not if it could not have the port.
     fn up(&mut self) {
+        let port = self.port.to_string();
+        let ports = if self.is_tls {
+            ["--port", "0", "--tls-port", &port]
+        } else {
+            ["--tls-port", "0", "--port", &port]
+        };
         let mut child = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(ports)
+            .args(["--bind", "127.0.0.1"])
             .args(["--save", ""])
             .arg("--dir")
             .arg(&self.folder)
