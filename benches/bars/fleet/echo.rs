@@ -2,12 +2,13 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     process::{Child, Command, Stdio},
     sync::Arc,
 };
 
 use quinn::{TransportConfig, crypto::rustls::QuicServerConfig};
+use socket2::{Domain, Protocol, Type};
 use tickgate::{certs, tls};
 
 /// The argument that makes this program the server.
@@ -27,7 +28,13 @@ pub(crate) fn serve() {
     transport.max_idle_timeout(Some(quinn::VarInt::from_u32(30_000).into()));
     config.transport_config(Arc::new(transport));
     runtime.block_on(async {
-        let endpoint = quinn::Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let endpoint = quinn::Endpoint::new(
+            quinn::EndpointConfig::default(),
+            Some(config),
+            socket(),
+            quinn::default_runtime().unwrap(),
+        )
+        .unwrap();
         let pin: String = identity
             .fingerprint()
             .iter()
@@ -51,6 +58,15 @@ pub(crate) fn serve() {
             });
         }
     });
+}
+
+/// With room for what comes while the server has no processor: the system's default holds a few hundred packets.
+fn socket() -> UdpSocket {
+    let socket = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+    let _ = socket.set_recv_buffer_size(4 << 20);
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any_port.into()).unwrap();
+    socket.into()
 }
 
 /// The server's process; it ends with this.

@@ -171,7 +171,7 @@ impl Fleet {
     /// Sends what there is to send, and waits until `until` or until something has happened, whichever comes first. Returns at once, having
     /// sent, while events wait to be taken by [`poll`](Self::poll).
     ///
-    /// It returns within some 0.1 ms of `until` on an idle machine. What has come to a client is answered (acknowledged, that is) in the next
+    /// It returns within a fraction of a millisecond of `until`, if the thread has a processor then. What has come to a client is answered (acknowledged, that is) in the next
     /// turn, so do not be away for long.
     ///
     /// # Errors
