@@ -25,7 +25,7 @@ use super::{
 const TRAVEL: Duration = Duration::from_millis(5);
 
 /// How long before the end of its call a wait ends that is not what the call is for: enough to be told what was done, on a busy machine.
-const LAST_WORD: Duration = Duration::from_millis(20);
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// Puts a deadline on calls and says whose they are.
 #[derive(Debug, Clone)]

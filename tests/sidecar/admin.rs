@@ -129,7 +129,7 @@ async fn a_revocation_is_told_within_its_callers_deadline() {
         wait_ms: 20_000,
         ..revoke(&session.session_id)
     });
-    request.set_timeout(SECOND);
+    request.set_timeout(3 * SECOND);
     let revoked = stage.admin.clone().revoke_session(request).await;
     let expected = proto::RevokeResponse {
         sessions_ended: 1,

@@ -397,8 +397,10 @@ impl Ledger {
                 let Ask::Attach(id, process) = ask else {
                     continue;
                 };
-                let read = |read: &_| read_fencing(read, gateway, *process);
-                let is_in_file = store.shared.read(read).map_err(|e| e.to_string())?;
+                let found = store
+                    .shared
+                    .read(|read| read_fencing(read, gateway, *process));
+                let is_in_file = found.map_err(|e| e.to_string())?;
                 let is_known = known.contains(process) || unanswered.contains(process);
                 if id == gateway && is_in_file.is_some() && !is_known {
                     unanswered.push(*process);
