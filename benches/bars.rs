@@ -7,6 +7,15 @@
     reason = "a benchmark that finds its subject broken ends there"
 )]
 
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a benchmark that finds its subject broken ends there"
+)]
+#[path = "bars/abuse/mod.rs"]
+mod abuse;
 #[path = "bars/bar.rs"]
 mod bar;
 #[path = "bars/command.rs"]
@@ -56,7 +65,14 @@ use command::{Command, Run};
 use report::{Group, Report, progress};
 
 /// All groups, in the order in which they run.
-const GROUPS: &[Group] = &[verify::GROUP, sidecar::GROUP, fleet::GROUP, workers::GROUP];
+const GROUPS: &[Group] = &[
+    verify::GROUP,
+    sidecar::GROUP,
+    fleet::GROUP,
+    workers::GROUP,
+    abuse::GROUP,
+    abuse::hold::GROUP,
+];
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(fleet::AS_SERVER) {

@@ -25,6 +25,9 @@ pub mod config;
 pub mod control;
 #[cfg(all(feature = "gateway", feature = "client"))]
 pub mod demo;
+#[cfg(all(feature = "cli", any(test, feature = "fuzzing")))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod id;

@@ -46,6 +46,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["certs", "clock", "control", "gateway", "id", "rpc", "seat", "sidecar", "store", "tls", "token"]),
     ("role", ALL),
     ("cli", ALL),
+    // Puts together what the modules have for it.
+    ("fuzzing", ALL),
     ("lib", ALL),
     ("main", ALL),
 ];

@@ -20,6 +20,8 @@
 mod check;
 mod compare;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod key_file;
 mod key_replace;
 mod keys;

@@ -14,6 +14,8 @@
 
 mod claims;
 mod envelope;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inspect;
 mod key;
 mod keyring;

@@ -4,6 +4,8 @@
 mod close;
 mod device_login;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod proof;
 mod reader;
 

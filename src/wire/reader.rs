@@ -60,6 +60,12 @@ impl FrameReader {
         }
     }
 
+    /// How many bytes wait for the rest of their frame.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
     fn read(&mut self, limit: usize) -> Result<Option<Frame>, FrameError> {
         let Some(&kind) = self.buffer.first() else {
             return Ok(None);

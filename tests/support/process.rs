@@ -108,6 +108,18 @@ impl Deployment {
         control: SocketAddr,
         state: &str,
     ) -> GatewayProcess {
+        self.gateway_with(id, listen, control, state, "metrics_listen = \"\"")
+    }
+
+    /// As [`gateway`](Self::gateway), with `extra` lines in its `[gateway]` section.
+    pub fn gateway_with(
+        &self,
+        id: &str,
+        listen: SocketAddr,
+        control: SocketAddr,
+        state: &str,
+        extra: &str,
+    ) -> GatewayProcess {
         let config = format!(
             r#"
             [log]
@@ -118,7 +130,7 @@ impl Deployment {
             certificate = "certs/gateway-{id}-quic.pem"
             key = "certs/gateway-{id}-quic.key"
             state = "{state}"
-            metrics_listen = ""
+            {extra}
             [gateway.control]
             sidecar = "https://127.0.0.1:{port}"
             certificate = "certs/gateway-{id}.pem"

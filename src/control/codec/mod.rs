@@ -2,6 +2,8 @@
 
 mod attach;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gateway;
 mod lists;
 mod sidecar;

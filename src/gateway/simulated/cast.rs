@@ -40,9 +40,13 @@ pub(super) enum Happening {
     Leave(usize),
     Break(usize),
     Vanish(usize),
-    /// The n-th client gets another address, or sends without a pause.
-    Move(usize),
+    /// The n-th client sends without a pause.
     Flood(usize),
+    /// The n-th client is seen from another port, or from another address, from now on.
+    Rebind(usize),
+    Move(usize),
+    /// Nothing gets through for so long.
+    Dark(Duration),
     /// The gateway is to admit nobody any more, or again.
     Drain(bool),
     /// The sidecar comes back with a log of a new lineage, of which so many events are still to come.
@@ -96,6 +100,15 @@ impl Script {
         script.nuisances(rng);
         if rng.random_ratio(1, 3) {
             script.others_are_revoked(rng);
+        }
+        if rng.random_ratio(1, 3) {
+            script.addresses_change(rng);
+        }
+        // Shorter than the idle timeout of 1.5 s, and longer.
+        if rng.random_ratio(1, 5) {
+            let at = moment(rng);
+            let long = Duration::from_millis(rng.random_range(100..2_500));
+            script.plan(at, Happening::Dark(long));
         }
         if rng.random_ratio(1, 6) {
             let at = moment(rng);
@@ -181,7 +194,7 @@ impl Script {
                 let client = self.come(rng, at, session, player);
                 for _ in 0..rng.random_range(1..5) {
                     let then = at + moment(rng);
-                    self.plan(then, Happening::Move(client));
+                    self.plan(then, Happening::Rebind(client));
                 }
             }
             17 => {
@@ -240,6 +253,20 @@ impl Script {
             let at = moment(rng);
             let elsewhere = Revocation::Session(SessionId(5_000 + number));
             self.plan(at, Happening::Revoke(elsewhere));
+        }
+    }
+
+    /// NATs forget, and phones leave their Wi-Fi: in mid-play, in the handshake and after the end.
+    fn addresses_change(&mut self, rng: &mut ChaCha8Rng) {
+        for _ in 0..rng.random_range(1..8) {
+            let client = rng.random_range(0..self.clients);
+            let at = moment(rng) + moment(rng);
+            let change = if rng.random() {
+                Happening::Rebind(client)
+            } else {
+                Happening::Move(client)
+            };
+            self.plan(at, change);
         }
     }
 

@@ -91,7 +91,9 @@ pub(super) enum End {
 }
 
 pub(super) struct Client {
+    /// Where the gateway sees it: a NAT may show it from elsewhere at any time, and the client does not know.
     pub(super) address: SocketAddr,
+    number: u32,
     /// Which of the script's tokens it has.
     pub(super) token: Option<usize>,
     /// SHA-256 of the certificate that it expects of the gateway.
@@ -108,8 +110,6 @@ pub(super) struct Client {
     pub(super) vanished: bool,
     /// It sends without a pause once it is in.
     pub(super) floods: bool,
-    /// How often its address has changed while it played, and what it had received then.
-    pub(super) moved: u64,
     /// It listens, and pings.
     pub(super) says_nothing: bool,
     pub(super) datagrams_received: u64,
@@ -156,8 +156,13 @@ impl Client {
         let (handle, quic) = endpoint
             .connect(now, config, gateway, "gateway.test")
             .unwrap();
+        let number = match address.ip() {
+            std::net::IpAddr::V4(ip) => u32::from(ip),
+            std::net::IpAddr::V6(_) => 0,
+        };
         Self {
             address,
+            number,
             token: None,
             pin,
             endpoint,
@@ -170,7 +175,6 @@ impl Client {
             end: None,
             vanished: false,
             floods: false,
-            moved: 0,
             says_nothing: false,
             datagrams_received: 0,
             messages_received: Vec::new(),
@@ -192,10 +196,8 @@ impl Client {
         }
     }
 
-    /// A NAT on its way gives it another port. It knows nothing of that.
-    pub(super) fn moves(&mut self) {
-        self.address.set_port(self.address.port() + 1);
-        self.moved += u64::from(self.welcome.is_some() && self.end.is_none());
+    pub(super) fn is_playing(&self) -> bool {
+        self.welcome.is_some() && self.end.is_none()
     }
 
     pub(super) fn leave(&mut self, now: Instant) {
@@ -335,12 +337,9 @@ impl Client {
         }
     }
 
-    /// Tells clients apart.
-    pub(super) fn number(&self) -> u32 {
-        match self.address.ip() {
-            std::net::IpAddr::V4(ip) => u32::from(ip),
-            std::net::IpAddr::V6(_) => 0,
-        }
+    /// Tells clients apart: where it was at first, as a number.
+    pub(super) const fn number(&self) -> u32 {
+        self.number
     }
 
     /// An admitted client sends an input every 50 ms, and every tenth as a message.

@@ -1,4 +1,4 @@
-//! A simulated network: packets are lost, delayed, reordered and duplicated as the seed says.
+//! A simulated network: packets are lost, delayed, reordered and duplicated as the seed says, and for a while none gets through.
 
 use std::{
     cmp::Reverse,
@@ -10,6 +10,9 @@ use std::{
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+/// How much later than the others a packet arrives that is reordered.
+const HOLD: Duration = Duration::from_millis(60);
+
 /// How bad the network is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Conditions {
@@ -17,6 +20,8 @@ pub(super) struct Conditions {
     pub(super) loss: u32,
     /// Of 1,000 packets, how many come twice.
     pub(super) duplication: u32,
+    /// Of 1,000 packets, how many are held back by [`HOLD`], so that those sent later overtake them.
+    pub(super) reorder: u32,
     /// The least delay.
     pub(super) delay: Duration,
     /// What is added to it at random, which reorders.
@@ -28,16 +33,18 @@ impl Conditions {
     pub(super) const GOOD: Self = Self {
         loss: 0,
         duplication: 0,
+        reorder: 0,
         delay: Duration::from_millis(5),
         jitter: Duration::ZERO,
     };
 
     pub(super) fn draw(rng: &mut ChaCha8Rng) -> Self {
         Self {
-            loss: [0, 0, 10, 50, 150][rng.random_range(0..5)],
-            duplication: [0, 0, 20][rng.random_range(0..3)],
+            loss: [0, 0, 10, 50, 100, 300][rng.random_range(0..6)],
+            duplication: [0, 0, 50][rng.random_range(0..3)],
+            reorder: [0, 0, 50, 250][rng.random_range(0..4)],
             delay: Duration::from_millis(rng.random_range(1..60)),
-            jitter: Duration::from_millis([0, 1, 10, 80][rng.random_range(0..4)]),
+            jitter: Duration::from_millis([0, 1, 10, 80, 200][rng.random_range(0..5)]),
         }
     }
 }
@@ -57,7 +64,10 @@ pub(super) struct Network {
     conditions: Conditions,
     flying: BinaryHeap<Reverse<Flying>>,
     order: u64,
+    /// Nothing arrives, either way, while it is dark.
+    dark: Option<Instant>,
     pub(super) lost: u64,
+    pub(super) reordered: u64,
 }
 
 impl Network {
@@ -66,7 +76,9 @@ impl Network {
             conditions,
             flying: BinaryHeap::new(),
             order: 0,
+            dark: None,
             lost: 0,
+            reordered: 0,
         }
     }
 
@@ -79,7 +91,8 @@ impl Network {
         to: SocketAddr,
         bytes: &[u8],
     ) {
-        if rng.random_range(0..1_000) < self.conditions.loss {
+        let is_dark = self.dark.is_some_and(|until| now < until);
+        if is_dark || rng.random_range(0..1_000) < self.conditions.loss {
             self.lost += 1;
             return;
         }
@@ -90,15 +103,28 @@ impl Network {
         };
         for _ in 0..copies {
             let jitter = self.conditions.jitter.mul_f64(rng.random::<f64>());
+            let hold = if rng.random_range(0..1_000) < self.conditions.reorder {
+                self.reordered += 1;
+                HOLD
+            } else {
+                Duration::ZERO
+            };
             self.order += 1;
             self.flying.push(Reverse(Flying {
-                at: now + self.conditions.delay + jitter,
+                at: now + self.conditions.delay + jitter + hold,
                 order: self.order,
                 from,
                 to,
                 bytes: bytes.to_vec(),
             }));
         }
+    }
+
+    /// Nothing gets through until then, neither what is sent nor what is on its way.
+    pub(super) fn darken(&mut self, until: Instant) {
+        self.dark = Some(self.dark.map_or(until, |before| before.max(until)));
+        self.lost += self.flying.len() as u64;
+        self.flying.clear();
     }
 
     pub(super) fn next(&self) -> Option<Instant> {

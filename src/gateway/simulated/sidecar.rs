@@ -87,15 +87,32 @@ impl World {
                     client.end.get_or_insert(End::Lost);
                 }
             }
-            Happening::Move(number) => {
-                if let Some(client) = self.clients.get_mut(&number) {
-                    client.moves();
-                }
-            }
             Happening::Flood(number) => {
                 if let Some(client) = self.clients.get_mut(&number) {
                     client.floods = true;
                 }
+            }
+            Happening::Rebind(number) => {
+                if let Some(client) = self.clients.get_mut(&number) {
+                    let port = client.address.port() + 1;
+                    client.address.set_port(port);
+                    self.outcome.rebound += u64::from(client.is_playing());
+                }
+            }
+            Happening::Move(number) => {
+                if let Some(client) = self.clients.get_mut(&number) {
+                    // 10.0.1.n at first, then 10.1.1.n, 10.2.1.n and so on.
+                    let times = u32::from(client.address.port() - 4_999);
+                    let moved = client.number() + (times << 16);
+                    client.address.set_ip(Ipv4Addr::from_bits(moved).into());
+                    let port = client.address.port() + 1;
+                    client.address.set_port(port);
+                    self.outcome.moved += u64::from(client.is_playing());
+                }
+            }
+            Happening::Dark(long) => {
+                self.network.darken(self.now + long);
+                self.outcome.darkened += 1;
             }
             Happening::Drain(true) => {
                 self.is_draining = true;

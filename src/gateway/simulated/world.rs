@@ -70,14 +70,19 @@ pub(super) struct Outcome {
     pub(super) proven: u64,
     pub(super) revoked_live: u64,
     pub(super) kicked: u64,
-    /// Closed because they sent too much, and changes of address of those who went on.
+    /// Closed because they sent too much.
     pub(super) flooded: u64,
-    pub(super) moved: u64,
     /// Packets that came to another worker than theirs.
     pub(super) misrouted: u64,
     pub(super) bursts: u64,
     pub(super) inputs: u64,
     pub(super) packets_lost: u64,
+    pub(super) packets_reordered: u64,
+    /// How often a client that played was seen from another port, and from another address.
+    pub(super) rebound: u64,
+    pub(super) moved: u64,
+    /// How often nothing got through for a while.
+    pub(super) darkened: u64,
     /// Refusals by their true reason.
     pub(super) refused: BTreeMap<String, u64>,
     pub(super) trace: Vec<String>,
@@ -95,11 +100,14 @@ impl Outcome {
         self.revoked_live += other.revoked_live;
         self.kicked += other.kicked;
         self.flooded += other.flooded;
-        self.moved += other.moved;
         self.misrouted += other.misrouted;
         self.bursts += other.bursts;
         self.inputs += other.inputs;
         self.packets_lost += other.packets_lost;
+        self.packets_reordered += other.packets_reordered;
+        self.rebound += other.rebound;
+        self.moved += other.moved;
+        self.darkened += other.darkened;
         for (reason, count) in &other.refused {
             *self.refused.entry(reason.clone()).or_default() += count;
         }
@@ -328,6 +336,7 @@ impl World {
         self.outcome.packets_lost = self.network.lost;
         let misrouted = &self.shared.counters.misrouted;
         self.outcome.misrouted = misrouted.load(Ordering::Relaxed);
+        self.outcome.packets_reordered = self.network.reordered;
         self.outcome
     }
 
