@@ -466,7 +466,7 @@ mod tests {
 
         write_key_file(place.file().unwrap(), &old.to_paserk()).unwrap();
         let keys = sidecar.load_keys().unwrap();
-        assert_eq!(keys.tokens.refresh.previous, [old.clone()]);
+        assert_eq!(keys.tokens.refresh.previous, std::slice::from_ref(&old));
 
         sidecar.previous_refresh_key = None;
         sidecar.previous_session_key = Some(place);

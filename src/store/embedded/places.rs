@@ -54,24 +54,15 @@ pub(super) fn read(
     at: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     let kept = tables::read_login(transaction, Kind::Places, account)?;
-    let bytes = kept.unwrap_or_else(|| NOBODYS.to_vec());
+    let bytes = kept.unwrap_or_else(|| NOBODYS.repeat(MAX_PLACES));
     let record: proto::PlacesRecord = decode(&bytes, tables::LOGINS_NAME)?;
     let is_known = record.places.iter().any(|known| known == &place[..]);
     let until = Timestamp(record.forgotten_at_ms);
     Ok((is_known && at < until).then_some(until))
 }
 
-/// A record with [`MAX_PLACES`] places that are none, and are over: each is field 1 with 16 bytes.
-const NOBODYS: [u8; MAX_PLACES * 18] = {
-    let mut record = [0; MAX_PLACES * 18];
-    let mut at = 0;
-    while at < record.len() {
-        record[at] = 0x0a;
-        record[at + 1] = 16;
-        at += 18;
-    }
-    record
-};
+/// A place that is none, as records have it (field 1, 16 bytes). A record of such places alone is over.
+const NOBODYS: &[u8; 18] = b"\n\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 #[cfg(test)]
 mod tests {
@@ -79,7 +70,7 @@ mod tests {
 
     #[test]
     fn nobody_has_been_at_as_many_places_as_somebody() {
-        let record: proto::PlacesRecord = decode(&NOBODYS, "").unwrap();
+        let record: proto::PlacesRecord = decode(&NOBODYS.repeat(MAX_PLACES), "").unwrap();
         assert_eq!(record.places.len(), MAX_PLACES);
         assert!(record.places.iter().all(|place| place[..] == [0; 16]));
         assert_eq!(record.forgotten_at_ms, 0);
