@@ -40,11 +40,11 @@ pub(super) enum Happening {
     Leave(usize),
     Break(usize),
     Vanish(usize),
-    /// The n-th client sends without a pause.
-    Flood(usize),
-    /// The n-th client is seen from another port, or from another address, from now on.
-    Rebind(usize),
+    /// The n-th client gets another port, or sends without a pause.
     Move(usize),
+    Flood(usize),
+    /// The n-th client is in another network from now on.
+    Roam(usize),
     /// Nothing gets through for so long.
     Dark(Duration),
     /// The gateway is to admit nobody any more, or again.
@@ -194,7 +194,7 @@ impl Script {
                 let client = self.come(rng, at, session, player);
                 for _ in 0..rng.random_range(1..5) {
                     let then = at + moment(rng);
-                    self.plan(then, Happening::Rebind(client));
+                    self.plan(then, Happening::Move(client));
                 }
             }
             17 => {
@@ -258,13 +258,13 @@ impl Script {
 
     /// NATs forget, and phones leave their Wi-Fi: in mid-play, in the handshake and after the end.
     fn addresses_change(&mut self, rng: &mut ChaCha8Rng) {
-        for _ in 0..rng.random_range(1..8) {
+        for _ in 0..rng.random_range(1..5) {
             let client = rng.random_range(0..self.clients);
             let at = moment(rng) + moment(rng);
             let change = if rng.random() {
-                Happening::Rebind(client)
-            } else {
                 Happening::Move(client)
+            } else {
+                Happening::Roam(client)
             };
             self.plan(at, change);
         }

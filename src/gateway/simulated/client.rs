@@ -110,6 +110,10 @@ pub(super) struct Client {
     pub(super) vanished: bool,
     /// It sends without a pause once it is in.
     pub(super) floods: bool,
+    /// How often its address has changed while it played, and what it had received then.
+    pub(super) moved: u64,
+    /// How many networks it has left.
+    networks: u8,
     /// It listens, and pings.
     pub(super) says_nothing: bool,
     pub(super) datagrams_received: u64,
@@ -175,6 +179,8 @@ impl Client {
             end: None,
             vanished: false,
             floods: false,
+            moved: 0,
+            networks: 0,
             says_nothing: false,
             datagrams_received: 0,
             messages_received: Vec::new(),
@@ -196,8 +202,19 @@ impl Client {
         }
     }
 
-    pub(super) fn is_playing(&self) -> bool {
-        self.welcome.is_some() && self.end.is_none()
+    /// A NAT on its way gives it another port. It knows nothing of that.
+    pub(super) fn moves(&mut self) {
+        self.address.set_port(self.address.port() + 1);
+        self.moved += u64::from(self.welcome.is_some() && self.end.is_none());
+    }
+
+    /// It is in another network: 10.0.1.n at first, then 10.1.1.n and so on.
+    pub(super) fn roams(&mut self) {
+        self.networks += 1;
+        let address = self.number + (u32::from(self.networks) << 16);
+        self.address
+            .set_ip(std::net::Ipv4Addr::from_bits(address).into());
+        self.moves();
     }
 
     pub(super) fn leave(&mut self, now: Instant) {

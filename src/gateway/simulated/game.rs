@@ -223,6 +223,7 @@ impl World {
             if burst.len() == BURST_PARTS as usize {
                 self.outcome.bursts += 1;
             }
+            self.outcome.moved += client.moved;
             if let Some(End::Closed(code)) = &client.end {
                 // Who sends too much is closed for it, and nobody else.
                 if *code == CloseCode::RateLimited && client.floods {

@@ -1,7 +1,8 @@
 //! The whole gateway against simulated clients, network and time: from a seed, without a socket, a thread or a clock.
 //!
 //! A seed makes a cast (honest players, replayers, players on two devices or with two sessions, holders of keys and of none, silent
-//! and garbled clients, clients that flood), one to three workers, a network (loss, delay, reordering, duplication, blackouts, clients whose port or address changes), rules (grace, what becomes of a player who comes twice), and
+//! and garbled clients, clients that flood, clients whose address or port changes), one to three workers, a network (loss, delay, reordering,
+//! duplication, blackouts), rules (grace, what becomes of a player who comes twice), and
 //! a course of events (revocations that arrive late, a log of a new lineage, draining, leaving, losing the link and coming back). The
 //! same seed gives the same trace.
 
@@ -47,13 +48,13 @@ fn seeds_keep_the_rules() {
         revoked_live,
         kicked,
         flooded,
+        moved,
         misrouted,
         bursts,
         inputs,
         packets_lost,
         packets_reordered,
-        rebound,
-        moved,
+        roamed,
         darkened,
         ref refused,
         trace: _,
@@ -69,12 +70,12 @@ fn seeds_keep_the_rules() {
         revoked_live,
         kicked,
         flooded,
+        moved,
         misrouted,
         inputs,
         packets_lost,
         packets_reordered,
-        rebound,
-        moved,
+        roamed,
         darkened,
     ] {
         assert!(reached > 0, "{total:?}");

@@ -87,27 +87,20 @@ impl World {
                     client.end.get_or_insert(End::Lost);
                 }
             }
-            Happening::Flood(number) => {
+            Happening::Roam(number) => {
                 if let Some(client) = self.clients.get_mut(&number) {
-                    client.floods = true;
-                }
-            }
-            Happening::Rebind(number) => {
-                if let Some(client) = self.clients.get_mut(&number) {
-                    let port = client.address.port() + 1;
-                    client.address.set_port(port);
-                    self.outcome.rebound += u64::from(client.is_playing());
+                    client.roams();
+                    self.outcome.roamed += 1;
                 }
             }
             Happening::Move(number) => {
                 if let Some(client) = self.clients.get_mut(&number) {
-                    // 10.0.1.n at first, then 10.1.1.n, 10.2.1.n and so on.
-                    let times = u32::from(client.address.port() - 4_999);
-                    let moved = client.number() + (times << 16);
-                    client.address.set_ip(Ipv4Addr::from_bits(moved).into());
-                    let port = client.address.port() + 1;
-                    client.address.set_port(port);
-                    self.outcome.moved += u64::from(client.is_playing());
+                    client.moves();
+                }
+            }
+            Happening::Flood(number) => {
+                if let Some(client) = self.clients.get_mut(&number) {
+                    client.floods = true;
                 }
             }
             Happening::Dark(long) => {

@@ -70,17 +70,17 @@ pub(super) struct Outcome {
     pub(super) proven: u64,
     pub(super) revoked_live: u64,
     pub(super) kicked: u64,
-    /// Closed because they sent too much.
+    /// Closed because they sent too much, and changes of address of those who went on.
     pub(super) flooded: u64,
+    pub(super) moved: u64,
     /// Packets that came to another worker than theirs.
     pub(super) misrouted: u64,
     pub(super) bursts: u64,
     pub(super) inputs: u64,
     pub(super) packets_lost: u64,
     pub(super) packets_reordered: u64,
-    /// How often a client that played was seen from another port, and from another address.
-    pub(super) rebound: u64,
-    pub(super) moved: u64,
+    /// How often a client went to another network.
+    pub(super) roamed: u64,
     /// How often nothing got through for a while.
     pub(super) darkened: u64,
     /// Refusals by their true reason.
@@ -100,13 +100,13 @@ impl Outcome {
         self.revoked_live += other.revoked_live;
         self.kicked += other.kicked;
         self.flooded += other.flooded;
+        self.moved += other.moved;
         self.misrouted += other.misrouted;
         self.bursts += other.bursts;
         self.inputs += other.inputs;
         self.packets_lost += other.packets_lost;
         self.packets_reordered += other.packets_reordered;
-        self.rebound += other.rebound;
-        self.moved += other.moved;
+        self.roamed += other.roamed;
         self.darkened += other.darkened;
         for (reason, count) in &other.refused {
             *self.refused.entry(reason.clone()).or_default() += count;
@@ -334,9 +334,9 @@ impl World {
         self.hear();
         self.check_end();
         self.outcome.packets_lost = self.network.lost;
+        self.outcome.packets_reordered = self.network.reordered;
         let misrouted = &self.shared.counters.misrouted;
         self.outcome.misrouted = misrouted.load(Ordering::Relaxed);
-        self.outcome.packets_reordered = self.network.reordered;
         self.outcome
     }
 
