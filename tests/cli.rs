@@ -17,7 +17,11 @@ mod operators;
 mod process;
 #[cfg(all(unix, feature = "redis"))]
 #[path = "../src/store/redis/tests/server.rs"]
-#[allow(dead_code, reason = "other tests kill it and look into it")]
+#[allow(
+    clippy::expect_used,
+    dead_code,
+    reason = "other tests kill it and look into it"
+)]
 mod redis_server;
 #[cfg(unix)]
 #[path = "cli/roles.rs"]

@@ -184,7 +184,7 @@ impl Fleet {
         let redis = (over == Over::Redis).then(|| {
             let certs = Layout::new(deployment.path().join("certs"));
             let files = certs.sidecar();
-            if seed % 2 == 0 {
+            if seed.is_multiple_of(2) {
                 redis_server::Server::start()
             } else {
                 deployment.redis_ca = Some(certs.ca());

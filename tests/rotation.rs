@@ -299,7 +299,7 @@ async fn refreshes(load: Arc<Load>, stack: Arc<Stack>, name: String, lives: Sess
     while load.goes_on() {
         let mut session = stack.login(&name).await;
         // It ends by itself later on, and that is no refusal.
-        let until = clock.now() + lives.absolute * 3 / 4;
+        let until = clock.now() + lives.absolute / 2;
         while load.goes_on() && clock.now() < until {
             let before = session.token.clone();
             session = stack.account.refresh(&session).await.expect("refreshed");

@@ -235,20 +235,12 @@ mod tests {
         assert_eq!((part.awaiting_hello, part.refused), (342, 342));
         assert_eq!(part.seat.total_bytes, whole.seat.total_bytes.div_ceil(3));
         assert_eq!(part.seat.datagrams, whole.seat.datagrams);
-        let Limits {
-            handshakes,
-            retry_above,
-            awaiting_hello,
-            refused,
-            seat,
-            ..
-        } = whole.clone();
         let restored = Limits {
-            handshakes,
-            retry_above,
-            awaiting_hello,
-            refused,
-            seat,
+            handshakes: whole.handshakes,
+            retry_above: whole.retry_above,
+            awaiting_hello: whole.awaiting_hello,
+            refused: whole.refused,
+            seat: whole.seat,
             ..part
         };
         assert_eq!(restored, whole);

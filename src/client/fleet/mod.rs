@@ -65,7 +65,8 @@ mod driver;
 mod event;
 mod link;
 mod players;
-#[cfg(all(test, feature = "certs"))]
+#[cfg(test)]
+#[cfg(feature = "certs")]
 mod tests;
 mod wheel;
 

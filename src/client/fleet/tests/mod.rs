@@ -13,6 +13,10 @@ use super::event::{End, Event, Member, NotSent, What};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Nothing happens.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "as whatever takes events does"
+)]
 fn quiet(_: &mut World, event: Event) {
     panic!("{event:?}");
 }

@@ -119,7 +119,7 @@ impl Host {
                 peer.quic.handle_timeout(now);
             }
             while let Some(event) = peer.quic.poll() {
-                peer.take(event);
+                peer.take(&event);
             }
             peer.echo();
             while let Some(event) = peer.quic.poll_endpoint_events() {
@@ -148,8 +148,8 @@ impl Host {
 }
 
 impl Peer {
-    fn take(&mut self, event: Quic) {
-        match event {
+    fn take(&mut self, event: &Quic) {
+        match *event {
             Quic::DatagramReceived => {
                 while let Some(payload) = self.quic.datagrams().recv() {
                     self.datagrams += 1;
