@@ -74,6 +74,7 @@ pub use config::{
     DEFAULT_CONNECT_TOKENS_PER_MINUTE, DEFAULT_REFRESHES_PER_MINUTE, Environment, LoginConfig,
     LoginLimits, MIN_REFRESHES_PER_MINUTE, SessionLives, SidecarConfig, StoreChoice,
 };
+#[cfg(feature = "cli")]
 pub(crate) use config::{LONGEST_AUDIENCE, LONGEST_FRESH_LOGIN, LONGEST_MAGIC_LINK};
 pub use keys::{InvalidKeys, TokenKeys};
 pub use login::{
@@ -84,6 +85,7 @@ pub use login::{
         MAX_ISSUERS, OidcError, OidcIssuer, are_client_ids,
     },
 };
+#[cfg(feature = "cli")]
 pub(crate) use mail::is_loopback;
 pub use mail::{Delivery, MailConfig, MailError, SmtpConfig, SmtpSecurity};
 pub use metrics::SidecarMetrics;

@@ -32,6 +32,7 @@ use super::{login::address::EmailAddress, metrics::Counters, refusal::Refusal};
 use self::{template::Templates, transport::Failure};
 pub use settings::{Delivery, MailConfig, MailError, SmtpConfig, SmtpSecurity};
 pub(super) use transport::Transport;
+#[cfg(feature = "cli")]
 pub(crate) use transport::is_loopback;
 
 /// Letters that may wait: at half a second each and eight at once, those of a minute.
