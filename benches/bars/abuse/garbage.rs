@@ -75,7 +75,7 @@ pub(super) fn measure(report: &mut Report) {
             stage.runtime.handle(),
         );
     }
-    stage.runtime.block_on(tokio::time::sleep(SETTLE));
+    stage.pause(SETTLE);
     let (before, sent_before, memory) = (
         stage.scrape(),
         sent.load(Ordering::Relaxed),
@@ -84,9 +84,7 @@ pub(super) fn measure(report: &mut Report) {
     let start = Instant::now();
     let mut peak = memory;
     while start.elapsed() < ATTACK {
-        stage
-            .runtime
-            .block_on(tokio::time::sleep(Duration::from_millis(500)));
+        stage.pause(Duration::from_millis(500));
         peak = peak.max(stage.anonymous_bytes());
     }
     let held = (silent.held(), stalled.held());

@@ -95,7 +95,9 @@ impl Stage {
 
     /// Lets time pass for everybody else.
     pub(super) fn pause(&self, time: Duration) {
-        self.runtime.block_on(tokio::time::sleep(time));
+        // Made within the runtime: a timer asks for it when it is made.
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
     }
 
     pub(super) fn tickets(&self) -> Tickets {

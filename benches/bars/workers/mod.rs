@@ -41,12 +41,16 @@ fn run(report: &mut Report) {
     let wrong = told.lost + told.strange + told.silent + changed + misrouted;
     let note = format!(
         "{} moves, half of them unknown to the client; {} answers, and none was another's if this is 0; {} and {} seats by worker; longest \
-         time from a move to the first answer {} ms",
+         time from a move to the first answer {} ms; {} lost{}, {} silent, {} packets at the wrong worker",
         told.moves,
         told.answers,
         workers[0],
         workers[1],
         told.longest.as_millis(),
+        told.lost,
+        told.why.map(|why| format!(" ({why})")).unwrap_or_default(),
+        told.silent,
+        misrouted,
     );
     // All on one worker would show nothing.
     let value = if workers.contains(&0) {

@@ -31,10 +31,22 @@ pub(super) struct Told {
     pub(super) strange: u64,
     /// Refused, or closed by whomever.
     pub(super) lost: u64,
-    /// Without an answer to anything that they sent after their last move.
+    /// Why the first of them was.
+    pub(super) why: Option<String>,
+    /// Neither lost nor with an answer to anything that they sent after their last move.
     pub(super) silent: u64,
     /// The longest time from a move to the first answer to what was sent after it.
     pub(super) longest: Duration,
+}
+
+impl Told {
+    fn lose(&mut self, after: Duration, was_in: bool, why: &dyn std::fmt::Debug) {
+        self.lost += 1;
+        self.why.get_or_insert_with(|| {
+            let place = if was_in { "in play" } else { "at the door" };
+            format!("{why:?} {place} after {:.1} s", after.as_secs_f64())
+        });
+    }
 }
 
 /// One player's course.
@@ -42,6 +54,7 @@ struct Course {
     member: Member,
     number: u32,
     is_in: bool,
+    is_lost: bool,
     next_input: Instant,
     /// When it moves, last first.
     moves: Vec<Instant>,
@@ -82,6 +95,7 @@ pub(super) fn play(stage: &Stage) -> Told {
                 member,
                 number: number as u32,
                 is_in: false,
+                is_lost: false,
                 next_input: now,
                 moves: vec![at(2, number), at(1, number)],
                 sent: 0,
@@ -98,13 +112,21 @@ pub(super) fn play(stage: &Stage) -> Told {
                 News::Joined(_) => course.is_in = true,
                 News::Datagram(payload) => course.answered(event.at, &payload, &mut told),
                 News::Message(_) => {}
-                News::Refused(_) | News::Closed(_) => told.lost += 1,
+                News::Refused(error) => {
+                    course.is_lost = true;
+                    told.lose(now - start, course.is_in, &error);
+                }
+                News::Closed(closed) => {
+                    course.is_lost = true;
+                    told.lose(now - start, course.is_in, &closed);
+                }
                 _ => {}
             }
         }
     }
-    let silent =
-        |course: &&Course| !course.is_in || course.moved.is_some() || !course.moves.is_empty();
+    let silent = |course: &&Course| {
+        !course.is_lost && (!course.is_in || course.moved.is_some() || !course.moves.is_empty())
+    };
     told.silent = courses.iter().filter(silent).count() as u64;
     told
 }
