@@ -58,7 +58,7 @@ impl Stage {
             prefix_burst: 100_000,
             ..config.limits
         };
-        let (gateway, simulation) =
+        let (gateway, mut simulation) =
             Gateway::start(config.ticking_at(NonZeroU32::new(60).unwrap())).unwrap();
         let key = TransportKey::from_bytes(&[7; 32]);
         let host = gateway.host();
@@ -68,6 +68,8 @@ impl Stage {
         }]);
         host.reset_log(Lineage(1), Revision(0), &[]);
         host.attached(Clock::system().wall(), Duration::from_secs(3_600));
+        // Nobody is let in to a game that does not tick, and the clients may come sooner than its thread.
+        simulation.tick();
         let stop = Arc::new(AtomicBool::new(false));
         let game = {
             let stop = Arc::clone(&stop);
